@@ -1,0 +1,28 @@
+"""The NumPy backend."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+
+import cpu_fallback
+from gpucal.backend import Backend
+
+
+def cpu_backend(*, threads: int = 1, reason: str = "asked for") -> Backend:
+    """NumPy arrays and the kernels of ``cpu_fallback``, each split over ``threads`` threads."""
+
+    def as_is(array: Any) -> Any:
+        return np.asarray(array)
+
+    return Backend(
+        name="cpu",
+        xp=np,
+        kernels=cpu_fallback.NumpyKernels(threads=threads),
+        asarray=as_is,
+        to_host=as_is,
+        device=platform.processor() or platform.machine(),
+        reason=reason,
+    )

@@ -1,0 +1,168 @@
+"""Everything a user can choose, validated before data are touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from gpucal.errors import ConfigError
+
+Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class CalibrationConfig(BaseModel):
+    """Options of ``gpucal calibrate``; every field is also a key of the TOML file.
+
+    Temperatures in K, PWV in mm, opacity in Np, times in s, angles in degrees, sizes in MiB.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # what
+    scans: str = Field("", description="scan numbers, e.g. 1,5-9; empty = all")
+    mode: Mode = "auto"
+    partial: bool = False
+    overwrite: bool = False
+    # loads
+    cal_scheme: Literal["auto", "hot-cold", "vane", "vane-channel"] = "auto"
+    t_hot: Positive | None = None
+    t_cold: Positive | None = None
+    f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
+    gain_image: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    gain_interpolate: Literal[0, 2, 3] = 0
+    max_cal_age: Positive = Field(3600.0, description="s; older load scans set CAL_STALE")
+    clip_counts: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    clip_trec: Positive = 20000.0
+    clip_tsys: Positive = 200.0
+    line_scale: Literal["ssb", "dsb"] = "ssb"
+    physics: Literal["exact", "kalibrate"] = "exact"
+    # atmosphere
+    atmosphere: str = Field("auto", description="table path, site name, auto, or none")
+    pwv: Literal["fit"] | Positive = "fit"
+    pwv_scope: Literal["full", "per-pixel", "per-pair"] = "full"
+    airmass: Literal["plane", "spherical"] = "plane"
+    ozone_scale: Annotated[float, Field(ge=0)] = 1.0
+    opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="eps: fractional error of the opacity model in the fit weights"
+    )
+    t_atm: Positive | None = None
+    t_atm_factor: Positive = 1.0
+    t_atm_offset: float = 0.0
+    tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="zenith opacity, with atmosphere = none"
+    )
+    # reference
+    reference: Literal["linear", "nearest", "per-dump"] = "linear"
+    dbs_coupling: bool = False
+    fold: bool = Field(True, description="fold frequency-switched spectra")
+    elevation_low: Annotated[float, Field(ge=0, lt=90)] = Field(
+        10.0, description="deg; ON below it sets ELEVATION_LOW"
+    )
+    # diagnostics
+    skydiff: Annotated[int, Field(ge=0)] = 0
+    skychopdiff: bool = False
+    # output and execution
+    dtype: Literal["f64", "f32"] = "f64"
+    codec: str = Field("zstd:1", description="zstd:LEVEL, blosc-lz4, blosc-zstd or none")
+    backend: Literal["auto", "cuda", "cpu"] = "auto"
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="threads; 0 = one per core")
+    scheduler: str | None = Field(None, description="address of a dask scheduler")
+    ring: Annotated[int, Field(ge=16)] = Field(1024, description="MiB of tiles in flight")
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, value: str) -> str:
+        name, _, level = value.partition(":")
+        if name == "zstd":
+            if level and not (level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)):
+                raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
+            return f"zstd:{int(level) if level else 1}"
+        if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
+            raise ValueError(
+                f"codec is {value!r}, expected zstd:LEVEL, blosc-lz4, blosc-zstd or none"
+            )
+        return name
+
+    @field_validator("scans")
+    @classmethod
+    def _scan_list(cls, value: str) -> str:
+        parse_scans(value)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CalibrationConfig:
+        if self.tau is not None and self.atmosphere not in ("none", "auto"):
+            raise ValueError("tau is given together with an atmosphere table: choose one of them")
+        if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
+            raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
+        if self.scheduler and self.skydiff:
+            raise ValueError("skydiff needs the scans in order: not possible with scheduler")
+        return self
+
+    def result_keys(self) -> dict[str, Any]:
+        """The options that can change a number in L1 (not how fast or where it is computed)."""
+        return self.model_dump(
+            exclude={"scans", "overwrite", "backend", "workers", "scheduler", "ring"}
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ``result_keys``: the same means the same L1 from the same L0."""
+        text = json.dumps(self.result_keys(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse_scans(text: str) -> frozenset[int] | None:
+    """Read ``"1,5-9"``; None means all scans."""
+    if not text.strip():
+        return None
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError(f"scans is {text!r}, expected numbers and ranges such as 1,5-9")
+        lo, hi = int(first), int(last) if dash else int(first)
+        if hi < lo:
+            raise ValueError(f"scans holds the range {part.strip()!r}, which runs backwards")
+        numbers.update(range(lo, hi + 1))
+    return frozenset(numbers)
+
+
+def load_config(path: str | Path | None = None, **overrides: Any) -> CalibrationConfig:
+    """Read a TOML file and apply ``overrides`` (None = not given) on top.
+
+    Raises ConfigError with one sentence per wrong key.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"configuration file {path} cannot be read: {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"configuration file {path} is not valid TOML: {error}.") from error
+        values = {key.replace("-", "_"): value for key, value in values.items()}
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        return CalibrationConfig(**values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error), hint="See gpucal calibrate --help.") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    texts = []
+    for item in error.errors():
+        key = ".".join(str(x) for x in item["loc"][:1])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            texts.append(f"option {key!r} does not exist")
+        elif key and not message.startswith(key):
+            texts.append(f"{key} is {item['input']!r}: {message}")
+        else:
+            texts.append(message)
+    return "; ".join(dict.fromkeys(texts)) + "."

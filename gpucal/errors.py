@@ -1,0 +1,112 @@
+"""Errors that name where they happened, what was found and what to do."""
+
+from __future__ import annotations
+
+
+class GpucalError(Exception):
+    """Base of all errors of this package.
+
+    The message says what was found and what was expected; ``hint`` says what to do; the
+    keyword arguments say where. ``str(error)`` is one sentence for the user.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        scan: int | None = None,
+        band: str = "",
+        subscan: int | None = None,
+        receiver: int | None = None,
+        pixel: int | None = None,
+        stage: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.scan = scan
+        self.band = band
+        self.subscan = subscan
+        self.receiver = receiver
+        self.pixel = pixel
+        self.stage = stage
+
+    def where(self) -> str:
+        """Return the place, e.g. ``"scan 25650 band_1, subscan 3, receiver 0, pixel 4"``."""
+        parts = []
+        if self.scan is not None:
+            parts.append(f"scan {self.scan}" + (f" {self.band}" if self.band else ""))
+        elif self.band:
+            parts.append(self.band)
+        for name, value in (
+            ("subscan", self.subscan),
+            ("receiver", self.receiver),
+            ("pixel", self.pixel),
+        ):
+            if value is not None:
+                parts.append(f"{name} {value}")
+        return ", ".join(parts)
+
+    def locate(self, *, scan: int | None = None, band: str = "", stage: str = "") -> GpucalError:
+        """Fill in the place where it is still unknown, and return self."""
+        if self.scan is None:
+            self.scan = scan
+        if not self.band:
+            self.band = band
+        if not self.stage:
+            self.stage = stage
+        return self
+
+    def __str__(self) -> str:
+        where = self.where()
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} {self.hint}" if self.hint else text
+
+
+class ConfigError(GpucalError, ValueError):
+    """The configuration or the command line is wrong; nothing was touched."""
+
+    exit_code = 64
+
+
+class L0Error(GpucalError, ValueError):
+    """The raw store does not follow the L0 layout, or a value in it cannot be right."""
+
+
+class L1Error(GpucalError, ValueError):
+    """The calibrated store cannot be read, or holds something that is in the way."""
+
+
+class CorruptDataError(GpucalError, OSError):
+    """A chunk could not be decoded, or its checksum does not match."""
+
+
+class LoadError(GpucalError, ValueError):
+    """No usable load measurement for this scan."""
+
+
+class PairingError(GpucalError, LookupError):
+    """ON subscans cannot be paired with a reference."""
+
+
+class AtmosphereError(GpucalError, ArithmeticError):
+    """The atmosphere could not be determined."""
+
+
+class TableError(GpucalError, ValueError):
+    """An atmosphere table is malformed, or does not cover the frequencies asked for."""
+
+
+class ImportFormatError(GpucalError, ValueError):
+    """A foreign file (SDFITS, am output, ...) cannot be understood."""
+
+
+class BackendError(GpucalError, RuntimeError):
+    """The requested backend is not available."""
+
+
+class GpucalWarning(UserWarning):
+    """Something that a user should know but that does not stop the work."""

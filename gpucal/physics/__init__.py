@@ -1,0 +1,1 @@
+"""The equations; every function takes the array namespace from its arguments."""

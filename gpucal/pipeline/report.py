@@ -1,0 +1,96 @@
+"""What a batch tells: one summary per scan and band, failures, the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """One row of the final table (medians over the good channels and pixels)."""
+
+    scan: int
+    band: str
+    mode: str
+    status: Literal["calibrated", "skipped", "failed"]
+    pwv: float = NAN
+    pwv_error: float = NAN
+    t_rec: float = NAN
+    t_sys: float = NAN
+    rms_ratio: float = NAN
+    flagged_fraction: float = NAN
+    seconds: float = 0.0
+    bytes_read: int = 0
+    warnings: tuple[str, ...] = ()
+    timing: Mapping[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One entry of ``failures.json``."""
+
+    scan: int
+    stage: str
+    error: str
+    message: str
+    hint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted."""
+
+    summaries: tuple[ScanSummary, ...]
+    failures: tuple[Failure, ...]
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        if self.interrupted:
+            return 130
+        if not self.failures:
+            return 0
+        bad = {f.scan for f in self.failures}
+        good = {s.scan for s in self.summaries if s.status != "failed"} - bad
+        return 2 if good else 1
+
+
+class Observer(Protocol):
+    """Receives progress; called from several threads."""
+
+    def night_started(self, scans: Sequence[int], total_bytes: int) -> None: ...
+
+    def scan_started(self, scan: int, band: str, total_bytes: int) -> None: ...
+
+    def tile_done(self, scan: int, band: str, nbytes: int) -> None: ...
+
+    def scan_finished(self, summary: ScanSummary) -> None: ...
+
+    def message(self, level: Literal["info", "warning", "error"], text: str) -> None: ...
+
+
+class SilentObserver:
+    """An observer that says nothing."""
+
+    def night_started(self, scans: Sequence[int], total_bytes: int) -> None:
+        """Ignore."""
+
+    def scan_started(self, scan: int, band: str, total_bytes: int) -> None:
+        """Ignore."""
+
+    def tile_done(self, scan: int, band: str, nbytes: int) -> None:
+        """Ignore."""
+
+    def scan_finished(self, summary: ScanSummary) -> None:
+        """Ignore."""
+
+    def message(self, level: Literal["info", "warning", "error"], text: str) -> None:
+        """Ignore."""

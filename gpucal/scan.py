@@ -1,0 +1,145 @@
+"""One scan of raw counts as frozen values; the counts themselves stay lazy.
+
+Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Source: the L0
+layout of the formats page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+
+
+class CountsSource(Protocol):
+    """Lazy raw counts [C, D, R, A, S]; implemented by io (Zarr) and by ``ArrayCounts``."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def chunks(self) -> tuple[int, int, int, int, int]:
+        """Storage granularity; reads aligned to it are decoded once."""
+
+    def read(self, c0: int, c1: int, subscan: int) -> npt.NDArray[Any]:
+        """Return the counts [c1-c0, D, R, A] of one subscan, C-contiguous, native endian.
+
+        The array may be read-only and must not be edited.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayCounts:
+    """Counts held in memory, array [C, D, R, A, S]."""
+
+    data: npt.NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        return self.data.shape  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    @property
+    def chunks(self) -> tuple[int, int, int, int, int]:
+        c, d, r, a, _ = self.shape
+        return (c, d, r, a, 1)
+
+    def read(self, c0: int, c1: int, subscan: int) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(self.data[c0:c1, ..., subscan])
+
+
+@dataclass(frozen=True, eq=False)
+class SubscanGroup:
+    """The ``source/`` or ``calibration/`` group of one band.
+
+    counts            CountsSource [C, D, R, A, S]
+    sobsmode          S strings ("COL" already read as "COLD")
+    mjd               f64 [D, S]  MJD UTC of the middle of each dump, days
+    exptime           f64 [D, S]  s
+    elevation, azimuth f64 [D, S] rad
+    pamb, tamb        f64 [S]     Torr, K  (NaN when absent)
+    signal_freq, image_freq, freq_res, ref_channel   f64 [R, S]  Hz, Hz, Hz, 0-based channel
+    lloadsn           i32 [S]     scan number of the load scan, -1 none
+    otf_lon, otf_lat  f64 [D, S]  deg
+    pixel_offset_lon, pixel_offset_lat   f64 [R, A, S]  deg
+    chop_phase        u8 [D, S] or None
+    freq_throw        f64 [R, S] or None, Hz: sky frequency of a channel in this phase minus
+                      that given by signal_freq
+    thot, tcold       f64 [R, S] K (calibration only; NaN when absent)
+    load_temp_sig, load_temp_img  f64 [C, S] K or None: physical load temperature per channel as
+                      seen in each sideband; replaces thot / tcold of that subscan
+    """
+
+    counts: CountsSource
+    sobsmode: tuple[str, ...]
+    mjd: F64
+    exptime: F64
+    elevation: F64
+    azimuth: F64
+    pamb: F64
+    tamb: F64
+    signal_freq: F64
+    image_freq: F64
+    freq_res: F64
+    ref_channel: F64
+    lloadsn: I32
+    otf_lon: F64
+    otf_lat: F64
+    pixel_offset_lon: F64
+    pixel_offset_lat: F64
+    chop_phase: npt.NDArray[np.uint8] | None = None
+    freq_throw: F64 | None = None
+    thot: F64 | None = None
+    tcold: F64 | None = None
+    load_temp_sig: F64 | None = None
+    load_temp_img: F64 | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        return self.counts.shape
+
+    @property
+    def mjd_mid(self) -> F64:
+        """MJD of the middle of each subscan, f64 [S]."""
+        return np.asarray(0.5 * (self.mjd[0] + self.mjd[-1]), dtype=np.float64)
+
+    def select(self, mode: str) -> list[int]:
+        """Indices of the subscans whose sobsmode is ``mode``."""
+        return [i for i, m in enumerate(self.sobsmode) if m == mode]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One band of one scan: what the chain calibrates.
+
+    ``band`` is "" for a scan without band groups, else the group's name ("band_1"). ``attrs`` are
+    the scan's attributes, ``store_attrs`` those of the store's root (telescope, site, instrument).
+    ``f_eff`` and ``gain_image`` may come from the attributes: gain_image scalar, [R,A] or [C,R,A].
+    ``metadata_sha256`` covers every metadata document and small array read for this scan.
+    """
+
+    number: int
+    band: str
+    attrs: Mapping[str, Any]
+    store_attrs: Mapping[str, Any]
+    source: SubscanGroup | None
+    calibration: SubscanGroup | None
+    path: str = ""
+    metadata_sha256: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def label(self) -> str:
+        return f"scan {self.number}" + (f" {self.band}" if self.band else "")

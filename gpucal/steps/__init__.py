@@ -1,0 +1,1 @@
+"""The steps of the chain: pure functions verb(inputs, params, *, backend) -> product."""
