@@ -1,3 +1,45 @@
-"""gpucal: raw counts of heterodyne arrays to calibrated T_A*."""
+"""gpucal: raw counts of heterodyne arrays to calibrated T_A*.
+
+The public names load on first use, so that ``import gpucal`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+_WHERE = {
+    "CalibrationConfig": "gpucal.config",
+    "load_config": "gpucal.config",
+    "calibrate_scan": "gpucal.pipeline.in_memory",
+    "calibrate_store": "gpucal.pipeline.batch",
+    "open_l0": "gpucal.io.read",
+    "open_l1": "gpucal.io.l1",
+}
+__all__ = [
+    "CalibrationConfig",
+    "calibrate_scan",
+    "calibrate_store",
+    "load_config",
+    "open_l0",
+    "open_l1",
+]
+
+if TYPE_CHECKING:
+    from gpucal.config import CalibrationConfig, load_config
+    from gpucal.io.l1 import open_l1
+    from gpucal.io.read import open_l0
+    from gpucal.pipeline.batch import calibrate_store
+    from gpucal.pipeline.in_memory import calibrate_scan
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'gpucal' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -36,6 +36,14 @@ class CalibrationConfig(BaseModel):
     f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
     gain_image: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     gain_interpolate: Literal[0, 2, 3] = 0
+    vane_sky: Literal["off", "sky"] = Field(
+        "off", description="sky of the vane scheme: the scan's own OFF, or the SKY of the load scan"
+    )
+    vane_average: Literal["mean", "median"] = Field(
+        "mean",
+        description="T_sys* of the vane scheme: means over the inner 80 % of the channels, or the "
+        "median over all channels",
+    )
     max_cal_age: Positive = Field(3600.0, description="s; older load scans set CAL_STALE")
     clip_counts: Annotated[float, Field(ge=0, lt=1)] = 0.01
     clip_trec: Positive = 20000.0
@@ -46,7 +54,7 @@ class CalibrationConfig(BaseModel):
     atmosphere: str = Field("auto", description="table path, site name, auto, or none")
     pwv: Literal["fit"] | Positive = "fit"
     pwv_scope: Literal["full", "per-pixel", "per-pair"] = "full"
-    airmass: Literal["plane", "spherical"] = "plane"
+    airmass: Literal["plane", "spherical", "gbt"] = "plane"
     ozone_scale: Annotated[float, Field(ge=0)] = 1.0
     opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="eps: fractional error of the opacity model in the fit weights"
@@ -80,7 +88,9 @@ class CalibrationConfig(BaseModel):
     def _known_codec(cls, value: str) -> str:
         name, _, level = value.partition(":")
         if name == "zstd":
-            if level and not (level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)):
+            if level and not (
+                level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)
+            ):
                 raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
             return f"zstd:{int(level) if level else 1}"
         if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
@@ -143,7 +153,9 @@ def load_config(path: str | Path | None = None, **overrides: Any) -> Calibration
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"configuration file {path} cannot be read: {error.strerror}.") from error
+            raise ConfigError(
+                f"configuration file {path} cannot be read: {error.strerror}."
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"configuration file {path} is not valid TOML: {error}.") from error
         values = {key.replace("-", "_"): value for key, value in values.items()}

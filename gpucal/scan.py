@@ -45,7 +45,8 @@ class ArrayCounts:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
-        return self.data.shape  # type: ignore[return-value]
+        c, d, r, a, s = self.data.shape
+        return (c, d, r, a, s)
 
     @property
     def dtype(self) -> np.dtype[Any]:

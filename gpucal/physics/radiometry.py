@@ -5,6 +5,7 @@ All functions work on any array-API namespace; arrays are float64.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from array_api_compat import array_namespace
@@ -54,12 +55,17 @@ def sideband_gains(gain_image: Array | float, xp: Any) -> tuple[Array, Array]:
 
 
 def airmass(elevation_rad: Array, kind: str = "plane") -> Array:
-    """Airmass at an elevation (rad): "plane" 1/sin(el) or "spherical".
+    """Airmass at an elevation (rad): "plane" 1/sin(el), "spherical" or "gbt".
 
     Spherical: the polynomial of Rohlfs & Wilson, Tools of Radio Astronomy, in sec(z):
-    X = -0.0045 + 1.00672 s - 0.002234 s^2 - 0.0006247 s^3.
+    X = -0.0045 + 1.00672 s - 0.002234 s^2 - 0.0006247 s^3. GBT: A = -0.0234 + 1.014/sin(e + 5.18
+    deg/(e/deg + 3.35)), the formula of its calibration programs (Maddalena).
     """
     xp = array_namespace(elevation_rad)
+    if kind == "gbt":
+        degrees = elevation_rad * (180.0 / math.pi)
+        raised = degrees + 5.18 / (degrees + 3.35)
+        return -0.0234 + 1.014 / xp.sin(raised * (math.pi / 180.0))
     s = 1.0 / xp.sin(elevation_rad)
     if kind == "plane":
         return s

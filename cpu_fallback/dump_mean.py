@@ -1,0 +1,139 @@
+"""Mean of the dumps of a subscan, without its fill samples."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpu_fallback.calibrate import COUNT_DTYPES, all_finite
+from cpu_fallback.workers import Workers
+from gpucal.axes import FILL_INT32
+
+BLOCK_SAMPLES = 1 << 16
+"""Samples of one block, cast to f64 in the cache."""
+
+EXACT_DUMPS = 1 << 21
+"""So many integers of 32 bits add up to at most 2**53: exact in f64, in any order."""
+
+FEW_DUMPS = 8
+BLAS_ALONE = 9000
+"""Where a product with a vector of ones is slow, and where BLAS would start threads of its own."""
+
+LONG_ROW = 64
+"""Pixels of a dump that make an inner loop long enough."""
+
+
+def mean_over_dumps(
+    counts: NDArray[Any], valid: NDArray[np.bool_] | None, workers: Workers
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Return the fill-aware mean over dumps and the number of dumps in it; physics section 4.
+
+    counts [c,D,R,A] i32/u32/f32/f64; valid bool [D] or None = all dumps. Returns mean f64 [c,R,A],
+    counts (NaN where no dump is valid), and i32 [c,R,A]. Integers are summed exactly and divided
+    once; floats are added in f64 in the order of the dumps. Raises ValueError for other shapes or
+    dtypes.
+    """
+    _check(counts, valid)
+    channels = len(counts)
+    rows = (channels, *counts.shape[2:])
+    mean = np.empty(rows)
+    number = np.empty(rows, np.int32)
+    if mean.size == 0:
+        return mean, number
+    chosen = None if valid is None or valid.all() else np.flatnonzero(valid)
+    step = max(1, BLOCK_SAMPLES // max(1, counts[0].size))
+
+    def work(block: slice) -> None:
+        piece = counts[block]
+        if chosen is not None:
+            shape = (len(piece), chosen.size, *piece.shape[2:])
+            # mode="clip" spares NumPy a copy of its own; the indices are right anyway.
+            piece = piece.take(
+                chosen, 1, workers.scratch("chosen", shape, counts.dtype), mode="clip"
+            )
+        total, lost = _sums(piece, workers)
+        n = piece.shape[1] - lost
+        number[block] = n
+        # Without a valid dump this is 0 / 0, which is the NaN it should be.
+        np.divide(total, n, out=mean[block])
+
+    workers.run(work, [slice(c, min(c + step, channels)) for c in range(0, channels, step)])
+    return mean, number
+
+
+def _check(counts: NDArray[Any], valid: NDArray[np.bool_] | None) -> None:
+    if counts.ndim != 4:
+        raise ValueError(f"counts has shape {counts.shape}, expected [c, D, R, A].")
+    if counts.dtype not in COUNT_DTYPES:
+        raise ValueError(f"counts is {counts.dtype}, expected int32, uint32, float32 or float64.")
+    dumps = counts.shape[1:2]
+    if valid is not None and (valid.shape != dumps or valid.dtype != np.bool_):
+        raise ValueError(f"valid is {valid.dtype} {valid.shape}, expected bool {dumps}.")
+
+
+def _sums(counts: NDArray[Any], workers: Workers) -> tuple[NDArray[Any], NDArray[np.intp] | int]:
+    """Sum of the valid samples of each row, and the number of fill samples in it (0 = none)."""
+    if counts.shape[1] == 0:
+        return np.zeros((len(counts), *counts.shape[2:])), 0
+    whole = counts.dtype.kind in "iu"
+    bad: NDArray[np.bool_] | None = None
+    if counts.dtype == np.int32:
+        if counts.min() == FILL_INT32:
+            bad = np.equal(counts, FILL_INT32, out=workers.scratch("bad", counts.shape, np.bool_))
+    elif not whole and not all_finite(counts):
+        bad = np.isfinite(counts, out=workers.scratch("bad", counts.shape, np.bool_))
+        np.logical_not(bad, out=bad)
+    lost = 0 if bad is None else _count(bad)
+    if whole and counts.shape[1] > EXACT_DUMPS:
+        total = counts.sum(axis=1, dtype=np.int64)
+        return total - lost * FILL_INT32, lost
+
+    values = workers.scratch("values", counts.shape, np.float64)
+    np.copyto(values, counts)
+    if whole:
+        # Fills take part in the exact sum and leave it again, which costs less than a mask.
+        return _sum_exactly(values) - lost * float(FILL_INT32), lost
+    if bad is not None:
+        values[bad] = 0.0
+    return _sum_in_order(values, workers), lost
+
+
+def _count(bad: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Number of bad samples of each row [c,R,A] of bad [c,D,R,A]."""
+    channels, dumps, *pixels = bad.shape
+    length = bad[0, 0].size
+    where = np.flatnonzero(bad)
+    row = where // (dumps * length) * length + where % length
+    return np.bincount(row, minlength=channels * length).reshape(channels, *pixels)
+
+
+def _sum_exactly(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over dumps of integers [c,D,R,A]; no order of addition rounds, so the fastest is taken."""
+    channels, dumps, *pixels = values.shape
+    flat = values.reshape(channels, dumps, -1)
+    if dumps < FEW_DUMPS or flat[0].size > BLAS_ALONE:
+        total: NDArray[np.float64] = np.einsum("cdp->cp", flat)
+    else:
+        total = np.matmul(np.ones(dumps), flat)
+    return total.reshape(channels, *pixels)
+
+
+def _sum_in_order(values: NDArray[np.float64], workers: Workers) -> NDArray[np.float64]:
+    """Sum over dumps [c,D,R,A], first to last."""
+    channels, dumps, *pixels = values.shape
+    length = math.prod(pixels)
+    if channels * length == 1:
+        # A plain sum of a contiguous axis would add in pairs.
+        return np.add.accumulate(values, axis=1)[:, -1]
+    if length >= LONG_ROW:
+        return np.asarray(np.add.reduce(values, axis=1))
+    # Dumps first, rows moved as opaque items: then all channels of a dump are one inner loop.
+    item = np.dtype((np.void, values[0, 0].nbytes))
+    turned = workers.scratch("turned", (dumps, channels, *pixels), np.float64)
+    turned.reshape(dumps, channels, -1).view(item)[...] = (
+        values.reshape(channels, dumps, -1).view(item).swapaxes(0, 1)
+    )
+    return np.asarray(np.add.reduce(turned, axis=0))

@@ -1,0 +1,141 @@
+"""The command ``gpucal``: commands, exit codes, and errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from gpucal import __version__
+from gpucal.cli.atm import app as atm_app
+from gpucal.cli.calibrate import calibrate
+from gpucal.cli.import_ import app as import_app
+from gpucal.cli.info import info
+from gpucal.cli.inspect import inspect_store
+from gpucal.cli.plot import plot
+from gpucal.cli.simulate import simulate
+from gpucal.errors import GpucalError, GpucalWarning
+
+EXIT_FAILED = 1
+EXIT_USAGE = 64
+EXIT_INTERRUPTED = 130
+INTERRUPTED = "interrupted; what is finished stays, run the same command again for the rest."
+
+app = typer.Typer(
+    name="gpucal",
+    help="Calibrate large heterodyne arrays: raw counts to T_A*.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"gpucal {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Calibrate large heterodyne arrays: raw counts to T_A*."""
+
+
+app.command("calibrate")(calibrate)
+app.command("simulate")(simulate)
+app.add_typer(import_app, name="import")
+app.command("inspect")(inspect_store)
+app.command("plot")(plot)
+app.add_typer(atm_app, name="atm")
+app.command("info")(info)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0 done; 1 nothing could be done; 2 some scans failed; 64 usage or configuration error; 130
+    interrupted. Errors become one sentence on stderr; ``--verbose`` adds the traceback.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    shown = args[: args.index("--")] if "--" in args else args
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            result = typer.main.get_command(app).main(
+                args=args, prog_name="gpucal", standalone_mode=False, obj=["gpucal", *args]
+            )
+        except (Exception, KeyboardInterrupt) as error:
+            return _report(error, verbose="--verbose" in shown)
+    code = result if isinstance(result, int) else 0
+    if code == EXIT_INTERRUPTED:
+        _say(INTERRUPTED)
+    return code
+
+
+def _report(error: BaseException, *, verbose: bool) -> int:
+    """Print ``error`` as one sentence on stderr and return the exit code."""
+    if isinstance(error, BrokenPipeError):
+        # The reader of the output went away (``| head``): nothing can be said to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        _say(INTERRUPTED)
+        return EXIT_INTERRUPTED
+    if verbose:
+        traceback.print_exception(error)
+    if isinstance(error, GpucalError):
+        _say(f"error: {error}")
+        return error.exit_code
+    if hasattr(error, "format_message"):  # typer's own errors; their module depends on its version
+        return _report_usage(error)
+    text = " ".join(str(error).split()) or "no message"
+    again = "" if verbose else " Run again with gpucal --verbose for the traceback."
+    _say(f"error: {type(error).__name__}: {text.rstrip('.')}.{again}")
+    return EXIT_FAILED
+
+
+def _report_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return EXIT_USAGE
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "gpucal"
+    text = " ".join(str(error.format_message()).split()).rstrip(".")
+    _say(f"error: {text}. See {command} --help.")
+    return EXIT_USAGE
+
+
+def _say(text: str) -> None:
+    print(f"gpucal: {text}", file=sys.stderr)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print our own warnings as a sentence, others as Python does."""
+    if issubclass(category, GpucalWarning):
+        _say(f"warning: {message}")
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print(text, end="", file=file or sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""``gpucal simulate``: write a synthetic night with known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpucal.errors import ConfigError
+
+
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="L0 store to write.")],
+    preset: Annotated[
+        str, typer.Option(help="Instrument: hera, upgreat, chai, argus or superc.")
+    ] = "hera",
+    scans: Annotated[int, typer.Option(metavar="N", help="Science scans; loads come on top.")] = 8,
+    seed: Annotated[int, typer.Option(metavar="S", help="Same seed, same night.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write what must come back to this .npz file.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels, instead of the preset's.")] = None,
+    dumps: Annotated[int | None, typer.Option(help="Dumps per subscan.")] = None,
+    subscans: Annotated[int | None, typer.Option(help="ON subscans per scan.")] = None,
+    dtype: Annotated[str, typer.Option(help="Counts: i32, f32 or f64.")] = "i32",
+    noise: Annotated[bool, typer.Option(help="With or without radiometer noise.")] = True,
+) -> None:
+    """Write a synthetic night: raw counts made from the equations that calibrate them.
+
+    The opacities it was made with go to OUT.atm.npz, for gpucal calibrate --atmosphere.
+    """
+    from gpucal.simulate import presets
+    from gpucal.simulate.counts import Recording
+    from gpucal.simulate.night import simulate_night
+
+    for name, value in (("scans", scans), ("dumps", dumps), ("subscans", subscans)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}, expected at least 1.")
+    setup = presets.preset(preset, channels=channels, dumps=dumps, n_on=subscans)
+    table = out.with_name(out.name + ".atm.npz")
+    numbers = simulate_night(
+        out,
+        setup,
+        scans,
+        recording=Recording(dtype=dtype, noise=noise, seed=seed),
+        truth=truth,
+        table_out=table,
+        on_scan=lambda plan: typer.echo(f"scan {plan.number}: {plan.kind}"),
+    )
+    fixed = f" --pwv {setup.weather.pwv_mm:g}" if setup.loads.vane else ""
+    typer.echo(f"{out}: {len(numbers)} scans of {setup.telescope} {setup.name}")
+    typer.echo(f"next: gpucal calibrate {out} l1.zarr --atmosphere {table}{fixed}")
+    if truth is not None:
+        typer.echo(f"then: python -m gpucal.simulate l1.zarr {truth}")

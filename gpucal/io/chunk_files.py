@@ -1,0 +1,292 @@
+"""Decode the chunk files of a local Zarr array straight into memory.
+
+The Zarr pipeline copies each chunk several times; for the plain layouts that raw counts use
+(bytes, one compressor, crc32c) the file can be decoded into the destination instead. Sources: Zarr
+v2 and v3 core specifications; RFC 8878 (Zstandard frames); Blosc 1 header format.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+_CODECS = {"zstd": "zstd", "blosc": "blosc", "gzip": "gzip", "zlib": "zlib", "lz4": "lz4"}
+_ZSTD_MAGIC = 0xFD2FB528
+
+
+@dataclass(frozen=True)
+class ChunkFiles:
+    """Where the chunk files of one array lie and how they are coded.
+
+    stored: dtype in the file, with its byte order; chunk: shape of a whole chunk; codec: name of
+    the compressor, "" for none; checksum: a crc32c ends the file.
+    """
+
+    folder: Path
+    prefix: str
+    separator: str
+    chunk: tuple[int, ...]
+    stored: np.dtype[Any]
+    codec: str
+    checksum: bool
+    fill_value: Any
+
+    def path(self, key: tuple[int, ...]) -> Path:
+        """File of the chunk with the grid index ``key``."""
+        return self.folder / (self.prefix + self.separator.join(map(str, key)))
+
+    def decode(self, key: tuple[int, ...], out: npt.NDArray[Any]) -> None:
+        """Decode a chunk into ``out``: whole chunk shape, C order, native byte order.
+
+        A chunk without a file is all fill value. Raises ValueError saying what is wrong with the
+        file, OSError when it cannot be read. Several threads may decode at once.
+        """
+        raw = out.reshape(-1).view(np.uint8)
+        try:
+            with open(self.path(key), "rb", buffering=0) as file:
+                if self.codec:
+                    _decompress(self.codec, self._checked(_read_all(file)), raw)
+                else:
+                    self._read_plain(file, raw)
+        except FileNotFoundError:
+            out[...] = self.fill_value
+            return
+        if not self.stored.isnative:
+            out.byteswap(inplace=True)
+
+    def _checked(self, data: Bytes) -> Bytes:
+        if not self.checksum:
+            return data
+        if data.size < 4:
+            raise ValueError(f"it has {data.size} bytes, not even a checksum")
+        _verify(data[:-4], data[-4:])
+        return data[:-4]
+
+    def _read_plain(self, file: Any, raw: Bytes) -> None:
+        got = _fill(file, raw)
+        tail = np.frombuffer(file.read(5), np.uint8)
+        wanted = 4 if self.checksum else 0
+        if got != raw.size or tail.size != wanted:
+            found = file.seek(0, 2)
+            raise ValueError(f"it has {found} bytes, expected {raw.size + wanted}")
+        if self.checksum:
+            _verify(raw, tail)
+
+
+class _Scratch(threading.local):
+    """One reused byte buffer per thread and purpose: fresh memory costs page faults each time."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Bytes] = {}
+
+    def take(self, purpose: str, size: int) -> Bytes:
+        buffer = self.buffers.get(purpose)
+        if buffer is None or buffer.size < size:
+            buffer = self.buffers[purpose] = np.empty(size, np.uint8)
+        return buffer[:size]
+
+
+SCRATCH = _Scratch()
+
+
+def chunk_files(array: Any) -> ChunkFiles | None:
+    """Layout of a Zarr array's chunk files, or None where Zarr itself must read it.
+
+    None: not a plain local store, sharding, filters, transposed or F order, other codecs.
+    """
+    from zarr.storage import LocalStore
+
+    store = array.store
+    if type(store) is not LocalStore:
+        return None
+    folder = Path(store.root) / array.path
+    v3 = array.metadata.zarr_format == 3
+    try:
+        document = json.loads((folder / ("zarr.json" if v3 else ".zarray")).read_text("utf-8"))
+        layout = _layout_v3(document) if v3 else _layout_v2(document)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if layout is None or (layout["checksum"] and not _can_verify()):
+        return None
+    fill = array.fill_value
+    return ChunkFiles(folder=folder, fill_value=0 if fill is None else fill, **layout)
+
+
+def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    grid, keys = document["chunk_grid"], document["chunk_key_encoding"]
+    if grid["name"] != "regular" or document.get("storage_transformers"):
+        return None
+    if keys["name"] not in ("default", "v2"):
+        return None
+    default = keys["name"] == "default"
+    separator = keys.get("configuration", {}).get("separator", "/" if default else ".")
+    codecs: list[dict[str, Any]] = [
+        {"name": codec, "configuration": {}} if isinstance(codec, str) else codec
+        for codec in document["codecs"]
+    ]
+    first = codecs.pop(0)
+    order = {"little": "<", "big": ">"}.get(first.get("configuration", {}).get("endian"))
+    if first["name"] != "bytes" or order is None:
+        return None
+    checksum = bool(codecs) and codecs[-1]["name"] == "crc32c"
+    if checksum:
+        codecs.pop()
+    name = codecs.pop()["name"].removeprefix("numcodecs.") if codecs else ""
+    if codecs or (name and name not in _CODECS):
+        return None
+    return {
+        "prefix": f"c{separator}" if default else "",
+        "separator": separator,
+        "chunk": tuple(grid["configuration"]["chunk_shape"]),
+        "stored": np.dtype(document["data_type"]).newbyteorder(order),
+        "codec": name,
+        "checksum": checksum,
+    }
+
+
+def _layout_v2(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    if document.get("order", "C") != "C" or document.get("filters"):
+        return None
+    compressor = document.get("compressor")
+    name = compressor["id"] if compressor else ""
+    if name and name not in _CODECS:
+        return None
+    return {
+        "prefix": "",
+        "separator": document.get("dimension_separator", "."),
+        "chunk": tuple(document["chunks"]),
+        "stored": np.dtype(document["dtype"]),
+        "codec": name,
+        "checksum": False,
+    }
+
+
+def _read_all(file: Any) -> Bytes:
+    """The whole file in a buffer of this thread, valid until its next read."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    buffer = SCRATCH.take("file", size)
+    got = _fill(file, buffer)
+    return buffer[:got]
+
+
+def _fill(file: Any, buffer: Bytes) -> int:
+    """Read until the buffer is full or the file ends; return the number of bytes."""
+    view, got = buffer.data, 0
+    while got < len(view):
+        count = file.readinto(view[got:])
+        if not count:
+            break
+        got += count
+    return got
+
+
+def _can_verify() -> bool:
+    try:
+        import google_crc32c  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _verify(data: Bytes, checksum: Bytes) -> None:
+    import google_crc32c
+
+    found, expected = google_crc32c.value(data), int.from_bytes(checksum.tobytes(), "little")
+    if found != expected:
+        raise ValueError(f"its crc32c is {found:08x}, expected {expected:08x}")
+
+
+def _decompress(name: str, data: Bytes, out: Bytes) -> None:
+    """Decode ``data`` so that it fills ``out`` exactly, else ValueError."""
+    from numcodecs import get_codec
+
+    codec = get_codec({"id": name})
+    if not data.size:
+        raise ValueError("it is empty")
+    if _declared_size(name, data) == out.size:
+        # numcodecs leaves the rest of a too large ``out`` untouched without a word: only a
+        # declared size that fits may go straight into it
+        try:
+            codec.decode(data, out=out)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{name}: {error}") from error
+        return
+    parts = list(_zstd_frames(data)) if name == "zstd" else [data]
+    filled = 0
+    for part in parts:
+        try:
+            piece = np.frombuffer(codec.decode(part), np.uint8)
+        except Exception as error:  # gzip, zlib and lz4 have error classes of their own
+            raise ValueError(f"{name}: {error}") from error
+        if filled + piece.size > out.size:
+            raise ValueError(f"it holds more than the expected {out.size} bytes of counts")
+        out[filled : filled + piece.size] = piece
+        filled += piece.size
+    if filled != out.size:
+        raise ValueError(f"it holds {filled} bytes of counts, expected {out.size}")
+
+
+def _declared_size(name: str, data: Bytes) -> int | None:
+    """Decoded size that the head of the data declares; None where it declares none."""
+    if name == "zstd":
+        return _zstd_header(data)[1]
+    if name == "lz4" and data.size >= 4:
+        return int.from_bytes(data[:4].tobytes(), "little")
+    if name == "blosc":
+        if data.size < 16:
+            raise ValueError(f"it has {data.size} bytes, less than a blosc header")
+        nbytes, _, stored = struct.unpack("<III", data[4:16].tobytes())
+        if stored != data.size:
+            raise ValueError(f"it has {data.size} bytes, its blosc header says {stored}")
+        return int(nbytes)
+    return None
+
+
+def _zstd_header(data: Bytes) -> tuple[int, int | None]:
+    """Size of a frame's header and the content size in it (None: not declared). RFC 8878, 3.1.1."""
+    head = data[:18].tobytes()
+    if len(head) < 6 or int.from_bytes(head[:4], "little") != _ZSTD_MAGIC:
+        raise ValueError("it does not start with a zstd frame")
+    descriptor = head[4]
+    single = descriptor >> 5 & 1
+    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    width = (single, 2, 4, 8)[descriptor >> 6]
+    content = int.from_bytes(head[at : at + width], "little") if width else None
+    if width == 2 and content is not None:
+        content += 256
+    return at + width, content
+
+
+def _zstd_frames(data: Bytes) -> Iterator[Bytes]:
+    """Split concatenated frames: some numcodecs versions stop after the first one."""
+    start = 0
+    while start < data.size:
+        frame = data[start:]
+        magic = int.from_bytes(frame[:4].tobytes(), "little")
+        if magic & 0xFFFFFFF0 == 0x184D2A50:  # skippable frame
+            start += 8 + int.from_bytes(frame[4:8].tobytes(), "little")
+            continue
+        end = _zstd_header(frame)[0]
+        last = False
+        while not last:
+            if end + 3 > frame.size:
+                raise ValueError("its last zstd frame is cut off")
+            block = int.from_bytes(frame[end : end + 3].tobytes(), "little")
+            last = bool(block & 1)
+            end += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        end += 4 if frame[4] >> 2 & 1 else 0
+        if end > frame.size:
+            raise ValueError("its last zstd frame is cut off")
+        yield frame[:end]
+        start += end

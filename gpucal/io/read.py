@@ -1,0 +1,223 @@
+"""Open an L0 store and load scans as frozen values; the counts stay lazy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import warnings as python_warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gpucal.errors import GpucalError, L0Error
+from gpucal.io.l0_check import (
+    check_complete,
+    check_group,
+    check_same_layout,
+    gain_image,
+    number_mismatch,
+)
+from gpucal.io.l0_group import GroupContext, feed, read_group
+from gpucal.io.schema import (
+    L0_FORMAT,
+    parse_root_attrs,
+    parse_scan_attrs,
+)
+from gpucal.scan import Scan, SubscanGroup
+
+_SCAN_NAME = re.compile(r"scan_(\d+)\Z")
+_ROOT_IDENTITY = ("format", "format_version", "telescope", "site", "instrument")
+GroupName = Literal["source", "calibration"]
+_GROUPS: tuple[GroupName, ...] = ("source", "calibration")
+
+
+def open_l0(path: str | Path) -> L0Store:
+    """Open an L0 store, Zarr v3 or v2, for reading.
+
+    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
+    """
+    import zarr
+
+    if "://" not in str(path) and not Path(path).exists():
+        raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
+    try:
+        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except Exception as error:  # every kind of store has error classes of its own
+        raise L0Error(
+            f"{path} is not a Zarr group, expected an L0 store.",
+            hint="An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups.",
+        ) from error
+    return L0Store(str(path), root)
+
+
+class L0Store:
+    """An open L0 store. Scans are read anew at each call, so a growing night can be followed."""
+
+    def __init__(self, path: str, root: Any) -> None:
+        self.path = path
+        self._root = root
+        self.attrs: Mapping[str, Any] = dict(root.attrs)
+        parse_root_attrs(self.attrs)
+        if "format" not in self.attrs and not self._names():
+            raise L0Error(
+                f"{path} has no attribute format = {L0_FORMAT!r} and no scan in it.",
+                hint="Is this an L0 store?",
+            )
+
+    def numbers(self) -> list[int]:
+        """Numbers of the scans that are there, sorted."""
+        return sorted(self._names())
+
+    def kind(self, number: int) -> Literal["science", "load"]:
+        """ "science" when the scan holds a ``source/`` group, "load" when calibration only.
+
+        Raises L0Error when it holds neither.
+        """
+        bands = self._bands(self._scan_group(number), number)
+        return "science" if any("source" in groups for groups in bands.values()) else "load"
+
+    def load(self, number: int, *, partial: bool = False) -> list[Scan]:
+        """Read and validate a scan: one Scan per band, counts lazy.
+
+        partial: accept a scan that is not complete, as far as it goes. Raises L0Error naming scan,
+        band and, where they apply, subscan and receiver.
+        """
+        band = ""
+        try:
+            zscan = self._scan_group(number)
+            scan_attrs = dict(zscan.attrs)
+            digest = hashlib.sha256()
+            feed(digest, {key: self.attrs.get(key) for key in _ROOT_IDENTITY})
+            feed(digest, scan_attrs)
+            scans = []
+            for band, names in self._bands(zscan, number).items():
+                zband = zscan[band] if band else zscan
+                attrs = {**scan_attrs, **dict(zband.attrs)}
+                scan = Scan(number, band, attrs, self.attrs, None, None, path=self.path)
+                scans.append(_load_band(scan, zband, names, digest.copy(), partial))
+            return scans
+        except GpucalError as error:
+            raise error.locate(scan=number, band=band, stage="read") from error.__cause__
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise L0Error(
+                f"the scan cannot be read: {type(error).__name__}: {error}.",
+                scan=number,
+                band=band,
+                stage="read",
+            ) from error
+
+    def to_xarray(self, number: int, band: str = "", *, group: GroupName | None = None) -> Any:
+        """One group of a scan as ``xarray.Dataset``; ``data_5d`` is read only when asked for.
+
+        group: default "source", or "calibration" for a load scan. Raises L0Error as ``load``, or
+        when there is no such band or group.
+        """
+        from gpucal.io.l0_xarray import group_dataset
+
+        scans = {scan.band: scan for scan in self.load(number, partial=True)}
+        if band not in scans:
+            bands = ", ".join(repr(name) for name in scans)
+            raise L0Error(f"there is no band {band!r}, only {bands}.", scan=number)
+        scan = scans[band]
+        name = group or ("source" if scan.source else "calibration")
+        chosen: SubscanGroup | None = getattr(scan, name)
+        if chosen is None:
+            raise L0Error(f"there is no {name}/ group.", scan=number, band=band)
+        return group_dataset(chosen, scan.attrs)
+
+    def _names(self) -> dict[int, str]:
+        """Scan number -> group name."""
+        found = (match for name in _children(self._root) if (match := _SCAN_NAME.match(name)))
+        return {int(match[1]): match[0] for match in found}
+
+    def _scan_group(self, number: int) -> Any:
+        name = self._names().get(number)
+        if name is None:
+            raise L0Error("the scan is not in the store.", scan=number)
+        node = self._root.get(name)
+        if node is None or hasattr(node, "shape"):
+            raise L0Error(
+                f"{name} is not a Zarr group.",
+                hint="Its zarr.json or .zgroup is missing.",
+                scan=number,
+            )
+        return node
+
+    def _bands(self, zscan: Any, number: int) -> dict[str, list[GroupName]]:
+        """Band name ("" for none) -> which of source/ and calibration/ it holds."""
+        found = {}
+        children = sorted(_children(zscan), key=_natural)
+        for band in ["", *children]:
+            inside = children if not band else _children_of(zscan, band)
+            names = [name for name in _GROUPS if name in inside]
+            if names and band not in ("source", "calibration"):
+                found[band] = names
+        if not found:
+            raise L0Error(
+                "the scan holds neither source/ nor calibration/, expected one of them, at its "
+                "top or in band groups.",
+                scan=number,
+            )
+        return found
+
+
+def _load_band(scan: Scan, zband: Any, names: list[GroupName], digest: Any, partial: bool) -> Scan:
+    """Fill in the groups of one band."""
+    attrs = parse_scan_attrs(scan.attrs)
+    feed(digest, scan.attrs)
+    groups: dict[GroupName, SubscanGroup] = {}
+    notes = number_mismatch(scan.attrs, scan.number)
+    for name in names:
+        context = GroupContext(
+            scan=scan.number,
+            band=scan.band,
+            calibration=name == "calibration",
+            ref_channel_base=attrs.ref_channel_base,
+            gain_zero=_all_zero(attrs.gain_image),
+            partial=partial,
+        )
+        groups[name] = read_group(zband[name], context, digest)
+        gain_image(scan.attrs.get("gain_image"), groups[name].shape)
+    main = groups.get("source") or groups["calibration"]
+    check_complete(attrs, main.shape[4], partial=partial)
+    if len(groups) == 2:
+        check_same_layout(groups["source"], groups["calibration"])
+    for kind, group in groups.items():
+        notes += check_group(group, calibration=kind == "calibration")
+    return replace(
+        scan,
+        source=groups.get("source"),
+        calibration=groups.get("calibration"),
+        metadata_sha256=digest.hexdigest(),
+        warnings=tuple(notes),
+    )
+
+
+def _all_zero(value: Any) -> bool:
+    """Whether a number, or every number of a nested list, is 0."""
+    return all(_all_zero(item) for item in value) if isinstance(value, list) else value == 0
+
+
+def _children(group: Any) -> list[str]:
+    """Names of the groups below a Zarr group, without opening them where the store is local."""
+    from zarr.storage import LocalStore
+
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
+        python_warnings.simplefilter("ignore")
+        return list(group.group_keys())
+
+
+def _children_of(group: Any, name: str) -> list[str]:
+    node = group.get(name)
+    return [] if node is None or hasattr(node, "shape") else _children(node)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts band_2 before band_10."""
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]

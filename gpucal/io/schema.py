@@ -1,0 +1,235 @@
+"""What an L0 store must hold: array rules, attribute models, observing modes.
+
+Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Source: the L0
+layout of the formats page.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpucal.axes import AXES, CAL_ALIASES, CAL_MODES, FILL_INT32, SOURCE_MODES
+from gpucal.errors import L0Error
+
+L0_FORMAT: Literal["gpucal-l0"] = "gpucal-l0"
+L0_VERSION = 1
+COUNTS = "data_5d"
+COUNTS_DTYPES = ("int32", "uint32", "float32", "float64")
+DIMENSIONS = dict(zip("CDRAS", AXES, strict=True))
+"""Letter of an axis -> its Zarr dimension name."""
+
+
+@dataclass(frozen=True)
+class ArrayRule:
+    """One array of ``source/`` or ``calibration/``.
+
+    dims: the allowed axes, e.g. ``("S", "DS")``; a shape is told from another by its number of
+    axes. kinds: NumPy dtype kinds. dtype: what the writer stores.
+    """
+
+    dims: tuple[str, ...]
+    kinds: str
+    dtype: str
+    unit: str
+    required: bool = False
+
+
+_PER_SUBSCAN, _PER_DUMP, _PER_RECEIVER = ("S",), ("S", "DS"), ("S", "RS")
+
+ARRAYS: Mapping[str, ArrayRule] = {
+    COUNTS: ArrayRule(("CDRAS",), "iuf", "int32", "count", True),
+    "mjd": ArrayRule(_PER_DUMP, "f", "float64", "d", True),
+    "exptime": ArrayRule(_PER_DUMP, "fiu", "float32", "s", True),
+    "elevation": ArrayRule(_PER_DUMP, "f", "float32", "rad", True),
+    "azimuth": ArrayRule(_PER_DUMP, "f", "float32", "rad", True),
+    "pamb": ArrayRule(_PER_SUBSCAN, "fiu", "float32", "Torr"),
+    "tamb": ArrayRule(_PER_SUBSCAN, "fiu", "float32", "K"),
+    "signal_freq": ArrayRule(_PER_RECEIVER, "fiu", "float64", "Hz", True),
+    "image_freq": ArrayRule(_PER_RECEIVER, "fiu", "float64", "Hz"),
+    "freq_res": ArrayRule(_PER_RECEIVER, "fiu", "float64", "Hz", True),
+    "ref_channel": ArrayRule(_PER_RECEIVER, "fiu", "float32", "channel", True),
+    "lloadsn": ArrayRule(_PER_SUBSCAN, "iu", "int32", ""),
+    "otf_lon": ArrayRule(_PER_DUMP, "f", "float64", "deg"),
+    "otf_lat": ArrayRule(_PER_DUMP, "f", "float64", "deg"),
+    "pixel_offset_lon": ArrayRule(("RA", "RAS"), "f", "float64", "deg"),
+    "pixel_offset_lat": ArrayRule(("RA", "RAS"), "f", "float64", "deg"),
+    "chop_phase": ArrayRule(("DS",), "iu", "uint8", ""),
+    "freq_throw": ArrayRule(_PER_RECEIVER, "fiu", "float64", "Hz"),
+    "thot": ArrayRule(_PER_RECEIVER, "fiu", "float32", "K"),
+    "tcold": ArrayRule(_PER_RECEIVER, "fiu", "float32", "K"),
+    "load_temp_sig": ArrayRule(("CS",), "fiu", "float32", "K"),
+    "load_temp_img": ArrayRule(("CS",), "fiu", "float32", "K"),
+}
+"""Every array the reader knows; others are ignored."""
+
+CALIBRATION_ONLY = frozenset({"thot", "tcold", "load_temp_sig", "load_temp_img"})
+
+_KINDS = {"i": "signed integer", "u": "unsigned integer", "f": "floating point"}
+
+
+def check_array(name: str, shape: Sequence[int], dtype: np.dtype[Any], sizes: Sequence[int]) -> str:
+    """Compare an array with its rule and return its axes, e.g. ``"DS"``.
+
+    sizes: (C, D, R, A, S) of the group. Raises L0Error naming both shapes, or both dtypes.
+    """
+    rule = ARRAYS[name]
+    size = dict(zip("CDRAS", sizes, strict=True))
+    if dtype.kind not in rule.kinds:
+        wanted = " or ".join(_KINDS[kind] for kind in rule.kinds)
+        raise L0Error(
+            f"array {name} has dtype {dtype}, expected {wanted}.",
+            hint=f"Write it as {rule.dtype}.",
+        )
+    for dims in rule.dims:
+        if len(dims) == len(shape) and tuple(shape) == tuple(size[d] for d in dims):
+            return dims
+    wanted = " or ".join(
+        f"({', '.join(str(size[d]) for d in dims)}) = [{','.join(dims)}]" for dims in rule.dims
+    )
+    raise L0Error(f"array {name} has shape {tuple(shape)}, expected {wanted}.")
+
+
+def check_counts(shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Raise L0Error unless ``data_5d`` is [C,D,R,A,S], not empty, of a supported dtype."""
+    if len(shape) != 5:
+        raise L0Error(
+            f"array {COUNTS} has shape {tuple(shape)}, expected five axes [C, D, R, A, S]."
+        )
+    if 0 in shape:
+        axis = AXES[list(shape).index(0)]
+        raise L0Error(
+            f"array {COUNTS} has shape {tuple(shape)}: there is no {axis} in it, "
+            "expected at least one.",
+        )
+    if dtype.newbyteorder("=").name not in COUNTS_DTYPES:
+        raise L0Error(f"array {COUNTS} has dtype {dtype}, expected {', '.join(COUNTS_DTYPES)}.")
+
+
+def dimension_names(name: str, ndim: int) -> list[str]:
+    """Zarr dimension names of a known array with ``ndim`` axes."""
+    for dims in ARRAYS[name].dims:
+        if len(dims) == ndim:
+            return [DIMENSIONS[d] for d in dims]
+    wanted = " or ".join(f"[{','.join(dims)}]" for dims in ARRAYS[name].dims)
+    raise L0Error(f"array {name} has {ndim} axes, expected {wanted}.")
+
+
+def fill_value(dtype: npt.DTypeLike) -> int | float:
+    """What a sample that was never written reads as: INT32_MIN, NaN, or 0 for u32."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return float("nan")
+    return FILL_INT32 if kind == np.dtype(np.int32) else 0
+
+
+def check_modes(modes: Sequence[str], *, calibration: bool) -> tuple[str, ...]:
+    """Return the sobsmode strings with aliases resolved ("COL" -> "COLD").
+
+    Raises L0Error for an unknown one, or for one that belongs in the other group.
+    """
+    known = CAL_MODES if calibration else SOURCE_MODES
+    other = SOURCE_MODES if calibration else CAL_MODES
+    here, there = ("calibration", "source") if calibration else ("source", "calibration")
+    result = []
+    for index, raw in enumerate(modes):
+        mode = CAL_ALIASES.get(str(raw).strip().upper(), str(raw).strip().upper())
+        if mode in other:
+            raise L0Error(
+                f"sobsmode {raw!r} stands in {here}/, expected it in {there}/.", subscan=index
+            )
+        if mode not in known:
+            near = difflib.get_close_matches(mode, sorted(known | other), n=1, cutoff=0.0)
+            raise L0Error(
+                f"sobsmode {raw!r} in {here}/ is unknown, expected one of "
+                f"{', '.join(sorted(known))}.",
+                hint=f"Did you mean {near[0]}?",
+                subscan=index,
+            )
+        result.append(mode)
+    return tuple(result)
+
+
+class Site(BaseModel):
+    """Where the telescope stands; degrees and metres."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    lat_deg: Annotated[float, Field(ge=-90, le=90)] | None = None
+    lon_deg: Annotated[float, Field(ge=-360, le=360)] | None = None
+    alt_m: Annotated[float, Field(ge=-500, le=30000)] | None = None
+
+
+class RootAttrs(BaseModel):
+    """Attributes of the store's root; others are allowed and kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: Literal["gpucal-l0"] = L0_FORMAT
+    format_version: Annotated[int, Field(ge=1, le=L0_VERSION)] = L0_VERSION
+    telescope: str | None = None
+    site: Site | None = None
+    instrument: str | None = None
+
+
+class ScanAttrs(BaseModel):
+    """Attributes of a scan group (a band group may override them); others are kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    instmode: str | None = None
+    source: str | None = None
+    line: str | None = None
+    rest_freq_hz: Annotated[float, Field(gt=0)] | None = None
+    velocity_source_kms: float | None = None
+    scan_number: int | None = None
+    date_obs: str | None = None
+    obs_procedure: str | None = None
+    n_subscans_planned: Annotated[int, Field(ge=0)] | None = None
+    project: str | None = None
+    gain_image: float | list[Any] | None = None
+    f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
+    ref_channel_base: Literal[0, 1] = 0
+    complete: bool | None = None
+    scan_metadata: dict[str, Any] | None = None
+
+
+def parse_root_attrs(attrs: Mapping[str, Any]) -> RootAttrs:
+    """Validate the root's attributes; raises L0Error in one sentence."""
+    version = attrs.get("format_version")
+    if isinstance(version, int) and version > L0_VERSION:
+        raise L0Error(
+            f"the store has format_version {version}, this program reads up to {L0_VERSION}.",
+            hint="Update gpucal.",
+        )
+    if attrs.get("format", L0_FORMAT) != L0_FORMAT:
+        raise L0Error(f"the store has format {attrs['format']!r}, expected {L0_FORMAT!r}.")
+    try:
+        return RootAttrs.model_validate(dict(attrs))
+    except ValidationError as error:
+        raise L0Error(f"root attribute {_sentence(error)}") from error
+
+
+def parse_scan_attrs(attrs: Mapping[str, Any]) -> ScanAttrs:
+    """Validate a scan's attributes; raises L0Error in one sentence."""
+    try:
+        return ScanAttrs.model_validate(dict(attrs))
+    except ValidationError as error:
+        raise L0Error(f"scan attribute {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    rule = str(first["msg"])
+    rule = rule.replace("Input should be", "expected").replace("Input", "input")
+    union_arms = ("float", "list[any]")  # pydantic names the arm it tried, readers need not know
+    place = ".".join(
+        part for part in first["loc"] if isinstance(part, str) and part not in union_arms
+    )
+    return f"{place} is {first['input']!r}, {rule}."

@@ -1,0 +1,291 @@
+"""Zenith opacity of the atmosphere from a table of coefficients: physics section 5.
+
+tau_k = b_k P + q_k P^2 + c_k and t_k = exp(-A tau_k) with the precipitable water P in mm, the airmass A
+and c_k = c_dry + s c_O3 + c_minor. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+
+from gpucal.errors import TableError
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+
+STEPS_PER_POINT = 2.0
+"""A channel up to this many table steps wide is read at its centre only (formats page)."""
+
+MAX_POINTS = 33
+"""Most points inside one channel. The fit holds b, q and c of every point of every channel and both
+sidebands, so its memory and time grow with it; 33 midpoints leave an error below 1e-3 of the mean
+transmission even where one ozone line core is far narrower than the channel."""
+
+GRID_POINTS = 100
+GRID_WIDENING = 2.0
+DEFAULT_PWV_RANGE_MM = (0.001, 20.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelOpacity:
+    """Opacity coefficients of J points inside each of C channels.
+
+    b       [J, C] f64  Np/mm
+    q       [J, C] f64  Np/mm^2
+    c       [J, C] f64  Np: dry air, ozone and minor gases
+    Arrays of any array-API namespace; all results are in the same one.
+    """
+
+    b: Array
+    q: Array
+    c: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(J, C)."""
+        return (int(self.b.shape[0]), int(self.b.shape[1]))
+
+    def transmission(self, pwv: Array | float, airmass: Array | float) -> Array:
+        """t(P, A) = mean_j exp(-A (b_j P + q_j P^2 + c_j)), physics section 5.
+
+        ``pwv`` (mm) and ``airmass`` are scalars or broadcast against [C]. Returns f64 [C].
+        """
+        xp = array_namespace(self.b)
+        return xp.mean(xp.exp(-(airmass * self._tau(pwv))), axis=0)
+
+    def zenith_tau(self, pwv: Array | float) -> Array:
+        """Zenith opacity -ln t(P, 1), Np, f64 [C]; finite also where the sky is opaque."""
+        xp = array_namespace(self.b)
+        tau = self._tau(pwv)
+        least = xp.min(tau, axis=0)
+        return least - xp.log(xp.mean(xp.exp(least[None, :] - tau), axis=0))
+
+    def _tau(self, pwv: Array | float) -> Array:
+        return (self.b + self.q * pwv) * pwv + self.c
+
+
+def flat_opacity(tau: float, n: int) -> ChannelOpacity:
+    """The opacity ``tau`` (Np, zenith) in ``n`` channels, whatever the PWV: [1, n], b = q = 0.
+
+    Serves ``--atmosphere none --tau NP``. Raises TableError when tau is negative or not finite.
+    """
+    if not (np.isfinite(tau) and tau >= 0):
+        raise TableError(
+            f"zenith opacity is {tau}, expected a finite value of at least 0 Np.",
+            hint="Give --tau in Np.",
+        )
+    zero = np.zeros((1, n))
+    return ChannelOpacity(b=zero, q=zero, c=np.full((1, n), float(tau)))
+
+
+@dataclass(frozen=True, eq=False)
+class AtmosphereTable:
+    """Coefficients of the zenith opacity on a frequency grid of N knots, checked when built.
+
+    freq_hz        [N] f64  Hz, rising, not evenly spaced
+    b, q           [N] f64  Np/mm, Np/mm^2
+    c_dry, c_o3, c_minor  [N] f64  Np
+    band_edges_hz  [M, 2] f64 or None: the table holds inside these bands only
+    attrs          model, version, site, alt_m, pwv_range_mm, credit, ... as far as they are known
+    path, sha256   where it came from; "" for a table made in memory
+
+    Raises TableError for a table that breaks one of these rules.
+    """
+
+    freq_hz: F64
+    b: F64
+    q: F64
+    c_dry: F64
+    c_o3: F64
+    c_minor: F64
+    band_edges_hz: F64 | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        _check_columns(self)
+        _check_bands(self)
+        _check_pwv_range(self)
+
+    @property
+    def name(self) -> str:
+        """How messages call the table."""
+        return self.path or str(self.attrs.get("site", "")) or "in memory"
+
+    @property
+    def range_hz(self) -> tuple[float, float]:
+        """Lowest and highest frequency, Hz."""
+        return float(self.freq_hz[0]), float(self.freq_hz[-1])
+
+    @property
+    def pwv_range_mm(self) -> tuple[float, float] | None:
+        """Range of PWV the coefficients were solved in, mm; None when the table does not say."""
+        value = self.attrs.get("pwv_range_mm")
+        if value is None:
+            return None
+        lo, hi = np.asarray(value, dtype=np.float64)
+        return float(lo), float(hi)
+
+    @property
+    def bands_hz(self) -> F64:
+        """First and last knot of each band, f64 [M, 2], Hz; one band without band_edges_hz."""
+        if self.band_edges_hz is None:
+            return np.array([self.range_hz])
+        f = self.freq_hz
+        first = np.searchsorted(f, self.band_edges_hz[:, 0], side="left")
+        last = np.searchsorted(f, self.band_edges_hz[:, 1], side="right") - 1
+        return np.stack([f[first], f[last]], axis=1)
+
+    def channel_opacity(
+        self, freq_hz: F64, width_hz: float, ozone_scale: float = 1.0
+    ) -> ChannelOpacity:
+        """Coefficients of the channels centred at ``freq_hz`` f64 [C], ``width_hz`` wide (Hz).
+
+        Channels up to two local table steps wide are interpolated linearly at their centre (J = 1);
+        otherwise every channel gets J uniform midpoints, J odd, about the number of table steps in
+        the channel that holds most of them, at most MAX_POINTS. ``ozone_scale`` is s of physics section 5.
+        Returns f64 [J, C]. Raises TableError outside the table or in a gap between bands.
+        """
+        centre = np.asarray(freq_hz, dtype=np.float64)
+        width = abs(float(width_hz))
+        if centre.ndim != 1 or not np.all(np.isfinite(centre)) or not np.isfinite(width):
+            raise TableError("the channel frequencies or their width are not finite numbers in Hz.")
+        half = 0.5 * width
+        self._require(centre, np.zeros(1))
+        points = self._points(centre, width)
+        offsets = half * ((2.0 * np.arange(points) + 1.0) / points - 1.0)
+        self._require(centre, offsets)
+        at = centre[None, :] + offsets[:, None]
+
+        def read(column: F64) -> F64:
+            return np.interp(at, self.freq_hz, column)
+
+        fixed = self.c_dry + ozone_scale * self.c_o3 + self.c_minor
+        return ChannelOpacity(b=read(self.b), q=read(self.q), c=read(fixed))
+
+    def _points(self, centre: F64, width: float) -> int:
+        """J: 1, or an odd number near the most table steps inside one channel."""
+        f = self.freq_hz
+        left = np.clip(np.searchsorted(f, centre, side="right") - 1, 0, f.size - 2)
+        if centre.size == 0 or bool(np.all(width <= STEPS_PER_POINT * (f[left + 1] - f[left]))):
+            return 1
+        low = np.interp(centre - 0.5 * width, f, np.arange(f.size))
+        high = np.interp(centre + 0.5 * width, f, np.arange(f.size))
+        steps = int(np.ceil(np.max(high - low)))
+        return min(MAX_POINTS, max(3, steps + 1 - steps % 2))
+
+    def _require(self, centre: F64, offsets: F64) -> None:
+        """Raise TableError unless each channel lies inside one band with all its points."""
+        if centre.size == 0:
+            return
+        low, high = centre + offsets.min(), centre + offsets.max()
+        bands = self.bands_hz
+        inside = np.zeros(centre.shape, dtype=bool)
+        for first, last in bands:
+            # one part in 1e12 forgives the rounding of a channel that ends exactly on the edge
+            inside |= (low >= first * (1 - 1e-12)) & (high <= last * (1 + 1e-12))
+        if bool(np.all(inside)):
+            return
+        bad = int(np.argmin(inside))
+        raise TableError(
+            f"channels from {_ghz(low.min())} to {_ghz(high.max())} GHz were asked for (first outside: "
+            f"{_ghz(centre[bad])} GHz), but the atmosphere table {self.name} holds "
+            + ", ".join(f"{_ghz(a)} to {_ghz(b)}" for a, b in bands)
+            + " GHz.",
+            hint="Give a table that covers them with --atmosphere, or --atmosphere none --tau NP.",
+        )
+
+
+def pwv_grid(table: AtmosphereTable | None) -> F64:
+    """Trial PWV of the fit, f64 [100], mm, logarithmic; physics section 5.
+
+    Spans the table's pwv_range_mm widened by 2 at both ends, or 0.001..20 mm when it gives none.
+    """
+    span = table.pwv_range_mm if table is not None else None
+    if span is None:
+        return np.geomspace(*DEFAULT_PWV_RANGE_MM, GRID_POINTS)
+    return np.geomspace(span[0] / GRID_WIDENING, span[1] * GRID_WIDENING, GRID_POINTS)
+
+
+def _ghz(hz: float) -> str:
+    return f"{hz / 1e9:.10g}"
+
+
+def _check_columns(table: AtmosphereTable) -> None:
+    f = table.freq_hz
+    for name in ("freq_hz", "b", "q", "c_dry", "c_o3", "c_minor"):
+        column = getattr(table, name)
+        if column.ndim != 1 or column.dtype != np.float64:
+            raise TableError(
+                f"atmosphere table {table.name}: {name} is {column.dtype} with {column.ndim} "
+                "dimensions, expected float64 with one."
+            )
+        if column.size != f.size:
+            raise TableError(
+                f"atmosphere table {table.name}: {name} has {column.size} values, but freq_hz has "
+                f"{f.size}."
+            )
+        if not np.all(np.isfinite(column)):
+            bad = int(np.argmin(np.isfinite(column)))
+            raise TableError(
+                f"atmosphere table {table.name}: {name}[{bad}] is {column[bad]}, expected a finite "
+                "number."
+            )
+    if f.size < 2:
+        raise TableError(f"atmosphere table {table.name}: {f.size} knots, expected at least 2.")
+    if f[0] <= 0 or not np.all(np.diff(f) > 0):
+        raise TableError(
+            f"atmosphere table {table.name}: freq_hz is not positive and strictly rising.",
+            hint="Sort the table by frequency and drop repeated rows.",
+        )
+
+
+def _check_bands(table: AtmosphereTable) -> None:
+    edges = table.band_edges_hz
+    if edges is None:
+        return
+    if edges.ndim != 2 or edges.shape[-1] != 2 or edges.shape[0] == 0:
+        raise TableError(
+            f"atmosphere table {table.name}: band_edges_hz has shape {edges.shape}, expected [M, 2]."
+        )
+    flat = edges.ravel()
+    if not np.all(np.isfinite(flat)) or not np.all(np.diff(flat) > 0):
+        raise TableError(
+            f"atmosphere table {table.name}: band_edges_hz does not rise from band to band."
+        )
+    f = table.freq_hz
+    owner = np.searchsorted(flat, f, side="right")
+    inside = (owner % 2 == 1) | np.isin(f, flat)
+    if not np.all(inside):
+        raise TableError(
+            f"atmosphere table {table.name}: the knot at {_ghz(f[int(np.argmin(inside))])} GHz lies "
+            "outside every band of band_edges_hz."
+        )
+    for lo, hi in edges:
+        if np.count_nonzero((f >= lo) & (f <= hi)) < 2:
+            raise TableError(
+                f"atmosphere table {table.name}: the band {_ghz(lo)} to {_ghz(hi)} GHz holds fewer "
+                "than 2 knots."
+            )
+
+
+def _check_pwv_range(table: AtmosphereTable) -> None:
+    value = table.attrs.get("pwv_range_mm")
+    if value is None:
+        return
+    try:
+        span = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        span = np.empty(0)
+    if span.shape != (2,) or not np.all(np.isfinite(span)) or not 0 < span[0] < span[1]:
+        raise TableError(
+            f"atmosphere table {table.name}: pwv_range_mm is {value!r}, expected two rising positive "
+            "numbers in mm."
+        )

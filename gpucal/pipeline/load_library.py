@@ -1,0 +1,176 @@
+"""Which load scan serves which science scan, and the means of the loads, kept for reuse.
+
+Rules: physics section 8. ``lloadsn`` wins when it names a valid load scan; then the scan's own
+calibration; then the nearest earlier valid one of the same setup; then the nearest later within
+``max_cal_age``. Scan numbers are taken to grow with time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Protocol
+
+import numpy as np
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.errors import CorruptDataError, GpucalError, LoadError
+from gpucal.pipeline.chain import LoadChoice
+from gpucal.products import LoadMeans
+from gpucal.scan import Scan, SubscanGroup
+from gpucal.steps.loads import load_means
+
+SECONDS_PER_DAY = 86400.0
+SAME_FREQUENCY = 2e-4
+"""Doppler tracking moves the sky frequency by up to 1e-4 between scans of one setup."""
+
+
+class ScanStore(Protocol):
+    """Where scans come from (``io.read.L0Store``)."""
+
+    def numbers(self) -> list[int]:
+        """Scan numbers, ascending."""
+
+    def load(self, number: int, *, partial: bool = False) -> list[Scan]:
+        """The bands of one scan."""
+
+
+class LoadLibrary:
+    """Load scans of one night; safe to use from several threads."""
+
+    def __init__(self, store: ScanStore, config: CalibrationConfig, backend: Backend) -> None:
+        self._store = store
+        self._config = config
+        self._backend = backend
+        self._scans: dict[int, list[Scan]] = {}
+        self._failed: dict[int, GpucalError] = {}
+        self._means: OrderedDict[tuple[int, str], LoadMeans] = OrderedDict()
+        self._unreadable: set[tuple[int, str]] = set()
+        self._lock = threading.RLock()
+
+    def scan(self, number: int) -> list[Scan]:
+        """All bands of a scan, read once; raises what reading it raised."""
+        with self._lock:
+            if number in self._failed:
+                raise self._failed[number]
+            if number not in self._scans:
+                try:
+                    self._scans[number] = self._store.load(number, partial=self._config.partial)
+                except GpucalError as error:
+                    self._failed[number] = error
+                    raise
+            return self._scans[number]
+
+    def choose(self, scan: Scan, pool: Executor | None = None) -> LoadChoice:
+        """The loads of one scan and band; raises LoadError when there are none."""
+        notes: list[str] = []
+        first = next(self._usable(self._candidates(scan), notes, pool), None)
+        if first is None:
+            raise LoadError(
+                "no valid HOT/COLD (or HOT/SKY) load scan of the same setup was found before it, nor "
+                f"within {self._config.max_cal_age:.0f} s after it.",
+                hint="Check gpucal inspect, or raise --max-cal-age.",
+                scan=scan.number,
+                band=scan.band,
+                stage="loads",
+            )
+        when = _mid(scan.source or scan.calibration)
+        age = abs(when - first.mjd) * SECONDS_PER_DAY
+        second = None
+        if self._config.gain_interpolate:
+            later = (c for c in self._later(scan, None) if c.number != first.scan)
+            second = next(self._usable(later, notes, pool), None)
+        return LoadChoice(first, second, age > self._config.max_cal_age, tuple(notes))
+
+    def _usable(
+        self, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
+    ) -> Iterator[LoadMeans]:
+        """Means of those candidates that can be read; the others are noted."""
+        for candidate in candidates:
+            try:
+                yield self._means_of(candidate, pool)
+            except (CorruptDataError, LoadError) as error:
+                notes.append(f"load scan {candidate.number} was passed over: {error.message}")
+
+    def _means_of(self, scan: Scan, pool: Executor | None) -> LoadMeans:
+        key = (scan.number, scan.band)
+        with self._lock:
+            if key in self._means:
+                self._means.move_to_end(key)
+                return self._means[key]
+        means = load_means(scan, self._config, self._backend, pool)
+        with self._lock:
+            self._means[key] = means
+            while len(self._means) > 8:
+                self._means.popitem(last=False)
+        return means
+
+    def _candidates(self, scan: Scan) -> Iterator[Scan]:
+        seen: set[int] = set()
+        for candidate in (*self._named(scan), *self._own(scan)):
+            if candidate.number not in seen:
+                seen.add(candidate.number)
+                yield candidate
+        for candidate in self._earlier(scan):
+            if candidate.number not in seen:
+                seen.add(candidate.number)
+                yield candidate
+        yield from (c for c in self._later(scan, self._config.max_cal_age) if c.number not in seen)
+
+    def _named(self, scan: Scan) -> list[Scan]:
+        """The load scan that the data name."""
+        if scan.source is None:
+            return []
+        names = sorted({int(n) for n in scan.source.lloadsn if n >= 0})
+        return [c for n in names for c in self._load_scans(n, scan)]
+
+    def _own(self, scan: Scan) -> list[Scan]:
+        return [scan] if _has_loads(scan) else []
+
+    def _earlier(self, scan: Scan) -> Iterator[Scan]:
+        when = _mid(scan.source or scan.calibration)
+        for number in reversed([n for n in self._store.numbers() if n < scan.number]):
+            for candidate in self._load_scans(number, scan):
+                if _mid(candidate.calibration) <= when:
+                    yield candidate
+
+    def _later(self, scan: Scan, max_age: float | None) -> Iterator[Scan]:
+        when = _mid(scan.source or scan.calibration)
+        for number in [n for n in self._store.numbers() if n > scan.number]:
+            for candidate in self._load_scans(number, scan):
+                age = (_mid(candidate.calibration) - when) * SECONDS_PER_DAY
+                if max_age is not None and age > max_age:
+                    return
+                if age > 0:
+                    yield candidate
+
+    def _load_scans(self, number: int, scan: Scan) -> list[Scan]:
+        """The band of scan ``number`` that could serve ``scan``; [] when there is none."""
+        try:
+            bands = self.scan(number)
+        except GpucalError:
+            return []
+        return [b for b in bands if b.band == scan.band and _has_loads(b) and same_setup(b, scan)]
+
+
+def _has_loads(scan: Scan) -> bool:
+    return scan.calibration is not None and "HOT" in scan.calibration.sobsmode
+
+
+def _mid(group: SubscanGroup | None) -> float:
+    assert group is not None
+    return float(np.mean(group.mjd_mid))
+
+
+def same_setup(load: Scan, scan: Scan) -> bool:
+    """Whether a load scan was taken with the receiver setup of ``scan``: shape and frequencies."""
+    a, b = load.calibration, scan.source or scan.calibration
+    if a is None or b is None:
+        return False
+    if a.shape[0] != b.shape[0] or a.shape[2:4] != b.shape[2:4]:
+        return False
+    near = np.allclose(a.signal_freq[:, 0], b.signal_freq[:, 0], rtol=SAME_FREQUENCY, atol=0)
+    return bool(near and np.allclose(a.freq_res[:, 0], b.freq_res[:, 0], rtol=1e-4, atol=0))

@@ -1,0 +1,249 @@
+"""Stream a scan through memory: read, calibrate and hand on one tile after another.
+
+Each worker takes one tile through decoding, calibration and the sink (encode, store) while it is in
+cache. A bounded number of tiles is in flight, so memory does not grow with the scan.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gpucal.axes import FLAG_DTYPE
+from gpucal.products import BeamMerge, DumpPair, NodBeams, PhaseDifference, Recipe
+from gpucal.steps.calibrate import ScanSolution, calibrate_tile, scale_of_output
+from gpucal.steps.quality import QualitySums, TileStatistics, tile_statistics
+
+Array = Any
+
+L1_CHUNK_BYTES = 8 << 20
+"""Upper bound of one chunk of spectra, as f64; fixed, so that L1 depends on the shape alone."""
+
+T_SYS_CHUNK_BYTES = 16 << 20
+
+
+class Cancelled(Exception):
+    """The user interrupted the work."""
+
+
+class TileSink(Protocol):
+    """Takes calibrated tiles, from several threads at once; arrays are reused after the call."""
+
+    def write_tile(
+        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
+    ) -> None:
+        """Spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output."""
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one worker takes at a time: blocks of channels of outputs that share raw chunks."""
+
+    outputs: tuple[int, ...]
+    blocks: tuple[tuple[int, int], ...]
+
+
+def block_channels(n_channels: int, per_channel: int) -> int:
+    """Channels in a chunk of L1: a power of two below L1_CHUNK_BYTES, or all.
+
+    ``per_channel``: bytes of one channel of one subscan, as f64.
+    """
+    most = max(1, L1_CHUNK_BYTES // max(1, per_channel))
+    return n_channels if most >= n_channels else 1 << int(math.log2(most))
+
+
+def l1_blocks(solution: ScanSolution) -> list[tuple[int, int]]:
+    """The channel blocks of the spectra of this scan."""
+    c, d, r, a, _ = solution.output_shape
+    return cut(c, block_channels(c, d * r * a * 8))
+
+
+def cut(n: int, step: int) -> list[tuple[int, int]]:
+    """0..n in steps."""
+    return [(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def t_sys_blocks(solution: ScanSolution) -> list[tuple[int, int]]:
+    """The channel blocks of ``t_sys`` of this scan."""
+    c, _, r, a, _ = solution.output_shape
+    step = max(1, T_SYS_CHUNK_BYTES // (r * a * 8))
+    return cut(c, c if step >= c else 1 << int(math.log2(step)))
+
+
+def subscans_of(recipe: Recipe) -> tuple[int, ...]:
+    """The subscans whose single dumps a recipe needs."""
+    if isinstance(recipe, BeamMerge):
+        return subscans_of(recipe.a) + subscans_of(recipe.b)
+    if isinstance(recipe, DumpPair | PhaseDifference):
+        return (recipe.on, recipe.off)
+    if isinstance(recipe, NodBeams):
+        return (recipe.on, recipe.other)
+    return (recipe.on,)
+
+
+def plan_units(solution: ScanSolution, budget: int) -> list[Unit]:
+    """Cut the work so that a raw chunk is decoded by one worker, within ``budget`` bytes each.
+
+    Outputs whose ON lie in one raw chunk go together; blocks of channels go together until they
+    cover whole raw chunks. Where the budget does not allow it the raw chunk is decoded again.
+    """
+    counts = solution.group.counts
+    chunk_c, chunk_s = counts.chunks[0], counts.chunks[4]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for j, recipe in enumerate(solution.pairing.recipes):
+        groups.setdefault(tuple(s // chunk_s for s in subscans_of(recipe)), []).append(j)
+    blocks = l1_blocks(solution)
+    step = blocks[0][1]
+    _, d, r, a, _ = counts.shape
+    together = math.lcm(chunk_c, step) // step
+    most = max(1, budget // max(1, step * d * r * a * counts.dtype.itemsize * chunk_s))
+    together = max(1, min(together, most, len(blocks)))
+    return [
+        Unit(tuple(outputs), tuple(blocks[i : i + together]))
+        for outputs in groups.values()
+        for i in range(0, len(blocks), together)
+    ]
+
+
+class TileReader:
+    """Raw counts of one unit; a block is cut from a larger piece that was decoded once."""
+
+    def __init__(self, solution: ScanSolution, span: tuple[int, int]) -> None:
+        self._counts = solution.group.counts
+        self._asarray = solution.backend.asarray
+        self._span = span
+        self._held: dict[int, Array] = {}
+
+    def __call__(self, c0: int, c1: int, subscan: int) -> Array:
+        """Counts [c1-c0, D, R, A]."""
+        lo, hi = self._span
+        if c0 < lo or c1 > hi:
+            return self._asarray(self._counts.read(c0, c1, subscan))
+        if subscan not in self._held:
+            self._held[subscan] = self._asarray(self._counts.read(lo, hi, subscan))
+        return self._held[subscan][c0 - lo : c1 - lo]
+
+    def forget(self) -> None:
+        """Let go of what was read."""
+        self._held.clear()
+
+
+class _Scratch(threading.local):
+    """Output buffers of one thread: fresh pages cost more than the arithmetic."""
+
+    arrays: tuple[Array, Array] | None = None
+
+    def get(
+        self, solution: ScanSolution, shape: tuple[int, ...], dtype: Any
+    ) -> tuple[Array, Array]:
+        xp = solution.backend.xp
+        n = math.prod(shape)
+        if self.arrays is None or self.arrays[0].size < n or self.arrays[0].dtype != dtype:
+            self.arrays = (xp.empty(n, dtype=dtype), xp.empty(n, dtype=FLAG_DTYPE))
+        spectra, flags = self.arrays
+        return xp.reshape(spectra[:n], shape), xp.reshape(flags[:n], shape)
+
+
+def stream_scan(
+    solution: ScanSolution,
+    sink: TileSink,
+    *,
+    pool: Executor,
+    workers: int,
+    ring_bytes: int,
+    cancel: threading.Event | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> QualitySums:
+    """Calibrate every tile of a scan and hand it to ``sink``; returns the quality sums.
+
+    At most ``workers`` + 1 units are in flight; raw chunks, spectra and flags of all of them stay within
+    ``ring_bytes`` as far as one chunk allows. Raises Cancelled when ``cancel`` is set, and the first error
+    of a worker.
+    """
+    xp = solution.backend.xp
+    dtype = xp.float64 if solution.config.dtype == "f64" else xp.float32
+    scratch = _Scratch()
+    _, d, r, a, _ = solution.output_shape
+    item = solution.group.counts.dtype.itemsize
+    stop = cancel or threading.Event()
+
+    def calibrate_unit(unit: Unit) -> list[tuple[tuple[int, int], TileStatistics]]:
+        read = TileReader(solution, (unit.blocks[0][0], unit.blocks[-1][1]))
+        results = []
+        for output in unit.outputs:
+            for c0, c1 in unit.blocks:
+                if stop.is_set():
+                    raise Cancelled
+                spectra, flags = scratch.get(solution, (c1 - c0, d, r, a), dtype)
+                n_fill, scale = calibrate_tile(solution, output, (c0, c1), read, spectra, flags)
+                sink.write_tile(output, (c0, c1), spectra, flags, n_fill)
+                tile = tile_statistics(solution, output, scale, spectra, flags, n_fill)
+                results.append(((c0, c1), tile))
+                if progress is not None:
+                    progress((c1 - c0) * d * r * a * item)
+            read.forget()
+        return results
+
+    def write_t_sys(output: int) -> list[tuple[tuple[int, int], TileStatistics]]:
+        for c0, c1 in t_sys_blocks(solution):
+            sink.write_t_sys(output, (c0, c1), scale_of_output(solution, output, c0, c1).t_sys)
+        return []
+
+    def tasks() -> Iterator[Callable[[], list[tuple[tuple[int, int], TileStatistics]]]]:
+        for unit in plan_units(solution, ring_bytes // (2 * (workers + 1))):
+            yield lambda unit=unit: calibrate_unit(unit)  # type: ignore[misc]
+        for output in range(solution.output_shape[4]):
+            yield lambda output=output: write_t_sys(output)  # type: ignore[misc]
+
+    c = solution.output_shape[0]
+    sums = QualitySums(c, r, a)
+    for results in in_order(tasks(), pool, workers + 1, stop):
+        for channels, tile in results:
+            sums.add(channels, tile)
+    return sums
+
+
+def in_order(
+    tasks: Iterable[Callable[[], Any]], pool: Executor, most: int, stop: threading.Event
+) -> Iterator[Any]:
+    """Run tasks on the pool, at most ``most`` at once, and yield their results in order.
+
+    The order makes sums of floats independent of the number of workers. On an error the running
+    tasks are waited for, then it is raised.
+    """
+    waiting: dict[int, Future[Any]] = {}
+    done: dict[int, Any] = {}
+    ahead = 2 * most
+    submitted = emitted = 0
+    source = iter(tasks)
+    exhausted = False
+    try:
+        while True:
+            while not exhausted and len(waiting) < most and submitted - emitted < ahead:
+                task = next(source, None)
+                if task is None:
+                    exhausted = True
+                    break
+                waiting[submitted] = pool.submit(task)
+                submitted += 1
+            if not waiting and emitted == submitted:
+                return
+            wait(waiting.values(), return_when=FIRST_COMPLETED)
+            for index in [i for i, f in waiting.items() if f.done()]:
+                done[index] = waiting.pop(index).result()
+            while emitted in done:
+                yield done.pop(emitted)
+                emitted += 1
+            if stop.is_set():
+                raise Cancelled
+    finally:
+        for future in waiting.values():
+            future.cancel()
+        wait(waiting.values())

@@ -1,0 +1,99 @@
+"""The scans of an L1 store as the pictures see them.
+
+Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.errors import L1Error
+from gpucal.io.l1 import L1Scan, open_l1
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class ScanView:
+    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name."""
+
+    number: int
+    band: str
+    attrs: Mapping[str, Any]
+    arrays: L1Scan
+
+    @property
+    def label(self) -> str:
+        return f"scan {self.number}" + (f" {self.band}" if self.band else "")
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of the pictures."""
+        return f"scan_{self.number:06d}" + (f"_{self.band}" if self.band else "")
+
+    @property
+    def title(self) -> str:
+        """Label, source and mode."""
+        parts = [self.label, str(self.attrs.get("source", "")), str(self.attrs.get("mode", ""))]
+        return "   ".join(part for part in parts if part)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        c, d, r, a, s = self.arrays["spectra"].shape
+        return int(c), int(d), int(r), int(a), int(s)
+
+    def small(self, name: str) -> F64 | None:
+        """A whole small array as f64, None when the store does not have it."""
+        if name not in self.arrays:
+            return None
+        return np.asarray(self.arrays[name][...], dtype=np.float64)
+
+    def quality(self, name: str) -> F64:
+        """A QA attribute as f64, any shape; 0-d NaN when it is missing."""
+        value = (self.attrs.get("qa") or {}).get(name)
+        # Attributes are JSON: a NaN is written as the text "NaN", a missing value as null.
+        return np.asarray(np.nan if value is None else value, dtype=object).astype(np.float64)
+
+    def per_subscan(self, name: str) -> F64:
+        """An array [D,S] or [S] as f64 [D,S]; NaN when it is missing."""
+        _, dumps, _, _, subscans = self.shape
+        values = self.small(name)
+        if values is None:
+            return np.full((dumps, subscans), np.nan)
+        return np.array(np.broadcast_to(values, (dumps, subscans)))
+
+
+def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
+    """Return the scans and bands of the store, or those of ``scan``, in order.
+
+    Raises L1Error when the path is no L1 store or the scan is not in it.
+    """
+    store = open_l1(path)
+    numbers = list(store.scans())
+    if scan is not None and scan not in numbers:
+        known = ", ".join(str(n) for n in numbers) or "no scan"
+        raise L1Error(f"there is no scan {scan} in {path}, which holds {known}.")
+    views = []
+    for number in numbers if scan is None else [scan]:
+        for band in store.scan(number).bands or [""]:
+            found = store.scan(number, band)
+            if "spectra" in found:
+                views.append(ScanView(number, band, found.attrs, found))
+    if not views:
+        raise L1Error(f"{path} holds no calibrated scan.")
+    return views
+
+
+def frequency_axis(view: ScanView, name: str = "frequency") -> F64:
+    """Frequency of every channel and receiver, f64 [C,R] Hz."""
+    values = view.small(name)
+    n_channels, _, receivers, _, _ = view.shape
+    if values is None:
+        raise L1Error(f"{view.label} has no array {name!r}.")
+    return np.array(np.broadcast_to(values.reshape(n_channels, -1), (n_channels, receivers)))

@@ -1,0 +1,165 @@
+"""The night: water, opacity, temperatures, flags and noise of all scans against time."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpucal.plot.source import F64, ScanView
+from gpucal.plot.style import MARKERS, OKABE_ITO, T_REC, T_SYS, note_in, picture, say_in
+
+MJD_EPOCH = datetime.date(1858, 11, 17)
+LONG_DAYS = 2.0
+"""Above this span the time axis counts days instead of hours."""
+NAN = float("nan")
+
+
+class Point(NamedTuple):
+    """The values of one scan and band in the picture of the night."""
+
+    band: str
+    mjd: float
+    tau: float
+    t_rec: float
+    t_sys: float
+    flagged: float
+    rms: tuple[float, float, float]
+    pwv_mjd: F64
+    pwv: F64
+    pwv_error: F64
+
+
+def plot_night(views: Sequence[ScanView], path: Path, title: str) -> None:
+    """Draw PWV, zenith opacity, T_rec and T_sys, flagged fraction and rms ratio per scan."""
+    points = [p for view in views if np.isfinite((p := _point(view)).mjd)]
+    bands = sorted({p.band for p in points})
+    with picture(path, (8.5, 9.0), title) as figure:
+        panels = list(figure.subplots(5, 1, sharex=True))
+        origin, scale, label = _time_axis(points)
+        for number, band in enumerate(bands):
+            mine = [p for p in points if p.band == band]
+            style = {
+                "marker": MARKERS[number % len(MARKERS)],
+                "color": OKABE_ITO[number % len(OKABE_ITO)],
+                "linestyle": "none",
+                "markersize": 5.0,
+            }
+            _draw_band(panels, mine, (origin, scale), style, band)
+        for axes, name in zip(
+            panels,
+            ("PWV [mm]", "zenith opacity [Np]", "T [K]", "flagged [%]", "rms / expected"),
+            strict=True,
+        ):
+            axes.set_ylabel(name)
+            axes.ticklabel_format(axis="y", useOffset=False)
+        panels[4].axhline(1.0, color="#777777", linewidth=0.8)
+        panels[-1].set_xlabel(label)
+        _explain(panels, points, bands)
+
+
+def _point(view: ScanView) -> Point:
+    mjd = view.per_subscan("mjd")
+    pwv, error = view.small("pwv"), view.small("pwv_error")
+    when = np.array([_median(mjd)])
+    if pwv is None:
+        pwv, error = np.array([]), None
+    if pwv.size and pwv.shape == (view.shape[4],):
+        when, values = mjd.mean(axis=0), pwv
+        errors = error if error is not None else np.full_like(values, np.nan)
+    else:
+        values = np.array([_median(pwv)])
+        errors = np.array([NAN if error is None else _median(error)])
+    ratio = view.quality("rms_ratio")
+    ratio = ratio[np.isfinite(ratio)]
+    spread = np.percentile(ratio, [16, 50, 84]) if ratio.size else np.full(3, np.nan)
+    tau = view.small("tau_signal")
+    return Point(
+        band=view.band,
+        mjd=_median(mjd),
+        tau=NAN if tau is None else _median(tau),
+        t_rec=_median(view.quality("t_rec_median")),
+        t_sys=_median(view.quality("t_sys_median")),
+        flagged=100.0 * _median(view.quality("flagged_fraction")),
+        rms=(float(spread[0]), float(spread[1]), float(spread[2])),
+        pwv_mjd=when,
+        pwv=values,
+        pwv_error=errors,
+    )
+
+
+def _median(values: F64) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else NAN
+
+
+def _time_axis(points: Sequence[Point]) -> tuple[float, float, str]:
+    """Origin (MJD), units per day and label of the time axis."""
+    times = np.concatenate([[p.mjd for p in points], *(p.pwv_mjd for p in points)])
+    times = times[np.isfinite(times)]
+    if times.size == 0:
+        return 0.0, 1.0, "MJD"
+    if np.ptp(times) > LONG_DAYS:
+        return 0.0, 1.0, "MJD [d], UTC"
+    day = float(np.floor(times.min()))
+    date = MJD_EPOCH + datetime.timedelta(days=day)
+    return day, 24.0, f"UTC [h] of {date.isoformat()} (MJD {day:.0f})"
+
+
+def _draw_band(
+    panels: list[Any],
+    points: list[Point],
+    clock: tuple[float, float],
+    style: dict[str, Any],
+    band: str,
+) -> None:
+    origin, scale = clock
+    x = (np.array([p.mjd for p in points]) - origin) * scale
+    water_x = (np.concatenate([p.pwv_mjd for p in points]) - origin) * scale
+    water = np.concatenate([p.pwv for p in points])
+    error = np.concatenate([p.pwv_error for p in points])
+    known = np.isfinite(water)
+    if known.any():
+        bars = np.where(np.isfinite(error), error, 0.0)
+        panels[0].errorbar(
+            water_x[known], water[known], yerr=bars[known], capsize=2, label=band or None, **style
+        )
+    panels[1].plot(x, [p.tau for p in points], label=band or None, **style)
+    prefix = f"{band} " if band else ""
+    panels[2].plot(x, [p.t_sys for p in points], label=f"{prefix}{T_SYS}", **style)
+    hollow = {**style, "markerfacecolor": "none"}
+    panels[2].plot(x, [p.t_rec for p in points], label=f"{prefix}{T_REC}", **hollow)
+    panels[3].plot(x, [p.flagged for p in points], **style)
+    low, middle, high = np.array([p.rms for p in points]).T
+    good = np.isfinite(middle)
+    if good.any():
+        bars = np.stack([middle - low, high - middle])[:, good]
+        panels[4].errorbar(x[good], middle[good], yerr=bars, capsize=2, **style)
+
+
+def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -> None:
+    if not points:
+        for axes in panels:
+            say_in(axes, "no scan with a time")
+        return
+    if not any(np.isfinite(p.pwv).any() for p in points):
+        say_in(panels[0], "PWV was not determined")
+    for axes, values in (
+        (panels[1], [p.tau for p in points]),
+        (panels[2], [p.t_sys for p in points]),
+        (panels[3], [p.flagged for p in points]),
+        (panels[4], [p.rms[1] for p in points]),
+    ):
+        if not np.isfinite(values).any():
+            say_in(axes, "not known")
+    panels[2].legend(loc="center right", ncols=len(bands))
+    if len(bands) > 1:
+        panels[1].legend(loc="best", ncols=len(bands))
+    note_in(panels[4], "median and 16-84 % of the pixels")
+    for axes in panels[:3]:
+        axes.margins(y=0.15)
+    flagged = [p.flagged for p in points if np.isfinite(p.flagged)]
+    panels[3].set_ylim(0.0, 1.15 * max([*flagged, 0.5]))

@@ -1,0 +1,95 @@
+"""All dumps of one pixel against frequency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucal.plot.binning import Binned
+from gpucal.plot.source import ScanView
+from gpucal.plot.style import MISSING, OKABE_ITO, T_A, picture, robust_limits, say_in, set_padded
+
+MAX_MARKED = 40
+"""Subscans up to which their borders are drawn."""
+
+
+def central_pixel(view: ScanView) -> tuple[int, int]:
+    """The (receiver, pixel) nearest to the middle of the array that has a T_rec."""
+    _, _, receivers, pixels, _ = view.shape
+    distance = np.zeros((receivers, pixels))
+    for name in ("pixel_offset_lon", "pixel_offset_lat"):
+        values = view.small(name)
+        if values is not None:
+            values = values[:, :, 0] if values.ndim == 3 else values
+            distance += np.nan_to_num(values, nan=1e3) ** 2
+    t_rec = view.small("t_rec")
+    if t_rec is not None:
+        distance[~np.isfinite(t_rec).any(axis=0)] = np.inf
+    receiver, pixel = np.unravel_index(int(np.argmin(distance)), distance.shape)
+    return int(receiver), int(pixel)
+
+
+def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
+    """Draw the spectra of one pixel as an image, dump by dump, with their mean above."""
+    from matplotlib.colors import Normalize
+
+    receiver, pixel = binned.pixel
+    title = f"{view.title}   receiver {receiver}, pixel {pixel}"
+    values = binned.waterfall
+    with picture(path, (8.5, 6.0), title) as figure:
+        grid = figure.add_gridspec(2, 1, height_ratios=[1, 3])
+        below = figure.add_subplot(grid[1])
+        above = figure.add_subplot(grid[0], sharex=below)
+        x = binned.frequency[:, receiver] / 1e9
+        mean = binned.mean[:, receiver, pixel]
+        above.plot(x, mean, drawstyle="steps-mid", color=OKABE_ITO[0], linewidth=0.8)
+        above.axhline(0.0, color="#777777", linewidth=0.6)
+        set_padded(above, *robust_limits(mean, 0.0, 100.0))
+        above.set_ylabel(f"mean {T_A} [K]")
+        above.tick_params(labelbottom=False)
+        low, high = robust_limits(values, 1.0, 99.0)
+        image = below.pcolormesh(
+            _edges(x), _edges(binned.dump), values, norm=Normalize(low, high), rasterized=True
+        )
+        below.set_facecolor(MISSING)
+        below.grid(False)
+        below.set_xlabel("signal frequency [GHz]")
+        below.set_ylabel("dump, all ON subscans in order")
+        below.yaxis.get_major_locator().set_params(integer=True)
+        below.ticklabel_format(axis="x", useOffset=False)
+        figure.colorbar(image, ax=below, label=f"{T_A} [K]", extend="both", pad=0.02, aspect=25)
+        _mark_subscans(below, view)
+        if not np.isfinite(values).any():
+            say_in(below, "no valid samples")
+
+
+def _edges(centres: Any) -> Any:
+    """Borders of cells from their middles; a single cell gets the width 1 (or 1 MHz in GHz)."""
+    if centres.size == 1:
+        half = 0.5 if abs(centres[0]) < 1 else 5e-4
+        return np.array([centres[0] - half, centres[0] + half])
+    middle = 0.5 * (centres[1:] + centres[:-1])
+    first, last = 2 * centres[0] - middle[0], 2 * centres[-1] - middle[-1]
+    return np.concatenate([[first], middle, [last]])
+
+
+def _mark_subscans(axes: Any, view: ScanView) -> None:
+    _, dumps, _, _, subscans = view.shape
+    if not 1 < subscans <= MAX_MARKED or dumps < 2:
+        return
+    index = view.small("on_index")
+    axes.set_title("subscan", loc="right", fontsize=7)
+    for s in range(subscans):
+        if s:
+            axes.axhline(s * dumps - 0.5, color="white", linewidth=0.6)
+        name = f"{index[s]:.0f}" if index is not None else f"{s}"
+        axes.annotate(
+            name,
+            (1.003, (s + 0.5) * dumps - 0.5),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=6 if subscans > 15 else 7,
+            annotation_clip=False,
+        )

@@ -1,0 +1,248 @@
+"""What one step hands to the next: frozen values, arrays of the backend.
+
+Shapes use C channels, D dumps, R receivers, A pixels. F is 1 where all receivers share one
+frequency axis, else R.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = Any
+
+
+class MeanKey(NamedTuple):
+    """Names one dump mean: a subscan, and the chop phase it is restricted to (None = all dumps)."""
+
+    subscan: int
+    phase: int | None = None
+
+
+class SubscanMean(NamedTuple):
+    """Dump mean f64 [C,R,A] counts, and the integration time that went into it, s."""
+
+    mean: Array
+    time: float
+
+
+@dataclass(frozen=True, eq=False)
+class LoadMeans:
+    """Dump means of one load scan, before any physics.
+
+    hot f64 [C,R,A] counts; cold the same or None (chopper wheel); *_mjd the mid-times, days; *_time
+    the integration times, s; temperatures f64 [R] K or per channel and sideband [2,C,R] K; sky [C,R,A] counts of SKY subscans at
+    sky_elevation, rad, or None.
+    """
+
+    scan: int
+    hot: Array
+    cold: Array | None
+    hot_mjd: float
+    cold_mjd: float
+    hot_time: float
+    cold_time: float
+    t_hot: Array
+    t_cold: Array | None
+    sky: Array | None = None
+    sky_elevation: float = float("nan")
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mjd(self) -> float:
+        """Mid-time of the load scan, MJD."""
+        return self.hot_mjd if self.cold is None else 0.5 * (self.hot_mjd + self.cold_mjd)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSetup:
+    """Frequency axes and sideband gains of one scan and band.
+
+    nu_sig, nu_img f64 [C,F] Hz; channel_width Hz; g_sig, g_img f64 broadcastable to [C,R,A].
+    """
+
+    nu_sig: Array
+    nu_img: Array
+    channel_width: float
+    g_sig: Array
+    g_img: Array
+    f_eff: float
+    hk: float
+    ssb: bool
+
+    def line_gain(self) -> Array:
+        """g_s f_eff, or f_eff for the DSB line scale; broadcastable to [C,R,A]."""
+        return self.g_sig * self.f_eff if self.ssb else self.g_sig * 0.0 + self.f_eff
+
+
+@dataclass(frozen=True, eq=False)
+class LoadSolution:
+    """Receiver temperature and gain; physics section 4.
+
+    hot, cold f64 [C,R,A] counts (cold None for the vane schemes); j_hot, j_cold f64 broadcastable to
+    [C,R,A] K; t_rec, gamma f64 [C,R,A] K; bad bool [C,R,A]; span = C_hot - C_cold (vane: C_hot -
+    C_sky) f64 [C,R,A] counts, NaN in bad channels.
+    """
+
+    scheme: str
+    scans: tuple[int, ...]
+    hot: Array
+    cold: Array | None
+    span: Array
+    j_hot: Array
+    j_cold: Array | None
+    t_hot: Array
+    t_rec: Array
+    gamma: Array
+    bad: Array
+    hot_time: float
+    stale: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class GainDrift:
+    """Lines through two load scans, physics section 8; all times MJD, arrays f64 [C,R,A].
+
+    The counts at time t become K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)).
+    """
+
+    mjd_1: float
+    mjd_2: float
+    cold_1: Array
+    cold_rate: Array
+    span_1: Array
+    span_rate: Array
+    correct_off: bool
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """REF = (1-w) OFF_1 + w OFF_2; weight a float or f64 [D]."""
+
+    on: int
+    off1: MeanKey
+    off2: MeanKey
+    weight: float | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DumpPair:
+    """Per-dump difference ON(d) - OFF(d) of two subscans."""
+
+    on: int
+    off: int
+
+
+@dataclass(frozen=True)
+class ChopCycles:
+    """Phases inside one subscan: per cycle the mean of its ON dumps minus that of its OFF dumps."""
+
+    on: int
+    cycles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    sky: MeanKey
+
+
+@dataclass(frozen=True, eq=False)
+class NodBeams:
+    """Two nod positions: pixels of ``second`` (bool [R,A]) have the source in position 2."""
+
+    on: int
+    other: int
+    second: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseDifference:
+    """Frequency switching: (SIG - REF) per dump; throws f64 [2,R] in channels; folded or not."""
+
+    on: int
+    off: int
+    throw: npt.NDArray[np.float64]
+    fold: bool
+
+
+@dataclass(frozen=True, eq=False)
+class BeamMerge:
+    """Double beam switching: the mean of the calibrated beams A and B."""
+
+    a: Interpolated | DumpPair | ChopCycles | NodBeams
+    b: Interpolated | DumpPair | ChopCycles | NodBeams
+
+    @property
+    def on(self) -> int:
+        return self.a.on
+
+
+Recipe = Interpolated | DumpPair | ChopCycles | NodBeams | PhaseDifference | BeamMerge
+
+
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """How every output subscan comes about.
+
+    recipes one per L1 subscan; off_index_per_on i32 [S_on] nearest OFF subscan; sky the OFF mean
+    that shows the sky of each output; extrapolated bool [S_on]; n_dumps D of the output; means: every
+    dump mean that is needed.
+    """
+
+    mode: str
+    recipes: tuple[Recipe, ...]
+    off_index_per_on: npt.NDArray[np.int32]
+    sky: tuple[MeanKey, ...]
+    extrapolated: npt.NDArray[np.bool_]
+    n_dumps: int
+    means: tuple[MeanKey, ...]
+
+    @property
+    def on_index(self) -> npt.NDArray[np.int32]:
+        """L0 subscan of each output, i32 [S_on]."""
+        return np.array([r.on for r in self.recipes], dtype=np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class SkyModel:
+    """Everything about the sky but the water; physics section 5.
+
+    opacity f64 [3,2,J,C,F] (b, q, c of signal and image); amplitude f64 [2,C,R|1,A|1] and constant
+    (J_sky = constant + sum amplitude t) broadcastable to [C,R,A], K.
+    """
+
+    opacity: Array
+    amplitude: Array
+    constant: Array
+
+    def transmission(self, sideband: int, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
+        """t of one sideband for channels c0..c1: f64 [c, R|1, A|1]; ``pwv`` [R|1, A|1] mm."""
+        xp = self.opacity.__array_namespace__()
+        b, q, c = (self.opacity[i, sideband, :, c0:c1, :, None] for i in range(3))
+        p = pwv[None, None, :, :]
+        return xp.mean(xp.exp(-airmass * (b * p + q * (p * p) + c)), axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Atmosphere:
+    """Water and transmission of one scan and band.
+
+    pwv f64 [R|1, A|1, S_on|1] mm (NaN when the opacity was given); error, chi2 the same shape;
+    poor bool, same shape; airmass f64 [S_on] of each ON; scope as reported.
+    """
+
+    scope: str
+    model: SkyModel
+    pwv: npt.NDArray[np.float64]
+    error: npt.NDArray[np.float64]
+    chi2: npt.NDArray[np.float64]
+    n_channels: int
+    converged: bool
+    poor: npt.NDArray[np.bool_]
+    airmass: npt.NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
+
+    def pwv_of(self, output: int) -> npt.NDArray[np.float64]:
+        """PWV for one output subscan, f64 [R|1, A|1]; 0 where the opacity does not depend on it."""
+        p = self.pwv[:, :, output if self.pwv.shape[2] > 1 else 0]
+        return np.where(np.isfinite(p), p, 0.0)

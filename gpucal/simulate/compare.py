@@ -1,0 +1,197 @@
+"""Compare a calibrated store with the truth of the simulated night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import BLANKING, Flag
+from gpucal.errors import L1Error
+from gpucal.simulate.truth import Truth, load_truth
+
+F64 = npt.NDArray[np.float64]
+
+MOVED_SAMPLES = frozenset({"nod", "fsw", "wsw-chopped"})
+"""Kinds whose L1 samples are not those of the ON subscan one by one: fills are not compared."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """L1 minus truth for one quantity of one scan and band, over ``count`` values.
+
+    largest and rms in ``unit``; for flags ``largest`` is the number of disagreements and rms is 0.
+    """
+
+    scan: int
+    band: str
+    quantity: str
+    unit: str
+    largest: float
+    rms: float
+    count: int
+
+
+def compare_to_truth(
+    l1_path: str | Path,
+    truth_path: str | Path,
+    *,
+    scheme: str | None = None,
+    folded: bool | None = None,
+) -> list[Deviation]:
+    """Compare every scan of an L1 store that the truth file knows.
+
+    Channels that are bad in the truth or blanked in L1 are left out of the numbers; disagreements
+    are counted under "bad channels". scheme "vane": compare with what that approximation returns;
+    folded: frequency-switched spectra are folded (both default to what L1's attributes say).
+    Raises L1Error when no scan is in both.
+    """
+    import zarr
+
+    truths = load_truth(truth_path)
+    root = zarr.open_group(str(l1_path), mode="r", use_consolidated=False)
+    rows: list[Deviation] = []
+    for scan, band in sorted(truths.entries):
+        place = f"scan_{scan:06d}" + (f"/{band}" if band else "")
+        if place not in root:
+            continue
+        group = root[place]
+        attrs = {**dict(root[f"scan_{scan:06d}"].attrs), **dict(group.attrs)}
+        chosen = scheme or str(_find(attrs, "cal_scheme") or "")
+        fold = folded if folded is not None else _find(attrs, "folded", "fold") is not False
+        rows += _compare_scan(group, truths[scan, band], chosen, fold)
+    if not rows:
+        raise L1Error(
+            f"{l1_path} and {truth_path} have no scan in common.",
+            hint="Calibrate the night that was simulated together with this truth file.",
+        )
+    return rows
+
+
+def _find(attrs: Mapping[str, Any], *names: str) -> Any:
+    """The first of ``names`` in the attributes or in a mapping inside them, else None."""
+    for name in names:
+        if name in attrs:
+            return attrs[name]
+    for value in attrs.values():
+        if isinstance(value, Mapping):
+            found = _find(value, *names)
+            if found is not None:
+                return found
+    return None
+
+
+def _compare_scan(group: Any, truth: Truth, scheme: str, fold: bool) -> list[Deviation]:
+    rows = [
+        _deviation(truth, *item) for item in (*_receivers(group, truth), *_atmosphere(group, truth))
+    ]
+    return [*rows, *_per_subscan(group, truth, scheme, fold)]
+
+
+def _deviation(truth: Truth, quantity: str, unit: str, difference: F64) -> Deviation:
+    good = difference[np.isfinite(difference)]
+    largest = float(np.max(np.abs(good))) if good.size else float("nan")
+    rms = float(np.sqrt(np.mean(good**2))) if good.size else float("nan")
+    return Deviation(truth.scan, truth.band, quantity, unit, largest, rms, int(good.size))
+
+
+def _receivers(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
+    for name in ("t_rec", "gamma"):
+        if name in group:
+            value = np.where(truth.bad, np.nan, group[name][...])
+            yield name, "K", value - getattr(truth, name)
+
+
+def _atmosphere(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
+    if "pwv" in group:
+        pwv = np.asarray(group["pwv"][...])
+        mine = truth.pwv if pwv.ndim == 1 and pwv.shape == truth.pwv.shape else truth.pwv_mm
+        yield "pwv", "mm", np.atleast_1d(pwv - mine)
+    for name in ("tau_signal", "tau_image"):
+        if name in group:
+            value = np.asarray(group[name][...])
+            mine = getattr(truth, name)
+            yield name, "Np", value.reshape(value.shape[0], -1) - mine[:, : max(1, value[0].size)]
+
+
+class _Sums:
+    """Largest and mean square deviation, gathered subscan by subscan."""
+
+    def __init__(self) -> None:
+        self.largest, self.square, self.count = 0.0, 0.0, 0
+
+    def add(self, difference: F64) -> None:
+        good = difference[np.isfinite(difference)]
+        if good.size:
+            self.largest = max(self.largest, float(np.max(np.abs(good))))
+            self.square += float(np.sum(good**2))
+            self.count += good.size
+
+    def row(self, truth: Truth, quantity: str) -> Deviation:
+        rms = float(np.sqrt(self.square / self.count)) if self.count else float("nan")
+        largest = self.largest if self.count else float("nan")
+        return Deviation(truth.scan, truth.band, quantity, "K", largest, rms, self.count)
+
+
+def _per_subscan(group: Any, truth: Truth, scheme: str, fold: bool) -> list[Deviation]:
+    """Spectra, T_sys and flags, one ON subscan in memory at a time."""
+    spectra, flags = group["spectra"], group["flags"]
+    line, t_sys = _Sums(), _Sums()
+    bad_mismatch, fill_mismatch = 0, 0
+    for s, subscan in enumerate(np.asarray(group["on_index"][...]).tolist()):
+        kelvin = np.asarray(spectra[..., s], dtype=np.float64)
+        flag = np.asarray(flags[..., s])
+        expected = _expected(truth, subscan, scheme, fold)
+        if kelvin.shape[1] != expected.shape[1]:  # dumps were averaged over the chop cycle
+            expected = np.mean(expected, axis=1, keepdims=True)
+        blank = ((flag & int(BLANKING)) != 0) | truth.bad[:, None]
+        line.add(np.where(blank, np.nan, kelvin - expected))
+        if "t_sys" in group:
+            mine = truth.t_sys(subscan)
+            if truth.vane_tsys.size and scheme == "vane":
+                mine = truth.vane_tsys[:, truth.position(subscan)]
+            if not truth.vane_tsys.size or scheme == "vane":
+                t_sys.add(np.where(truth.bad, np.nan, group["t_sys"][..., s] - mine))
+        flagged = ((flag & int(Flag.BAD_CHANNEL)) != 0).any(axis=1)
+        bad_mismatch += int(np.count_nonzero(flagged != truth.bad))
+        fill_mismatch += _missing_fills(flag, truth, subscan)
+    rows = [line.row(truth, "spectra")]
+    if t_sys.count:
+        rows.append(t_sys.row(truth, "t_sys"))
+    n = int(np.prod(flags.shape))
+    rows.append(_count(truth, "bad channels", bad_mismatch, n))
+    if truth.kind not in MOVED_SAMPLES:
+        rows.append(_count(truth, "fill values", fill_mismatch, n))
+    return rows
+
+
+def _expected(truth: Truth, subscan: int, scheme: str, fold: bool) -> F64:
+    if truth.kind == "fsw" and fold:
+        return truth.folded(subscan, scheme=scheme)
+    return truth.t_a_star(subscan, scheme=scheme)
+
+
+def _missing_fills(flag: npt.NDArray[Any], truth: Truth, subscan: int) -> int:
+    """Lost samples of an ON subscan that carry no FILL_VALUE in L1."""
+    here = truth.fills[truth.fills[:, 4] == subscan]
+    found = flag[here[:, 0], here[:, 1], here[:, 2], here[:, 3]] & int(Flag.FILL_VALUE)
+    return int(np.count_nonzero(found == 0))
+
+
+def _count(truth: Truth, quantity: str, mismatches: int, n: int) -> Deviation:
+    return Deviation(truth.scan, truth.band, quantity, "", float(mismatches), 0.0, n)
+
+
+def format_table(rows: Sequence[Deviation]) -> str:
+    """The rows as a plain text table."""
+    lines = [f"{'scan':>6} {'band':<8} {'quantity':<14}{'largest':>12}{'rms':>12} unit      values"]
+    lines += [
+        f"{r.scan:>6} {r.band:<8} {r.quantity:<14}{r.largest:>12.4g}{r.rms:>12.4g} "
+        f"{r.unit:<5}{r.count:>11}"
+        for r in rows
+    ]
+    return "\n".join(lines)

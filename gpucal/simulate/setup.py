@@ -1,0 +1,206 @@
+"""What a simulated instrument is: frozen values, edited with ``dataclasses.replace``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.errors import ConfigError
+
+F64 = npt.NDArray[np.float64]
+
+Kind = Literal["load", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped"]
+SkyDrift = Literal["none", "linear", "linear-dump", "free"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the telescope stands: degrees, degrees, metres."""
+
+    lat_deg: float
+    lon_deg: float
+    alt_m: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A Gaussian line of the source: sky frequency and FWHM in Hz, peak T_A* in K."""
+
+    freq_hz: float
+    fwhm_hz: float
+    peak_k: float
+
+
+@dataclass(frozen=True)
+class Weather:
+    """The sky of a night.
+
+    pwv_mm at the start; it changes by ``pwv_drift_per_h`` (fraction per hour). t_amb K, also the
+    temperature of the atmosphere; p_amb Torr. The elevation swings about ``elevation_deg`` by
+    ``elevation_swing_deg`` within a day.
+    """
+
+    pwv_mm: float
+    pwv_drift_per_h: float = 0.02
+    t_amb: float = 280.0
+    p_amb: float = 550.0
+    elevation_deg: float = 50.0
+    elevation_swing_deg: float = 15.0
+
+
+@dataclass(frozen=True)
+class Opacity:
+    """Zenith opacity in the middle of a band, for the synthetic table: Np/mm, Np, Np."""
+
+    water_per_mm: float
+    dry: float
+    ozone_peak: float
+
+
+@dataclass(frozen=True, eq=False)
+class Receiver:
+    """One band's receivers.
+
+    t_rec K (DSB), t_rec_slope its rise towards the band edges and t_rec_ripple the standing wave
+    in it (both as fractions); gain_drift_per_h fraction per hour; gain_image r = g_i/g_s, scalar, [R,A] or
+    [C,R,A]; bad_per_pixel channels that are dead, weak or far too warm.
+    """
+
+    t_rec: float
+    t_rec_slope: float = 0.1
+    t_rec_ripple: float = 0.03
+    gain_drift_per_h: float = 0.005
+    counts_per_kelvin: float = 1e6 / 300.0
+    gain_image: float | F64 = 1.0
+    bad_per_pixel: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class BandSetup:
+    """One backend band.
+
+    name "" (only band) or "band_1"; signal_freq and image_freq [R] Hz at the reference channel;
+    bandwidth_hz over all channels, negative when the frequency falls with the channel; lines of the
+    source (those in the image band come in through the image sideband); throw_hz between the two
+    phases of frequency switching.
+    """
+
+    name: str
+    signal_freq: tuple[float, ...]
+    image_freq: tuple[float, ...]
+    bandwidth_hz: float
+    channels: int
+    opacity: Opacity
+    receiver: Receiver
+    lines: tuple[Line, ...] = ()
+    throw_hz: float = 0.0
+
+    @property
+    def freq_res(self) -> float:
+        """Hz per channel, signed."""
+        return self.bandwidth_hz / self.channels
+
+    @property
+    def ref_channel(self) -> float:
+        """0-based channel that holds signal_freq."""
+        return float(self.channels // 2)
+
+    @property
+    def throws(self) -> tuple[float, float]:
+        """Frequency throw of FSW-SIG and FSW-REF, Hz."""
+        return (0.5 * self.throw_hz, -0.5 * self.throw_hz)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a scan is cut: dumps per subscan, s per dump, ON subscans per scan, ONs between two OFFs,
+    dumps of a load subscan, s between subscans.
+    """
+
+    dumps: int = 12
+    exptime: float = 1.0
+    n_on: int = 6
+    on_per_off: int = 2
+    cal_dumps: int = 8
+    gap_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Loads:
+    """Load temperatures in K; a vane has no cold load.
+
+    separate: load scans of their own, one before each ``every`` science scans and one at the end;
+    otherwise each scan holds its loads.
+    """
+
+    t_hot: float = 290.0
+    t_cold: float = 80.0
+    vane: bool = False
+    separate: bool = False
+    every: int = 3
+
+
+@dataclass(frozen=True, eq=False)
+class InstrumentSetup:
+    """A telescope with its array receiver, the sky over it and the scans it makes.
+
+    sky_drift: "none" one elevation and PWV per scan; "linear" they change from subscan to subscan,
+    and the sky under an ON subscan is the linear interpolation in time between the OFFs around it
+    (what the default reference assumes); "linear-dump" the same for every dump (reference
+    per-dump); "free" elevation and PWV of every dump's own time, as on a real sky. Paired phases
+    (chopped, nod, frequency or wobbler switch) always see one sky, but in "free".
+    """
+
+    name: str
+    telescope: str
+    site: Site
+    bands: tuple[BandSetup, ...]
+    receivers: int
+    pixels: int
+    pixel_spacing_deg: float
+    weather: Weather
+    line: str = ""
+    timing: Timing = field(default_factory=Timing)
+    loads: Loads = field(default_factory=Loads)
+    f_eff: float = 0.95
+    kinds: tuple[Kind, ...] = ("tp",)
+    sky_drift: SkyDrift = "linear"
+    fill_fraction: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for band in self.bands:
+            if len(band.signal_freq) != self.receivers or len(band.image_freq) != self.receivers:
+                raise ConfigError(
+                    f"{self.name}: {len(band.signal_freq)} signal and {len(band.image_freq)} image "
+                    f"frequencies, expected one per receiver, {self.receivers}."
+                )
+            if band.channels < 16:
+                raise ConfigError(f"{self.name}: {band.channels} channels, expected at least 16.")
+        t = self.timing
+        if min(t.dumps, t.n_on, t.on_per_off, t.cal_dumps, self.loads.every) < 1 or t.exptime <= 0:
+            raise ConfigError(f"{self.name}: {t} holds a value that is not positive.")
+
+    @property
+    def source_fwhm_deg(self) -> float:
+        """Full width of the source, a Gaussian in longitude and latitude."""
+        return 1.5 * self.pixel_spacing_deg
+
+    @property
+    def nod_beams(self) -> list[list[int]]:
+        """[receiver, pixel] on the source in NOD-1 and in NOD-2."""
+        return [[0, 0], [0, self.pixels - 1]]
+
+    def pixel_offsets(self) -> tuple[F64, F64]:
+        """Longitude and latitude offset of each pixel, f64 [R,A], deg: a square grid, pixel 0 in
+        its lower left corner, shifted so that its middle pixel is on the axis.
+        """
+        side = int(np.ceil(np.sqrt(self.pixels)))
+        index = np.arange(self.pixels)
+        middle = self.pixels // 2
+        lon = (index % side - middle % side) * self.pixel_spacing_deg
+        lat = (index // side - middle // side) * self.pixel_spacing_deg
+        shape = (self.receivers, self.pixels)
+        return np.broadcast_to(lon, shape).copy(), np.broadcast_to(lat, shape).copy()

@@ -1,0 +1,239 @@
+"""Receiver temperature, gain and bad channels from load measurements; physics section 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.errors import ConfigError, LoadError
+from gpucal.physics.frequency import frequency_axes
+from gpucal.physics.radiometry import h_over_k, radiation_temperature, sideband_gains
+from gpucal.physics.smoothing import running_median5
+from gpucal.products import GainDrift, LoadMeans, LoadSolution, MeanKey, SpectralSetup
+from gpucal.scan import Scan, SubscanGroup
+from gpucal.steps.means import dump_means, mean_time
+
+Array = Any
+
+
+def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> SpectralSetup:
+    """Frequency axes [C,F], sideband gains and forward efficiency of a scan; sections 1 and 3.
+
+    The axis is that of the first subscan of the source (else of the calibration). Options win over
+    the attributes ``f_eff`` and ``gain_image``. Raises ConfigError when one of the two is in neither.
+    """
+    group = scan.source or scan.calibration
+    assert group is not None
+    xp = backend.xp
+    n_chan = group.shape[0]
+    columns = [
+        np.asarray(x[:, 0], dtype=np.float64)
+        for x in (group.signal_freq, group.image_freq, group.freq_res, group.ref_channel)
+    ]
+    if all(bool(np.all(x == x[0])) for x in columns):
+        columns = [x[:1] for x in columns]
+    signal, image, step, ref = (backend.asarray(x) for x in columns)
+    nu_sig, nu_img = frequency_axes(signal, image, step, ref, n_chan, xp)
+    gain = config.gain_image if config.gain_image is not None else scan.attrs.get("gain_image")
+    f_eff = config.f_eff if config.f_eff is not None else scan.attrs.get("f_eff")
+    for name, value in (("gain_image", gain), ("f_eff", f_eff)):
+        if value is None:
+            raise ConfigError(
+                f"the scan has no attribute {name} and no option gives it.",
+                hint=f"Use --{name.replace('_', '-')}.",
+                scan=scan.number,
+                band=scan.band,
+            )
+    assert gain is not None
+    assert f_eff is not None
+    g_sig, g_img = sideband_gains(backend.asarray(np.asarray(gain, dtype=np.float64)), xp)
+    missing = 3 - g_sig.ndim
+    g_sig, g_img = (xp.reshape(g, (1,) * missing + tuple(g.shape)) for g in (g_sig, g_img))
+    return SpectralSetup(
+        nu_sig=nu_sig,
+        nu_img=nu_img,
+        channel_width=float(np.abs(columns[2]).max()),
+        g_sig=g_sig,
+        g_img=g_img,
+        f_eff=float(f_eff),
+        hk=h_over_k(config.physics),
+        ssb=config.line_scale == "ssb",
+    )
+
+
+def load_temperatures(
+    group: SubscanGroup, kind: str, subscans: list[int], override: float | None
+) -> Array:
+    """Physical temperature of a load: f64 [R] K, or [2,C,R] when given per channel and sideband."""
+    n_rec = group.shape[2]
+    if override is not None:
+        return np.full(n_rec, override)
+    if group.load_temp_sig is not None and group.load_temp_img is not None:
+        both = np.stack([group.load_temp_sig, group.load_temp_img])[:, :, subscans].mean(axis=2)
+        if np.isfinite(both).all():
+            return np.repeat(both[:, :, None], n_rec, axis=2)
+    recorded = group.thot if kind == "HOT" else group.tcold
+    if recorded is None or not np.isfinite(recorded[:, subscans]).all():
+        name, option = ("thot", "--t-hot") if kind == "HOT" else ("tcold", "--t-cold")
+        raise LoadError(
+            f"the temperature {name} of the {kind} load is not recorded.", hint=f"Use {option}."
+        )
+    return np.asarray(recorded[:, subscans].mean(axis=1), dtype=np.float64)
+
+
+def load_means(
+    scan: Scan, config: CalibrationConfig, backend: Backend, pool: Executor | None = None
+) -> LoadMeans:
+    """Read and average the HOT and COLD subscans of a scan's ``calibration/`` group.
+
+    Several subscans of one load are averaged by integration time. Raises LoadError when there is no
+    HOT, or no temperature.
+    """
+    group = scan.calibration
+    assert group is not None
+    xp = backend.xp
+    chosen = {kind: group.select(kind) for kind in ("HOT", "COLD", "SKY")}
+    if not chosen["HOT"]:
+        raise LoadError("the load scan has no HOT subscan.", scan=scan.number, band=scan.band)
+    keys = [MeanKey(s) for subscans in chosen.values() for s in subscans]
+    means = dump_means(group, keys, backend, pool=pool)
+    result: dict[str, tuple[Array, float, float]] = {}
+    for kind, subscans in chosen.items():
+        if not subscans:
+            continue
+        total: Any = 0.0
+        weight: Any = 0.0
+        for s in subscans:
+            mean, time = means[MeanKey(s)]
+            good = xp.isfinite(mean)
+            total = total + xp.where(good, mean, 0.0) * time
+            weight = weight + xp.astype(good, xp.float64) * time
+        value = means[MeanKey(subscans[0])].mean
+        if len(subscans) > 1:
+            value = total / xp.where(weight > 0, weight, xp.nan)
+        result[kind] = (value, *mean_time(group, subscans))
+    cold, sky = result.get("COLD"), result.get("SKY")
+    return LoadMeans(
+        scan=scan.number,
+        hot=result["HOT"][0],
+        cold=cold[0] if cold else None,
+        hot_mjd=result["HOT"][1],
+        cold_mjd=cold[1] if cold else float("nan"),
+        hot_time=result["HOT"][2],
+        cold_time=cold[2] if cold else 0.0,
+        t_hot=load_temperatures(group, "HOT", chosen["HOT"], config.t_hot),
+        t_cold=load_temperatures(group, "COLD", chosen["COLD"], config.t_cold) if cold else None,
+        sky=sky[0] if sky else None,
+        sky_elevation=float(np.mean(group.elevation[:, chosen["SKY"]])) if sky else float("nan"),
+        warnings=scan.warnings,
+    )
+
+
+def load_brightness(setup: SpectralSetup, temperature: Array, backend: Backend) -> Array:
+    """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; section 4."""
+    t = backend.asarray(np.asarray(temperature))
+    t_sig, t_img = (t[0], t[1]) if t.ndim == 3 else (t[None, :], t[None, :])
+    j_sig = radiation_temperature(setup.nu_sig, t_sig, hk=setup.hk)[:, :, None]
+    j_img = radiation_temperature(setup.nu_img, t_img, hk=setup.hk)[:, :, None]
+    return setup.g_sig * j_sig + setup.g_img * j_img
+
+
+def solve_loads(
+    means: LoadMeans,
+    setup: SpectralSetup,
+    config: CalibrationConfig,
+    backend: Backend,
+    *,
+    drift: GainDrift | None = None,
+    stale: bool = False,
+) -> LoadSolution:
+    """T_rec, gamma and bad channels of the hot/cold scheme; physics section 4.
+
+    With ``drift`` the load means are those of its epoch, H1 and K1. Returns arrays [C,R,A].
+    Raises LoadError when T_hot <= T_cold for a receiver.
+    """
+    assert means.cold is not None
+    assert means.t_cold is not None
+    xp = backend.xp
+    hot, cold = means.hot, means.cold
+    if drift is not None:
+        hot, cold = drift.cold_1 + drift.span_1, drift.cold_1
+    j_hot = load_brightness(setup, means.t_hot, backend)
+    j_cold = load_brightness(setup, means.t_cold, backend)
+    if not bool(xp.all(j_hot > j_cold)):
+        raise LoadError(
+            f"the HOT load ({np.mean(means.t_hot):.2f} K) is not warmer than the COLD load "
+            f"({np.mean(means.t_cold):.2f} K).",
+            hint="Use --t-hot and --t-cold.",
+        )
+    span = hot - cold
+    usable = xp.isfinite(span) & (span > 0) & (cold > 0)
+    y_minus_1 = xp.where(usable, span, xp.nan) / xp.where(usable, cold, 1.0)
+    t_rec = (j_hot - (y_minus_1 + 1.0) * j_cold) / y_minus_1
+    gamma = (j_hot - j_cold) / setup.line_gain() + xp.zeros_like(span)
+    bad = bad_channels(span, t_rec, config, backend)
+    if drift is not None:
+        end = drift.span_1 + drift.span_rate * (drift.mjd_2 - drift.mjd_1)
+        bad = bad | ~(end > 0)
+    return LoadSolution(
+        scheme="hot-cold",
+        scans=(means.scan,),
+        hot=hot,
+        cold=cold,
+        span=xp.where(bad, xp.nan, span),
+        j_hot=j_hot,
+        j_cold=j_cold,
+        t_hot=means.t_hot,
+        t_rec=xp.where(bad, xp.nan, t_rec),
+        gamma=gamma,
+        bad=bad,
+        hot_time=means.hot_time,
+        stale=stale,
+        warnings=means.warnings,
+    )
+
+
+def bad_channels(
+    span: Array, t_rec: Array | None, config: CalibrationConfig, backend: Backend
+) -> Array:
+    """The rules of physics section 4 as a mask, bool [C,R,A].
+
+    span = C_hot - C_cold (or C_hot - C_sky) counts; t_rec K or None (vane: no T_rec rules).
+    """
+    xp = backend.xp
+    good = xp.isfinite(span) & (span > 0)
+    level = xp.max(running_median5(xp.where(good, span, xp.nan)), axis=0)
+    good = good & ~(span < config.clip_counts * level[None])
+    if t_rec is None:
+        return ~good
+    good = good & xp.isfinite(t_rec) & (t_rec > 0) & ~(t_rec > config.clip_trec)
+    median = nan_median(xp.where(good, t_rec, xp.nan), xp)
+    return ~(good & ~(t_rec > config.clip_tsys * median[None]))
+
+
+def nan_median(values: Array, xp: Any) -> Array:
+    """Median along axis 0 of the values that are not NaN; NaN where there is none.
+
+    The array API has no median; sorting puts NaN last in both namespaces when it is made +inf.
+    """
+    n_good = xp.sum(xp.astype(~xp.isnan(values), xp.int64), axis=0)
+    ordered = xp.sort(xp.where(xp.isnan(values), xp.inf, values), axis=0)
+    top = xp.maximum(n_good - 1, xp.zeros_like(n_good))
+    low = xp.take_along_axis(ordered, (top // 2)[None], axis=0)[0]
+    high = xp.take_along_axis(ordered, (n_good // 2)[None], axis=0)[0]
+    return xp.where(n_good > 0, 0.5 * (low + high), xp.nan)
+
+
+def describe_loads(solution: LoadSolution) -> Mapping[str, Any]:
+    """Attributes of L1 that say which loads were used."""
+    return {
+        "cal_scheme": solution.scheme,
+        "load_scans": list(solution.scans),
+        "t_hot_k": [float(x) for x in np.atleast_1d(np.asarray(solution.t_hot)).ravel()[:8]],
+        "cal_stale": solution.stale,
+    }

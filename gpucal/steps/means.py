@@ -1,0 +1,96 @@
+"""Streaming dump means: counts are read block by block, once, and reduced to [C,R,A]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.backend import Backend
+from gpucal.products import GainDrift, MeanKey, SubscanMean
+from gpucal.scan import CountsSource, SubscanGroup
+from gpucal.steps.gain_drift import corrected
+
+Array = Any
+BLOCK_BYTES = 16 << 20
+
+
+def dump_means(
+    group: SubscanGroup,
+    keys: Sequence[MeanKey],
+    backend: Backend,
+    *,
+    pool: Executor | None = None,
+    drift: GainDrift | None = None,
+) -> dict[MeanKey, SubscanMean]:
+    """Fill-aware mean over dumps of several subscans.
+
+    Returns one f64 [C,R,A] array of the backend per key, counts, NaN where no dump is valid, with the
+    integration time of its valid dumps. With ``drift`` each dump is first put on the gain of the
+    first load scan (physics section 8).
+    """
+    _, _, n_rec, n_pix, _ = group.shape
+    n_chan = group.shape[0]
+    unique = list(dict.fromkeys(keys))
+    out = {k: np.empty((n_chan, n_rec, n_pix)) for k in unique}
+    most = {k: [0] for k in unique}
+    by_subscan: dict[int, list[MeanKey]] = {}
+    for key in unique:
+        by_subscan.setdefault(key.subscan, []).append(key)
+
+    def reduce_block(task: tuple[int, int, int]) -> None:
+        subscan, c0, c1 = task
+        counts = backend.asarray(group.counts.read(c0, c1, subscan))
+        if drift is not None:
+            counts = corrected(counts, group.mjd[:, subscan], drift, c0, c1, backend)
+        for key in by_subscan[subscan]:
+            mean, n = backend.kernels.dump_mean(counts, _phase_mask(group, key, backend))
+            out[key][c0:c1] = backend.to_host(mean)
+            most[key].append(int(backend.xp.max(n)))
+
+    tasks = [(s, c0, c1) for s in by_subscan for c0, c1 in channel_blocks(group.counts)]
+    run_all(reduce_block, tasks, pool)
+    return {
+        k: SubscanMean(
+            backend.asarray(v), max(most[k]) * float(np.mean(group.exptime[:, k.subscan]))
+        )
+        for k, v in out.items()
+    }
+
+
+def run_all(work: Callable[[Any], None], tasks: Iterable[Any], pool: Executor | None) -> None:
+    """Run ``work`` on every task, on the pool when there is one; the first error is raised."""
+    if pool is None:
+        for task in tasks:
+            work(task)
+    else:
+        list(pool.map(work, tasks))
+
+
+def channel_blocks(counts: CountsSource, limit: int = BLOCK_BYTES) -> list[tuple[int, int]]:
+    """Split the channels of one subscan into blocks of whole chunks of about ``limit`` bytes."""
+    c, d, r, a, _ = counts.shape
+    per_channel = max(1, d * r * a * counts.dtype.itemsize)
+    step = max(1, counts.chunks[0])
+    step *= max(1, math.floor(limit / (per_channel * step)))
+    return [(c0, min(c0 + step, c)) for c0 in range(0, c, step)]
+
+
+def _phase_mask(group: SubscanGroup, key: MeanKey, backend: Backend) -> Array | None:
+    if key.phase is None:
+        return None
+    assert group.chop_phase is not None
+    return backend.asarray(group.chop_phase[:, key.subscan] == key.phase)
+
+
+def mean_time(group: SubscanGroup, subscans: Sequence[int]) -> tuple[float, float]:
+    """Mid-time (MJD) and total integration time (s) of several subscans."""
+    weights: npt.NDArray[np.float64] = group.exptime[:, list(subscans)]
+    total = float(np.sum(weights))
+    reference = float(group.mjd[0, subscans[0]])
+    offset = float(np.sum(weights * (group.mjd[:, list(subscans)] - reference))) / total
+    return reference + offset, total

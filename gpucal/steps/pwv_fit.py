@@ -1,0 +1,242 @@
+"""The fit of the precipitable water: grid, then safeguarded Newton; physics section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.backend import Backend
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+
+MAX_STEPS = 20
+MAX_HALVINGS = 40
+MIN_CHANNELS = 16
+GRID_CHANNELS = 1024
+"""The grid only finds the valley, so it looks at no more than about this many channels."""
+
+OPAQUE = 0.02
+"""Channels whose sidebands both transmit less say nothing about the water."""
+
+
+@dataclass(frozen=True, eq=False)
+class SkyRows:
+    """N observed sky spectra that share airmass and opacity.
+
+    observed f64 [C,N] K with the constant part of the model taken off; noise2 f64 [C,N] K^2; good
+    bool [C,N]; amplitude f64 [2,C,N|1] K; opacity f64 [3,2,J,C,1]. ``fits``: which of the fitted PWV the
+    N columns belong to (a slice, or None: all to fit 0).
+    """
+
+    observed: Array
+    noise2: Array
+    good: Array
+    amplitude: Array
+    opacity: Array
+    airmass: float
+    fits: slice | None
+
+    def thinned(self, stride: int) -> SkyRows:
+        """Every ``stride``-th channel."""
+        return SkyRows(
+            self.observed[::stride],
+            self.noise2[::stride],
+            self.good[::stride],
+            self.amplitude[:, ::stride],
+            self.opacity[:, :, :, ::stride],
+            self.airmass,
+            self.fits,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PwvFit:
+    """Result for N fits: pwv, error (1 sigma), chi2 per degree of freedom, all f64 [N]."""
+
+    pwv: F64
+    error: F64
+    chi2_dof: F64
+    n_channels: npt.NDArray[np.int64]
+    converged: npt.NDArray[np.bool_]
+    poor: npt.NDArray[np.bool_]
+
+
+def fit_pwv(
+    rows: Sequence[SkyRows], n_fits: int, grid: F64, trust: float, backend: Backend
+) -> PwvFit:
+    """Fit ``n_fits`` values of PWV (mm) to sky spectra.
+
+    ``grid`` f64 [K] trial values, ascending, whose ends bound the fit; ``trust`` is eps, the fractional
+    error of the opacity model. The weights belong to the current P and are constants of each
+    Newton step.
+    """
+    pwv = _grid_search(rows, n_fits, grid, backend)
+    converged = np.zeros(n_fits, dtype=np.bool_)
+    for _ in range(MAX_STEPS):
+        weights = [row_weights(r, pwv, trust, backend) for r in rows]
+        chi2, slope, curvature, gauss = _sums(rows, weights, pwv, n_fits, backend)
+        scale = np.where(curvature > 0, curvature, gauss)
+        step = np.where(scale > 0, -slope / np.where(scale > 0, scale, 1.0), 0.0)
+        new = _descend(rows, weights, pwv, np.where(converged, 0.0, step), chi2, grid, backend)
+        converged |= np.abs(new - pwv) < 1e-10 * (1.0 + new)
+        pwv = new
+        if converged.all():
+            break
+    for n in np.flatnonzero(~converged):
+        pwv[n], converged[n] = _least_squares(rows, pwv, int(n), grid, trust, backend)
+    weights = [row_weights(r, pwv, trust, backend) for r in rows]
+    chi2, _, _, gauss = _sums(rows, weights, pwv, n_fits, backend)
+    samples, channels = _counts(rows, weights, n_fits, backend)
+    edge = (pwv <= grid[0] * (1 + 1e-9)) | (pwv >= grid[-1] * (1 - 1e-9))
+    return PwvFit(
+        pwv=pwv,
+        error=np.where(gauss > 0, np.sqrt(2.0 / np.where(gauss > 0, gauss, 1.0)), np.inf),
+        chi2_dof=chi2 / np.maximum(samples - 1, 1),
+        n_channels=channels,
+        converged=converged,
+        poor=edge | (channels < MIN_CHANNELS) | ~converged,
+    )
+
+
+def _grid_search(rows: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backend) -> F64:
+    stride = max(1, rows[0].observed.shape[0] // GRID_CHANNELS)
+    thin = [r.thinned(stride) for r in rows]
+    if min(int(backend.xp.sum(backend.xp.astype(r.good, backend.xp.int64))) for r in thin) < 16:
+        thin = list(rows)
+    total = np.zeros((len(grid), n_fits))
+    trial = backend.asarray(grid[:, None])
+    for row in thin:
+        weight = backend.xp.where(row.good, 1.0 / row.noise2, 0.0)
+        sums = backend.kernels.chi2(
+            trial, row.airmass, row.observed, weight, row.amplitude, row.opacity
+        )
+        _gather(total, backend.to_host(sums), row)
+    return np.asarray(grid[np.argmin(total, axis=0)], dtype=np.float64)
+
+
+def _gather(total: F64, sums: F64, row: SkyRows) -> None:
+    """Add the column sums of one row set to the fits they belong to (last axis)."""
+    if row.fits is None:
+        total[..., 0] += sums.sum(axis=-1)
+    else:
+        total[..., row.fits] += sums
+
+
+def _of_row(pwv: F64, row: SkyRows) -> F64:
+    return pwv[:1] if row.fits is None else pwv[row.fits]
+
+
+def row_weights(row: SkyRows, pwv: F64, trust: float, backend: Backend) -> Array:
+    """w = 1/(noise^2 + model^2), f64 [C,N]; 0 for bad channels and an opaque sky.
+
+    model = eps |sum_k amp_k mean_j(A tau_j t_j)|: all opacities off by the same fraction eps.
+    """
+    xp = backend.xp
+    p = backend.asarray(_of_row(pwv, row))
+    b, q, c = row.opacity[0], row.opacity[1], row.opacity[2]
+    depth = row.airmass * (b * p + q * (p * p) + c)
+    t = xp.exp(-depth)
+    model = trust * xp.sum(row.amplitude * xp.mean(depth * t, axis=1), axis=0)
+    clear = xp.any(xp.mean(t, axis=1) >= OPAQUE, axis=0)
+    return xp.where(row.good & clear, 1.0 / (row.noise2 + model * model), 0.0)
+
+
+def _sums(
+    rows: Sequence[SkyRows], weights: Sequence[Array], pwv: F64, n_fits: int, backend: Backend
+) -> F64:
+    total = np.zeros((4, n_fits))
+    for row, weight in zip(rows, weights, strict=True):
+        p = backend.asarray(_of_row(pwv, row)[None, :])
+        sums = backend.kernels.chi2(
+            p, row.airmass, row.observed, weight, row.amplitude, row.opacity, derivatives=True
+        )
+        _gather(total, backend.to_host(sums)[:, 0], row)
+    return total
+
+
+def _chi2(rows: Sequence[SkyRows], weights: Sequence[Array], pwv: F64, backend: Backend) -> F64:
+    total = np.zeros(len(pwv))
+    for row, weight in zip(rows, weights, strict=True):
+        p = backend.asarray(_of_row(pwv, row)[None, :])
+        sums = backend.kernels.chi2(
+            p, row.airmass, row.observed, weight, row.amplitude, row.opacity
+        )
+        _gather(total, backend.to_host(sums)[0], row)
+    return total
+
+
+def _descend(
+    rows: Sequence[SkyRows],
+    weights: Sequence[Array],
+    pwv: F64,
+    step: F64,
+    chi2: F64,
+    grid: F64,
+    backend: Backend,
+) -> F64:
+    """The step, clamped to the grid, halved where chi2 rises."""
+    trial = np.clip(pwv + step, grid[0], grid[-1])
+    for _ in range(MAX_HALVINGS):
+        risen = _chi2(rows, weights, trial, backend) > chi2 * (1 + 1e-12)
+        risen &= np.abs(trial - pwv) >= 1e-10 * (1.0 + pwv)
+        if not risen.any():
+            break
+        step = np.where(risen, 0.5 * step, step)
+        trial = np.clip(pwv + step, grid[0], grid[-1])
+    return np.asarray(trial)
+
+
+def _counts(
+    rows: Sequence[SkyRows], weights: Sequence[Array], n_fits: int, backend: Backend
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Samples used, and the most channels that one spectrum of each fit contributes."""
+    samples = np.zeros(n_fits, dtype=np.int64)
+    channels = np.zeros(n_fits, dtype=np.int64)
+    for row, weight in zip(rows, weights, strict=True):
+        used = np.count_nonzero(backend.to_host(weight), axis=0)
+        if row.fits is None:
+            samples[0] += used.sum()
+            channels[0] = max(channels[0], used.max(initial=0))
+        else:
+            samples[row.fits] += used
+            channels[row.fits] = np.maximum(channels[row.fits], used)
+    return samples, channels
+
+
+def _least_squares(
+    rows: Sequence[SkyRows], pwv: F64, fit: int, grid: F64, trust: float, backend: Backend
+) -> tuple[float, bool]:
+    """Last resort for one fit that Newton did not finish: trust-region least squares."""
+    from scipy.optimize import least_squares
+
+    picked = []
+    for row in rows:
+        weight = backend.to_host(row_weights(row, pwv, trust, backend))
+        column = slice(None)
+        if row.fits is not None:
+            if not row.fits.start <= fit < row.fits.stop:
+                continue
+            column = slice(fit - row.fits.start, fit - row.fits.start + 1)
+        observed = backend.to_host(row.observed)[:, column]
+        amplitude = np.broadcast_to(
+            backend.to_host(row.amplitude), (2, *backend.to_host(row.observed).shape)
+        )[:, :, column]
+        picked.append((row, observed, np.sqrt(weight[:, column]), amplitude))
+
+    def residuals(x: F64) -> F64:
+        parts = []
+        for row, observed, root, amplitude in picked:
+            b, q, c = backend.to_host(row.opacity)
+            t = np.exp(-row.airmass * (b * x[0] + q * x[0] ** 2 + c)).mean(axis=1)
+            parts.append(np.where(root > 0, root * (observed - (amplitude * t).sum(axis=0)), 0.0))
+        return np.concatenate([p.ravel() for p in parts])
+
+    result = least_squares(
+        residuals, [pwv[fit]], bounds=([grid[0]], [grid[-1]]), xtol=1e-14, ftol=1e-14, gtol=1e-14
+    )
+    return float(result.x[0]), bool(result.success)

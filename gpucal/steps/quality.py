@@ -1,0 +1,220 @@
+"""Quality of a calibrated scan: noise against the radiometer equation, ripple, flags.
+
+Physics section 10. Statistics are gathered tile by tile and added in a fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import BLANKING
+from gpucal.backend import Backend
+from gpucal.products import (
+    BeamMerge,
+    ChopCycles,
+    DumpPair,
+    Interpolated,
+    MeanKey,
+    NodBeams,
+    PhaseDifference,
+    Recipe,
+)
+from gpucal.steps.calibrate import OutputScale, ScanSolution
+from gpucal.steps.loads import nan_median
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TileStatistics:
+    """What one tile adds to the quality of its scan; sums are f64 [R,A]."""
+
+    n_samples: int
+    n_nan: int
+    n_flagged: int
+    mean: F64
+    n_differences: F64
+    difference2: F64
+    expected2: F64
+    normalised2: F64
+
+
+def noise_rates(solution: ScanSolution, recipe: Recipe) -> tuple[float, float]:
+    """(a, b) with rms^2 = T_sys*^2 (a/n + b)/dnu for the mean of n valid dumps, 1/s; section 6.
+
+    a: the dumps themselves; b: a reference that all dumps share.
+    """
+    group = solution.group
+    dump = float(np.mean(group.exptime[:, recipe.on]))
+    if isinstance(recipe, BeamMerge):
+        a1, b1 = noise_rates(solution, recipe.a)
+        a2, b2 = noise_rates(solution, recipe.b)
+        return 0.25 * (a1 + a2), 0.25 * (b1 + b2)
+    if isinstance(recipe, DumpPair):
+        return 1.0 / dump + 1.0 / float(np.mean(group.exptime[:, recipe.off])), 0.0
+    if isinstance(recipe, PhaseDifference):
+        rate = 1.0 / dump + 1.0 / float(np.mean(group.exptime[:, recipe.off]))
+        return (0.5 * rate if recipe.fold else rate), 0.0
+    if isinstance(recipe, ChopCycles):
+        rates = [1.0 / (len(x) * dump) + 1.0 / (len(y) * dump) for x, y in recipe.cycles]
+        return float(np.mean(rates)), 0.0
+    if isinstance(recipe, NodBeams):
+        return 1.0 / dump, 1.0 / solution.means[MeanKey(recipe.other)].time
+    assert isinstance(recipe, Interpolated)
+    w = float(np.mean(recipe.weight))
+    t1, t2 = (solution.means[k].time for k in (recipe.off1, recipe.off2))
+    if recipe.off1 == recipe.off2:
+        return 1.0 / dump, 1.0 / t1
+    return 1.0 / dump, (1.0 - w) ** 2 / t1 + w**2 / t2
+
+
+def tile_statistics(
+    solution: ScanSolution,
+    output: int,
+    scale: OutputScale,
+    spectra: Array,
+    flags: Array,
+    n_fill: int,
+) -> TileStatistics:
+    """Statistics of one calibrated tile; spectra [c,D,R,A] K, flags u16 [c,D,R,A]."""
+    backend = solution.backend
+    xp = backend.xp
+    n_dumps = spectra.shape[1]
+    # Without fill the flags are the same for every dump, and counting one is enough.
+    seen, repeat = (flags, 1) if n_fill else (flags[:, :1], n_dumps)
+    n_flagged = repeat * _count(seen != 0, xp)
+    n_nan = repeat * _count((seen & int(BLANKING)) != 0, xp)
+    if n_fill:
+        mean, n_valid = backend.kernels.dump_mean(spectra)
+        n_valid = xp.astype(n_valid, xp.float64)
+    else:
+        mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps
+        n_valid = xp.full(mean.shape, float(n_dumps))
+    own, shared = noise_rates(solution, solution.pairing.recipes[output])
+    width = solution.setup.channel_width
+    rate = own / xp.where(n_valid > 0, n_valid, 1.0) + shared
+    variance = scale.t_sys_star**2 * rate / width
+    step = mean[1:] - mean[:-1]
+    both = variance[1:] + variance[:-1]
+    good = xp.isfinite(step) & xp.isfinite(both) & (both > 0)
+    square = xp.where(good, step * step, 0.0)
+    both = xp.where(good, both, 1.0)
+
+    def total(values: Array) -> F64:
+        return np.asarray(backend.to_host(xp.sum(values, axis=0)), dtype=np.float64)
+
+    return TileStatistics(
+        n_samples=int(np.prod(spectra.shape)),
+        n_nan=n_nan,
+        n_flagged=n_flagged,
+        mean=np.asarray(backend.to_host(mean)),
+        n_differences=total(xp.astype(good, xp.float64)),
+        difference2=total(0.5 * square),
+        expected2=total(xp.where(good, 0.5 * both, 0.0)),
+        normalised2=total(square / both),
+    )
+
+
+def _count(mask: Array, xp: Any) -> int:
+    return int(xp.sum(xp.astype(mask, xp.int64)))
+
+
+class QualitySums:
+    """Adds up tiles; ``add`` must be called in one fixed order."""
+
+    def __init__(self, n_channels: int, n_receivers: int, n_pixels: int) -> None:
+        shape = (n_receivers, n_pixels)
+        self.samples = self.nans = self.flagged = 0
+        self.sums = np.zeros((4, *shape))
+        self.mean = np.zeros((n_channels, *shape))
+        self.n_mean = np.zeros((n_channels, *shape))
+
+    def add(self, channels: tuple[int, int], tile: TileStatistics) -> None:
+        """Add one tile that holds the channels c0..c1."""
+        c0, c1 = channels
+        self.samples += tile.n_samples
+        self.nans += tile.n_nan
+        self.flagged += tile.n_flagged
+        self.sums += np.stack(
+            [tile.n_differences, tile.difference2, tile.expected2, tile.normalised2]
+        )
+        good = np.isfinite(tile.mean)
+        self.mean[c0:c1] += np.where(good, tile.mean, 0.0)
+        self.n_mean[c0:c1] += good
+
+    def ripple(self) -> F64:
+        """Largest non-zero Fourier amplitude of the mean spectrum over its noise, f64 [R,A]."""
+        some = self.n_mean > 0
+        mean = np.where(some, self.mean / np.where(some, self.n_mean, 1.0), np.nan)
+        n = np.maximum(some.sum(axis=0), 1)
+        flat = np.where(some, mean - np.where(some, mean, 0.0).sum(axis=0) / n, 0.0)
+        amplitude = 2.0 * np.abs(np.fft.rfft(flat, axis=0)[1:]) / n
+        step = np.diff(mean, axis=0)
+        good = np.isfinite(step)
+        steps = np.maximum(good.sum(axis=0), 1)
+        rms = np.sqrt(0.5 * (np.where(good, step, 0.0) ** 2).sum(axis=0) / steps)
+        peak = amplitude.max(axis=0, initial=0.0)
+        return np.where(rms > 0, peak / np.where(rms > 0, rms, 1.0), np.nan)
+
+
+def quality_attributes(
+    solution: ScanSolution, sums: QualitySums, t_sys_median: float
+) -> dict[str, Any]:
+    """The ``qa`` attribute of L1: plain numbers, [R][A] lists where a pixel has its own."""
+    n = np.where(sums.sums[0] > 0, sums.sums[0], np.nan)
+    atmosphere = solution.atmosphere
+    t_rec = nan_median(
+        solution.backend.xp.reshape(solution.loads.t_rec, (-1,)), solution.backend.xp
+    )
+    return {
+        "t_rec_median": float(t_rec),
+        "t_sys_median": t_sys_median,
+        "pwv": _finite_mean(atmosphere.pwv),
+        "pwv_error": _finite_mean(atmosphere.error),
+        "chi2_dof": _finite_mean(atmosphere.chi2),
+        "pwv_channels": atmosphere.n_channels,
+        "pwv_converged": atmosphere.converged,
+        "atmosphere_poor": bool(atmosphere.poor.any()),
+        "bad_channel_fraction": float(np.mean(solution.backend.to_host(solution.loads.bad))),
+        "nan_fraction": sums.nans / max(sums.samples, 1),
+        "flagged_fraction": sums.flagged / max(sums.samples, 1),
+        "rms_measured": np.sqrt(sums.sums[1] / n).tolist(),
+        "rms_expected": np.sqrt(sums.sums[2] / n).tolist(),
+        "rms_ratio": np.sqrt(sums.sums[3] / n).tolist(),
+        "baseline_ripple": sums.ripple().tolist(),
+    }
+
+
+def _finite_mean(values: F64) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.mean()) if good.size else float("nan")
+
+
+def system_temperature_from_counts(
+    solution: ScanSolution, output: int, backend: Backend
+) -> Mapping[str, Any]:
+    """T_sys and gain straight from the counts, without an atmosphere model.
+
+    T_sys = <C_OFF> (J_hot-J_cold)/<C_hot-C_cold> with means over the inner 80 % of the channels, K
+    [R][A]; gain = <J_hot-J_cold>/<C_hot-C_cold>, K/count. Only with a cold load.
+    """
+    from gpucal.steps.vane import inner_mean
+
+    loads = solution.loads
+    if loads.cold is None:
+        return {}
+    xp = backend.xp
+    span = inner_mean(loads.span, backend)
+    difference = inner_mean(loads.j_hot - loads.j_cold + xp.zeros_like(loads.hot), backend)
+    sky = inner_mean(xp.where(loads.bad, xp.nan, solution.sky_counts(output)), backend)
+    gain = backend.to_host(difference / span)
+    return {
+        "gain_k_per_count": gain.tolist(),
+        "t_sys_from_counts": (gain * backend.to_host(sky)).tolist(),
+    }

@@ -1,0 +1,113 @@
+"""Brightness of the sky as a function of water and airmass; physics section 5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.errors import AtmosphereError
+from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
+from gpucal.products import SkyModel, SpectralSetup
+from gpucal.scan import SubscanGroup
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+
+
+class OpacityColumns(Protocol):
+    """b, q, c of J points in each of C channels, f64 [J,C] (``physics.atm.ChannelOpacity``)."""
+
+    @property
+    def b(self) -> Array: ...
+    @property
+    def q(self) -> Array: ...
+    @property
+    def c(self) -> Array: ...
+
+
+def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
+    """Stack per sideband and receiver axis into f64 [3,2,J,C,F].
+
+    ``columns[sideband][f]``; where J differs every point is repeated, which keeps the means.
+    """
+    flat = [c for side in columns for c in side]
+    points = math.lcm(*(int(c.b.shape[0]) for c in flat))
+
+    def full(values: Array) -> F64:
+        return np.repeat(np.asarray(values), points // values.shape[0], axis=0)
+
+    return np.stack(
+        [
+            np.stack(
+                [np.stack([full(getattr(o, name)) for o in side], axis=-1) for side in columns]
+            )
+            for name in ("b", "q", "c")
+        ]
+    )
+
+
+def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> tuple[float, float]:
+    """Ambient and effective atmospheric temperature, K: T_atm = factor T_amb + offset.
+
+    Raises AtmosphereError when neither the data nor the options hold them.
+    """
+    recorded = group.tamb[np.isfinite(group.tamb) & (group.tamb > 0)]
+    t_amb = float(np.mean(recorded)) if recorded.size else config.t_atm
+    if t_amb is None:
+        raise AtmosphereError(
+            "the ambient temperature (tamb) is not recorded.", hint="Use --t-atm."
+        )
+    t_atm = config.t_atm
+    if t_atm is None:
+        t_atm = config.t_atm_factor * t_amb + config.t_atm_offset
+    return t_amb, t_atm
+
+
+def build_sky_model(
+    setup: SpectralSetup,
+    opacity: F64,
+    temperatures: tuple[float, float],
+    backend: Backend,
+) -> SkyModel:
+    """Constant and amplitudes of J_sky = constant + sum_k amplitude_k t_k.
+
+    ``opacity`` f64 [3,2,J,C,F]; temperatures (T_amb, T_atm) K. With f the forward efficiency,
+    constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)).
+    """
+    xp = backend.xp
+    t_amb, t_atm = temperatures
+    amplitude = []
+    constant: Any = 0.0
+    for nu, gain in ((setup.nu_sig, setup.g_sig), (setup.nu_img, setup.g_img)):
+        j_atm, j_bg, j_amb = (
+            radiation_temperature(nu, t, hk=setup.hk)[:, :, None]
+            for t in (t_atm, T_BACKGROUND, t_amb)
+        )
+        amplitude.append(gain * setup.f_eff * (j_bg - j_atm))
+        constant = constant + gain * (setup.f_eff * j_atm + (1.0 - setup.f_eff) * j_amb)
+    return SkyModel(
+        opacity=backend.asarray(opacity), amplitude=xp.stack(amplitude), constant=constant
+    )
+
+
+def sky_brightness(model: SkyModel, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
+    """J_sky(P, A) of the channels c0..c1, f64 [c, R|1, A|1], K; ``pwv`` [R|1, A|1] mm."""
+    total = model.constant[c0:c1]
+    for k in range(2):
+        total = total + model.amplitude[k, c0:c1] * model.transmission(k, pwv, airmass, c0, c1)
+    return total
+
+
+def zenith_opacity(model: SkyModel, sideband: int, pwv: float) -> Array:
+    """-ln t at the zenith, Np, f64 [C,F]; finite also where the sky is opaque."""
+    xp = model.opacity.__array_namespace__()
+    b, q, c = (model.opacity[i, sideband] for i in range(3))
+    tau = b * pwv + q * (pwv * pwv) + c
+    least = xp.min(tau, axis=0)
+    return least - xp.log(xp.mean(xp.exp(least[None] - tau), axis=0))

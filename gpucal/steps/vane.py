@@ -1,0 +1,126 @@
+"""Chopper-wheel calibration: a warm vane and the sky, no cold load; physics section 9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.physics.radiometry import T_BACKGROUND
+from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SpectralSetup
+from gpucal.steps.loads import bad_channels, load_brightness, nan_median
+from gpucal.steps.sky_model import sky_brightness, zenith_opacity
+
+Array = Any
+
+
+def solve_vane(
+    means: LoadMeans,
+    sky: Array,
+    setup: SpectralSetup,
+    scheme: str,
+    config: CalibrationConfig,
+    backend: Backend,
+    *,
+    stale: bool = False,
+) -> LoadSolution:
+    """What the vane tells before the sky of each ON is known.
+
+    ``sky`` f64 [C,R,A]: mean counts of the scan's own OFF, for the bad-channel rules. There is no cold
+    load, so T_rec is NaN; gamma follows per output from ``vane_calibration``.
+    """
+    xp = backend.xp
+    nothing = xp.full(means.hot.shape, xp.nan)
+    bad = bad_channels(means.hot - sky, None, config, backend)
+    return LoadSolution(
+        scheme=scheme,
+        scans=(means.scan,),
+        hot=means.hot,
+        cold=None,
+        span=xp.where(bad, xp.nan, means.hot - sky),
+        j_hot=load_brightness(setup, means.t_hot, backend),
+        j_cold=None,
+        t_hot=means.t_hot,
+        t_rec=nothing,
+        gamma=nothing,
+        bad=bad,
+        hot_time=means.hot_time,
+        stale=stale,
+        warnings=means.warnings,
+    )
+
+
+def inner_channels(n: int) -> slice:
+    """The inner 80 % of n channels."""
+    edge = int(0.1 * n)
+    return slice(edge, n - edge)
+
+
+def inner_mean(values: Array, backend: Backend) -> Array:
+    """NaN-aware mean over the inner 80 % of the channels: [C,R,A] -> [R,A]."""
+    xp = backend.xp
+    part = values[inner_channels(values.shape[0])]
+    good = xp.isfinite(part)
+    n = xp.sum(xp.astype(good, xp.float64), axis=0)
+    return xp.sum(xp.where(good, part, 0.0), axis=0) / xp.where(n > 0, n, xp.nan)
+
+
+def vane_temperatures(
+    loads: LoadSolution,
+    sky: Array,
+    atmosphere: Atmosphere,
+    output: int,
+    airmass: float,
+    temperature: float,
+    average: str,
+    backend: Backend,
+) -> tuple[Array, Array]:
+    """T_cal f64 [R,1] and T_sys* f64 [R,A], K, of one output of the scheme "vane".
+
+    T_cal = (T_atm - T_bg) + (T_warm - T_atm) exp(A tau), GBT Memo 302, with T_atm = ``temperature``. T_sys* =
+    T_cal <C_off>/<C_vane - C_off> with means over the inner 80 % of the channels, or ("median", as
+    dysh's vane calibration does) T_cal / median((C_vane - C_off)/C_off) over all. ``sky`` f64 [C,R,A].
+    """
+    xp = backend.xp
+    tau = zenith_opacity(atmosphere.model, 0, float(np.mean(atmosphere.pwv_of(output))))
+    tau_mean = xp.mean(tau[inner_channels(tau.shape[0])], axis=0)[:, None]
+    t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
+    t_cal = (temperature - T_BACKGROUND) + (t_warm - temperature) * xp.exp(airmass * tau_mean)
+    good_sky = xp.where(loads.bad, xp.nan, sky)
+    if average == "median":
+        return t_cal, t_cal / nan_median((loads.hot - good_sky) / good_sky, xp)
+    return t_cal, t_cal * (
+        inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
+    )
+
+
+def channel_calibration(
+    loads: LoadSolution,
+    sky: Array,
+    setup: SpectralSetup,
+    atmosphere: Atmosphere,
+    pwv: Array,
+    airmass: float,
+    channels: tuple[int, int],
+) -> tuple[Array, Array]:
+    """T_cal' f64 [c,R,A] K and F f64 [c,R,A] K/count of the scheme "vane-channel".
+
+    T_cal' = (J_hot - J_sky)(1+r) exp(A tau_s)/f_eff, F = T_cal'/(C_hot - C_sky); physics section 9.
+    """
+    c0, c1 = channels
+    xp = sky.__array_namespace__()
+    span = xp.where(loads.bad[c0:c1], xp.nan, loads.hot[c0:c1] - sky[c0:c1])
+    j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
+    t_sig = atmosphere.model.transmission(0, pwv, airmass, c0, c1)
+    line_gain = setup.line_gain()
+    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1]
+    t_cal = (loads.j_hot[c0:c1] - j_sky) / (line_gain * t_sig) + xp.zeros_like(span)
+    return t_cal, t_cal / span
+
+
+def _receiver_temperature(t_hot: Array, backend: Backend) -> Array:
+    """One vane temperature per receiver, f64 [R]."""
+    t = backend.asarray(np.asarray(t_hot))
+    return backend.xp.mean(backend.xp.mean(t, axis=1), axis=0) if t.ndim == 3 else t

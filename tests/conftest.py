@@ -1,0 +1,61 @@
+"""Fixtures shared by all tests, and the Hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile(
+    "local", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def _realdata_folder() -> Path:
+    folder = os.environ.get("GPUCAL_REALDATA", "")
+    return Path(folder) if folder else REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real telescope data, read only.
+
+    Without it the test is skipped, or fails when GPUCAL_REQUIRE_REALDATA=1.
+    """
+    folder = _realdata_folder()
+    if not folder.is_dir():
+        text = f"no real data at {folder}: set GPUCAL_REALDATA to their folder"
+        if os.environ.get("GPUCAL_REQUIRE_REALDATA") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
+    return folder
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        frozen = value.copy()
+        frozen.flags.writeable = False
+        return frozen
+    if isinstance(value, dict):
+        return {key: _freeze(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_freeze(item) for item in value)
+    return value
+
+
+@pytest.fixture(scope="session")
+def read_only() -> Callable[[Any], Any]:
+    """A function that copies arrays (also inside dict, list, tuple) and makes the copy read-only.
+
+    A step that edits its input then fails with ValueError.
+    """
+    return _freeze
