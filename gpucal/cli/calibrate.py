@@ -30,6 +30,8 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "f_eff": (_LOADS, "X", "Forward efficiency, instead of the recorded one."),
     "gain_image": (_LOADS, "X", "Gain of the image over that of the signal sideband; 1 = DSB."),
     "gain_interpolate": (_LOADS, "0|2|3", "Gain drift between loads: off, in ON, in ON and OFF."),
+    "vane_sky": (_LOADS, "", "Sky of the vane schemes: own OFF, or the SKY of the load scan."),
+    "vane_average": (_LOADS, "", "Vane T_sys*: mean of the inner 80 % of channels, or median."),
     "max_cal_age": (_LOADS, "S", "Seconds; an older load scan sets the flag CAL_STALE."),
     "clip_counts": (_LOADS, "X", "Bad channel below this fraction of the largest HOT - COLD."),
     "clip_trec": (_LOADS, "K", "Bad channel above this T_rec."),

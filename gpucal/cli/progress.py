@@ -119,7 +119,8 @@ class PlainObserver:
     def night_started(self, scans: Sequence[int], total_bytes: int) -> None:
         """Say how much there is to do."""
         self._scans = len(scans)
-        self._line("info", f"{len(scans)} scans, {total_bytes / 1e9:.3g} GB of counts")
+        size = f", {total_bytes / 1e9:.3g} GB of counts" if total_bytes else ""
+        self._line("info", f"{len(scans)} scan{'' if len(scans) == 1 else 's'}{size}")
 
     def scan_started(self, scan: int, band: str, total_bytes: int) -> None:
         """Say nothing: the finished scan gets the line."""
@@ -192,6 +193,8 @@ class RichObserver:
         self._scans = 0
         self._finished: set[int] = set()
         self._tasks: dict[tuple[int, str], tuple[TaskID, int]] = {}
+        self._total = 0
+        self._started: dict[tuple[int, str], int] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -213,15 +216,17 @@ class RichObserver:
         self._progress.stop()
 
     def night_started(self, scans: Sequence[int], total_bytes: int) -> None:
-        """Set the length of the bar of the night."""
-        self._scans = len(scans)
-        self._progress.update(self._night, total=total_bytes, count=f"0/{len(scans)} scans")
+        """Set the length of the bar of the night; 0 bytes = not known beforehand."""
+        self._scans, self._total = len(scans), total_bytes
+        self._progress.update(self._night, total=total_bytes or None, count=f"0/{len(scans)} scans")
 
     def scan_started(self, scan: int, band: str, total_bytes: int) -> None:
         """Show a bar for this scan."""
         task = self._progress.add_task(scan_label(scan, band), total=total_bytes, count="0 tiles")
         with self._lock:
             self._tasks[scan, band] = (task, 0)
+            self._started[scan, band] = total_bytes
+        self._estimate_night()
 
     def tile_done(self, scan: int, band: str, nbytes: int) -> None:
         """Move the bars of the scan and of the night."""
@@ -242,8 +247,9 @@ class RichObserver:
             count = f"{len(self._finished)}/{max(self._scans, len(self._finished))} scans"
         self._progress.update(self._night, count=count)
         if task is not None:
-            self._shorten_night(task)
+            self._forget_unread(task, (summary.scan, summary.band))
             self._progress.remove_task(task)
+        self._estimate_night()
         style = {"failed": "red", "skipped": "dim"}.get(summary.status, "")
         self._print(result_line(summary), style)
         for warning in summary.warnings if self._verbose else ():
@@ -251,13 +257,26 @@ class RichObserver:
         if self._verbose and summary.status == "calibrated":
             self._print(timing_line(summary), "dim")
 
-    def _shorten_night(self, task: TaskID) -> None:
+    def _estimate_night(self) -> None:
+        """Where the size of the night is not known: take the other scans to be like those seen."""
+        with self._lock:
+            if self._total or not self._started:
+                return
+            seen = {scan for scan, _ in self._started} | self._finished
+            total = sum(self._started.values()) * max(1.0, self._scans / len(seen))
+        self._progress.update(self._night, total=total)
+
+    def _forget_unread(self, task: TaskID, key: tuple[int, str]) -> None:
         """Bytes that a failed scan never read must not count as work still to do."""
-        tasks = {t.id: t for t in self._progress.tasks}
-        left = (tasks[task].total or 0) - tasks[task].completed
-        total = tasks[self._night].total
-        if left > 0 and total is not None:
-            self._progress.update(self._night, total=max(0.0, total - left))
+        with self._lock:
+            done = next((t.completed for t in self._progress.tasks if t.id == task), 0.0)
+            left = self._started.get(key, 0) - done
+            if left > 0:
+                self._started[key] = int(done)
+                self._total = max(0, int(self._total - left)) if self._total else 0
+            total = self._total
+        if total:
+            self._progress.update(self._night, total=total)
 
     def message(self, level: Level, text: str) -> None:
         """Write a message above the bars; infos only when asked for."""

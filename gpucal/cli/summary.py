@@ -62,7 +62,7 @@ def summary_table(report: StoreReport) -> Table:
     """One row per scan and band, in the order of the scans."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, side in COLUMNS:
-        table.add_column(name, justify="right" if side == "right" else "left", no_wrap=True)
+        table.add_column(escape(name), justify="right" if side == "right" else "left", no_wrap=True)
     for summary in sorted(report.summaries, key=lambda s: (s.scan, s.band)):
         style = {"failed": "red", "skipped": "dim"}.get(summary.status, "")
         table.add_row(*_row(summary), style=style)

@@ -46,7 +46,7 @@ def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
             _draw_mean(here[0], binned, receivers)
             if several:
                 _draw_pixels(here[1], binned, receivers[0])
-            _draw_t_sys(here[-2], binned, receivers)
+            _draw_t_sys(here[-2], view, binned, receivers)
             _draw_transmission(here[-1], view, binned, receivers)
             _draw_axes(here, binned, receivers)
             if column == 0:
@@ -144,7 +144,7 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
     set_padded(axes, min(low, 0.0), (chosen.size - 1) * step + max(high, 0.0), 0.04)
 
 
-def _draw_t_sys(axes: Any, binned: Binned, receivers: list[int]) -> None:
+def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
     shown = []
     for receiver in receivers:
         t_sys = binned.t_sys[:, receiver]
@@ -165,7 +165,8 @@ def _draw_t_sys(axes: Any, binned: Binned, receivers: list[int]) -> None:
         say_in(axes, "T_sys is not known")
         return
     several = binned.t_sys.shape[2] > 1
-    note_in(axes, "DSB" + (", median and 16-84 % of the pixels" if several else ""))
+    convention = str(view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB"))
+    note_in(axes, convention + (", median and 16-84 % of the pixels" if several else ""))
     set_padded(axes, *robust_limits(np.array(shown), 1.0, 98.0), 0.15)
 
 
@@ -199,13 +200,16 @@ def mean_airmass(view: ScanView) -> float:
 
 
 def _water(view: ScanView) -> str:
-    pwv = view.small("pwv")
+    """PWV with its error, both with the digits that the error leaves."""
+    pwv, error = view.small("pwv"), view.small("pwv_error")
     if pwv is None or not np.isfinite(pwv).any():
         return ""
-    error = view.small("pwv_error")
-    known = error is not None and np.isfinite(error).any()
-    plus_minus = f" ± {np.nanmedian(error):.2g}" if error is not None and known else ""
-    return f", PWV {np.nanmedian(pwv):.3g}{plus_minus} mm"
+    value = float(np.nanmedian(pwv))
+    sigma = float(np.nanmedian(error)) if error is not None and np.isfinite(error).any() else 0.0
+    if sigma <= 0:
+        return f", PWV {value:.3g} mm"
+    digits = int(np.clip(1 - np.floor(np.log10(sigma)), 0, 5))
+    return f", PWV {value:.{digits}f} ± {sigma:.{digits}f} mm"
 
 
 def _ghz(binned: Binned, receiver: int) -> F64:

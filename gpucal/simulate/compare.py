@@ -100,6 +100,8 @@ def _deviation(truth: Truth, quantity: str, unit: str, difference: F64) -> Devia
 
 
 def _receivers(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
+    if truth.vane_tsys.size:
+        return  # a vane measures neither
     for name in ("t_rec", "gamma"):
         if name in group:
             value = np.where(truth.bad, np.nan, group[name][...])
@@ -112,9 +114,9 @@ def _atmosphere(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
         mine = truth.pwv if pwv.ndim == 1 and pwv.shape == truth.pwv.shape else truth.pwv_mm
         yield "pwv", "mm", np.atleast_1d(pwv - mine)
     for name in ("tau_signal", "tau_image"):
-        if name in group:
+        mine = getattr(truth, name)
+        if name in group and np.isfinite(mine).any():
             value = np.asarray(group[name][...])
-            mine = getattr(truth, name)
             yield name, "Np", value.reshape(value.shape[0], -1) - mine[:, : max(1, value[0].size)]
 
 
@@ -158,12 +160,14 @@ def _per_subscan(group: Any, truth: Truth, scheme: str, fold: bool) -> list[Devi
                 t_sys.add(np.where(truth.bad, np.nan, group["t_sys"][..., s] - mine))
         flagged = ((flag & int(Flag.BAD_CHANNEL)) != 0).any(axis=1)
         bad_mismatch += int(np.count_nonzero(flagged != truth.bad))
-        fill_mismatch += _missing_fills(flag, truth, subscan)
+        if truth.kind not in MOVED_SAMPLES:
+            fill_mismatch += _missing_fills(flag, truth, subscan)
     rows = [line.row(truth, "spectra")]
     if t_sys.count:
         rows.append(t_sys.row(truth, "t_sys"))
     n = int(np.prod(flags.shape))
-    rows.append(_count(truth, "bad channels", bad_mismatch, n))
+    if truth.kind != "fsw" or not fold:  # flags travel with the fold
+        rows.append(_count(truth, "bad channels", bad_mismatch, n))
     if truth.kind not in MOVED_SAMPLES:
         rows.append(_count(truth, "fill values", fill_mismatch, n))
     return rows

@@ -27,7 +27,8 @@ TRUTH_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Truth of one band of one science scan. S = its ON subscans, in order.
+    """Truth of one band of one science scan. S = its ON subscans, in order (both nod positions of a
+    chopped wobbler scan).
 
     T_A* is ``profile`` x ``amplitude``: see ``t_a_star``. P = 1 where pixels share a value.
     on_index      i32 [S]        subscan in L0
@@ -36,7 +37,7 @@ class Truth:
     amplitude     f64 [D,S,R,A]  brightness of the source relative to its peak
     t_rec, gamma  f64 [C,R,A]    K (gamma: NaN with a vane)
     sky           f64 [C,S,R,P]  K: J_sky, so that T_sys (DSB) = t_rec + sky
-    tau_signal, tau_image  f64 [C,R]  Np, zenith, at ``pwv_mm``
+    tau_signal, tau_image  f64 [C,R]  Np, zenith, at ``pwv_mm`` (image: NaN when r = 0)
     pwv_mm        f64 scalar     middle of the scan; pwv f64 [S] under each ON
     bad           bool [C,R,A]   defective channels
     fills         i64 [n,5]      lost samples (c,d,r,a,s) of the ON subscans, s as in L0
@@ -105,13 +106,16 @@ class Truth:
 def make_truth(counts: ScanCounts) -> Truth:
     """Work out the truth of a science scan from the model that makes its counts."""
     m, plan = counts.model, counts.plan
-    on = [i for i, sub in enumerate(plan.source) if sub.mode in ON_MODES]
+    # a chopped subscan sees the source in either nod position
+    on = [i for i, sub in enumerate(plan.source) if sub.mode in ON_MODES or sub.chop is not None]
     subs = [plan.source[i] for i in on]
     profile = [_profile(counts, sub) for sub in subs]
     # on a freely drifting sky the mean over the dumps stands for all of them
     sky = [np.mean(counts.sky(sub), axis=1) for sub in subs]
     folded = [_folded(counts, sub) for sub in subs] if plan.kind == "fsw" else []
     tau_signal, tau_image = m.zenith_tau(counts.conditions.pwv(plan.mid))
+    if not m.g_img.any():
+        tau_image = np.full_like(tau_image, np.nan)  # nothing is seen through it
     vane_tsys, vane_ratio = _vane(counts, on)
     return Truth(
         scan=plan.number,
@@ -201,7 +205,8 @@ def _vane(counts: ScanCounts, on: list[int]) -> tuple[F64, F64]:
     """T_sys* of the vane scheme and its T_A* over the true one, f64 [C,S,R,A]; physics section 9.
 
     T_cal = (T_atm-T_bg) + (T_warm-T_atm) exp(A tau); T_sys* = T_cal <C_off>/<C_vane-C_off>, means over
-    the inner 80 % of the channels, good ones only.
+    the inner 80 % of the channels, good ones only; tau is its mean over them too. The reference of a
+    frequency-switched scan holds the line.
     """
     m, plan = counts.model, counts.plan
     if not m.setup.loads.vane:
@@ -214,8 +219,11 @@ def _vane(counts: ScanCounts, on: list[int]) -> tuple[F64, F64]:
     for number in on:
         sub = plan.source[number]
         sky = np.mean(counts.sky(sub), axis=1)
+        if plan.kind == "fsw":
+            line = counts.peak_input(plan.source[number + 1])
+            sky = sky + np.mean(line * counts.footprint(sub), axis=1)
         t_sig = np.mean(counts.sidebands(sub, 0.0)[0], axis=1)[:, :, None]
-        tau = m.zenith_tau(counts.pwv(sub))[0][:, :, None]
+        tau = np.mean(m.zenith_tau(counts.pwv(sub))[0][inner], axis=0)[:, None]
         slant = float(np.mean(airmass(counts.elevation(sub)))) * tau
         t_cal = (t_atm - T_BACKGROUND) + (t_warm - t_atm) * np.exp(slant)
         off = np.nanmean((m.gain * (m.t_rec + sky))[inner] * good, axis=0)

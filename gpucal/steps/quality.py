@@ -31,6 +31,10 @@ Array = Any
 F64 = npt.NDArray[np.float64]
 
 
+MEDIAN_OF_SQUARE = 0.454936423119572
+"""Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
+
+
 @dataclass(frozen=True, eq=False)
 class TileStatistics:
     """What one tile adds to the quality of its scan; sums are f64 [R,A]."""
@@ -103,8 +107,14 @@ def tile_statistics(
     step = mean[1:] - mean[:-1]
     both = variance[1:] + variance[:-1]
     good = xp.isfinite(step) & xp.isfinite(both) & (both > 0)
-    square = xp.where(good, step * step, 0.0)
+    square = xp.where(good, step * step, xp.nan)
     both = xp.where(good, both, 1.0)
+    n = xp.sum(xp.astype(good, xp.float64), axis=0)
+
+    def typical(values: Array) -> F64:
+        """Sum that the typical square stands for: the median, so that lines do not count."""
+        level = nan_median(values, xp) / MEDIAN_OF_SQUARE
+        return np.asarray(backend.to_host(xp.where(n > 0, level * n, 0.0)), dtype=np.float64)
 
     def total(values: Array) -> F64:
         return np.asarray(backend.to_host(xp.sum(values, axis=0)), dtype=np.float64)
@@ -114,10 +124,10 @@ def tile_statistics(
         n_nan=n_nan,
         n_flagged=n_flagged,
         mean=np.asarray(backend.to_host(mean)),
-        n_differences=total(xp.astype(good, xp.float64)),
-        difference2=total(0.5 * square),
+        n_differences=np.asarray(backend.to_host(n), dtype=np.float64),
+        difference2=typical(0.5 * square),
         expected2=total(xp.where(good, 0.5 * both, 0.0)),
-        normalised2=total(square / both),
+        normalised2=typical(square / both),
     )
 
 

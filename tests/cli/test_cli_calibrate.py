@@ -24,6 +24,8 @@ SAMPLE = {
     "f_eff": ("0.95", 0.95),
     "gain_image": ("0.1", 0.1),
     "gain_interpolate": ("3", 3),
+    "vane_sky": ("sky", "sky"),
+    "vane_average": ("median", "median"),
     "max_cal_age": ("1200", 1200.0),
     "clip_counts": ("0.02", 0.02),
     "clip_trec": ("5000", 5000.0),
@@ -214,6 +216,8 @@ def test_table_is_honest_and_plain(batch, capsys):
     streams = capsys.readouterr()
     assert "\x1b" not in streams.out + streams.err
     rows = {line.split()[0]: line.split() for line in streams.out.splitlines() if line.strip()}
+    assert "PWV [mm]" in streams.out
+    assert "time [s]" in streams.out
     assert rows["1"][1:5] == ["tp", "0.610", "±", "0.010"]
     assert rows["1"][-1] == "calibrated"
     assert rows["2"][-1] == "failed"

@@ -18,9 +18,9 @@ from gpucal.pipeline.report import ScanSummary
 THREADS, TILES = 4, 25
 
 
-def run_night(observer):
+def run_night(observer, total=THREADS * TILES * 10):
     """Four scans at once, from four threads, one of them failing half way."""
-    observer.night_started(range(THREADS), THREADS * TILES * 10)
+    observer.night_started(range(THREADS), total)
 
     def work(scan):
         observer.scan_started(scan, "band_1", TILES * 10)
@@ -37,12 +37,13 @@ def run_night(observer):
         thread.join()
 
 
-def test_rich_bars_end_full_and_scans_leave():
+@pytest.mark.parametrize("total", [THREADS * TILES * 10, 0])  # 0: not known beforehand
+def test_rich_bars_end_full_and_scans_leave(total):
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100)
     observer = RichObserver(verbose=True, console=console)
     with observer:
-        run_night(observer)
+        run_night(observer, total)
         tasks = observer._progress.tasks
     assert [task.description for task in tasks] == ["night"]
     assert tasks[0].fields["count"] == "4/4 scans"

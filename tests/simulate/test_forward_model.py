@@ -290,8 +290,9 @@ def test_vane_schemes() -> None:
     np.testing.assert_allclose(result, truth.t_a_star(1), atol=1e-8)
 
     t_atm, t_warm = setup.weather.t_amb, setup.loads.t_hot
-    t_cal = (t_atm - 2.725) + (t_warm - t_atm) * np.exp(slant)
     inner = slice(4, 44)
+    tau_mean = np.mean([tau(made.table, h.nu[0], truth.pwv_mm) for h in hand[inner]])
+    t_cal = (t_atm - 2.725) + (t_warm - t_atm) * math.exp(airmass * tau_mean)
     t_sys = t_cal * (off[inner].mean(axis=0) / (hot - off)[inner].mean(axis=0))
     approximate = t_sys[:, None] * (on - off[:, None]) / off[:, None]
     np.testing.assert_allclose(approximate, truth.t_a_star(1, scheme="vane"), atol=1e-8)
