@@ -16,6 +16,7 @@ from rich.table import Table
 
 from gpucal.cli.json_text import json_text
 from gpucal.cli.load_scans import serving_load
+from gpucal.cli.progress import without_label
 from gpucal.cli.summary import make_console
 from gpucal.config import load_config
 from gpucal.errors import GpucalError
@@ -228,7 +229,11 @@ def _recorded_failures(path: Path) -> list[str]:
         return []
     except (OSError, ValueError) as error:
         return [f"failures.json cannot be read: {error}."]
-    return [f"scan {e['scan']} failed in {e['stage']}: {e['message']} {e['hint']}" for e in entries]
+    return [
+        f"scan {e['scan']} failed in {e['stage']}: "
+        f"{without_label(e['message'], e['scan'])} {e['hint']}".rstrip()
+        for e in entries
+    ]
 
 
 def _report(path: str, form: str, attrs: Any, rows: list[Row], problems: list[str]) -> Row:

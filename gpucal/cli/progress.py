@@ -58,6 +58,11 @@ def scan_label(scan: int, band: str) -> str:
     return f"scan {scan}" + (f" {band}" if band else "")
 
 
+def without_label(text: str, scan: int, band: str = "") -> str:
+    """Return ``text`` without the label of the scan at its beginning."""
+    return text.removeprefix(scan_label(scan, band) + ": ")
+
+
 def timing_line(summary: ScanSummary) -> str:
     """Return the timing of one scan as one line of ``key=value``, times in ms."""
     known = dict(summary.timing)
@@ -74,7 +79,8 @@ def result_line(summary: ScanSummary) -> str:
     """Return what became of one scan as one line."""
     label = scan_label(summary.scan, summary.band)
     if summary.status == "failed":
-        return f"{label} failed: {summary.error or 'no reason given'}"
+        reason = without_label(summary.error, summary.scan, summary.band)
+        return f"{label} failed: {reason or 'no reason given'}"
     if summary.status == "skipped":
         return f"{label} skipped: already calibrated with this configuration"
     values = [

@@ -13,27 +13,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpucal.cli.json_text import json_text
+from gpucal.cli.progress import without_label
 from gpucal.pipeline.report import ScanSummary, StoreReport
 
 COLUMNS = (
     ("scan", "left"),
     ("mode", "left"),
-    ("PWV [mm]", "right"),
-    ("T_rec [K]", "right"),
-    ("T_sys [K]", "right"),
-    ("rms/expected", "right"),
-    ("flagged [%]", "right"),
-    ("time [s]", "right"),
-    ("warnings", "right"),
+    ("PWV\n[mm]", "right"),
+    ("T_rec\n[K]", "right"),
+    ("T_sys\n[K]", "right"),
+    ("rms/\nexpected", "right"),
+    ("flagged\n[%]", "right"),
+    ("time\n[s]", "right"),
+    ("warn-\nings", "right"),
     ("status", "left"),
 )
+LEAST_WIDTH = 96
+"""Columns that a table needs: a narrower terminal wraps its lines, but no number is cut."""
 PLAIN_WIDTH = 150
 """Columns where the output is no terminal: wide enough that no row is wrapped."""
 
 
 def make_console() -> Console:
     """Return a console on stdout; without colours and wide when it is no terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    if not sys.stdout.isatty():
+        return Console(file=sys.stdout, width=PLAIN_WIDTH)
+    console = Console(file=sys.stdout)
+    return Console(file=sys.stdout, width=max(console.width, LEAST_WIDTH))
 
 
 def print_summary(report: StoreReport, out: Path, *, quiet: bool, as_json: bool) -> None:
@@ -60,7 +66,7 @@ def _as_event(report: StoreReport, out: Path) -> dict[str, object]:
 
 def summary_table(report: StoreReport) -> Table:
     """One row per scan and band, in the order of the scans."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, side in COLUMNS:
         table.add_column(escape(name), justify="right" if side == "right" else "left", no_wrap=True)
     for summary in sorted(report.summaries, key=lambda s: (s.scan, s.band)):
@@ -106,9 +112,8 @@ def closing_lines(report: StoreReport, out: Path) -> list[str]:
     for failure in report.failures:
         stage = f" in {failure.stage}" if failure.stage else ""
         hint = f" {failure.hint}" if failure.hint else ""
-        lines.append(
-            f"failed (scan {failure.scan}{stage}): {failure.error}: {failure.message}{hint}"
-        )
+        text = without_label(failure.message, failure.scan)
+        lines.append(f"failed (scan {failure.scan}{stage}): {failure.error}: {text}{hint}")
     if any(s.status != "failed" for s in report.summaries):
         lines.append(f"L1 store: {out}")
     if report.failures:

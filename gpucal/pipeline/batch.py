@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,21 +17,23 @@ from typing import Any
 import numpy as np
 
 from gpucal.backend import Backend, select_backend
-from gpucal.config import CalibrationConfig, parse_scans
-from gpucal.errors import GpucalError, GpucalWarning, L1Error
+from gpucal.config import CalibrationConfig
+from gpucal.errors import GpucalWarning
 from gpucal.io.atm_tables import load_table, site_table
-from gpucal.io.read import L0Store, open_l0
-from gpucal.io.write import L1Store, write_failures
+from gpucal.io.read import open_l0
+from gpucal.io.write import L1Store, ScanWriter, write_failures
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.chain import StageTimer, solve_scan
 from gpucal.pipeline.l1_layout import L1Sink, band_attributes, write_band
 from gpucal.pipeline.load_library import LoadLibrary
+from gpucal.pipeline.outcome import band_quality, band_summary, failure_of
 from gpucal.pipeline.provenance import now, provenance
 from gpucal.pipeline.report import Failure, Observer, ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.selection import already_done, checksums, select_scans
 from gpucal.pipeline.stream import Cancelled, stream_scan
-from gpucal.steps.calibrate import ScanSolution, scale_of_output
-from gpucal.steps.loads import nan_median
-from gpucal.steps.quality import quality_attributes, system_temperature_from_counts
+from gpucal.scan import Scan
+from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.quality import QualitySums
 from gpucal.steps.sky_diff import (
     SkyDifferences,
     SkyHistory,
@@ -38,6 +41,11 @@ from gpucal.steps.sky_diff import (
     layout_key,
     sky_differences,
 )
+
+COMMITS_WAITING = 2
+"""Scans whose sync to disk may lag behind."""
+
+Work = Callable[[], None]
 
 
 @dataclass
@@ -47,8 +55,14 @@ class _Solved:
     number: int
     solutions: list[tuple[ScanSolution, StageTimer]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    failed_bands: list[str] = field(default_factory=list)
     skipped: str = ""
     started: str = ""
+
+    def checksums(self, library: LoadLibrary) -> dict[str, str]:
+        """SHA-256 of the metadata of this scan and of its load scans."""
+        loads = [n for solution, _ in self.solutions for n in solution.loads.scans]
+        return checksums(library, [self.number, *loads])
 
 
 def calibrate_store(
@@ -73,15 +87,6 @@ def calibrate_store(
 
         return calibrate_on_cluster(l0, out, config, observer, command_line)
     return _Night(l0, out, config, backend, observer, command_line).run()
-
-
-def chosen_scans(store: L0Store, config: CalibrationConfig) -> list[int]:
-    """Numbers to work on: those asked for (there or not), else all science scans."""
-    wanted = parse_scans(config.scans)
-    if wanted is not None:
-        present = store.numbers()
-        return [n for n in sorted(wanted) if n in present]
-    return store.numbers()
 
 
 class _Night:
@@ -126,50 +131,44 @@ class _Night:
         """Work through the scans; the next one is solved while one streams."""
         keys = ("telescope", "site", "instrument")
         self.l1.set_root_attrs({k: self.l0.attrs[k] for k in keys if k in self.l0.attrs})
-        numbers = self._numbers()
+        selection = select_scans(self.l0, self.config)
+        self.observer.night_started(selection.numbers, 0)
+        for note in selection.notes:
+            self.observer.message("info", note)
+        for failure in selection.failures:
+            self._failed(failure)
         interrupted = False
-        self.observer.night_started(numbers, 0)
+        # The commits come first, so that they end last: what is calibrated is kept, come what may.
         with ExitStack() as stack:
+            commits = stack.enter_context(ThreadPoolExecutor(1, "commit"))
             pool = stack.enter_context(ThreadPoolExecutor(self.workers, "tile"))
             ahead = stack.enter_context(ThreadPoolExecutor(1, "prefetch"))
-            commits = stack.enter_context(ThreadPoolExecutor(1, "commit"))
-            committing: Future[None] | None = None
             try:
-                for solved in self._prefetched(numbers, ahead, pool):
-                    finish = self._scan(solved, pool)
-                    if committing is not None:
-                        committing.result()
-                    committing = commits.submit(finish)
-                if committing is not None:
-                    committing.result()
+                self._work(selection.numbers, pool, ahead, commits)
             except (KeyboardInterrupt, Cancelled):
                 interrupted = True
                 self.cancel.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 ahead.shutdown(wait=True, cancel_futures=True)
-                if committing is not None:
-                    committing.result()
+        self.failures.sort(key=lambda f: f.scan)
         write_failures(self.l1, [f.as_dict() for f in self.failures])
         return StoreReport(tuple(self.summaries), tuple(self.failures), interrupted)
 
-    def _numbers(self) -> list[int]:
-        """Scans to work on; load-only scans serve as loads and are not science."""
-        wanted = parse_scans(self.config.scans)
-        present = self.l0.numbers()
-        for missing in sorted((wanted or frozenset()) - set(present)):
-            self._fail(missing, "read", LookupError(f"scan {missing} is not in {self.l0.path}."))
-        out = []
-        for n in present:
-            if wanted is not None and n not in wanted:
-                continue
-            try:
-                if self.l0.kind(n) == "science":
-                    out.append(n)
-                elif wanted is not None:
-                    self.observer.message("info", f"scan {n} is a load scan: nothing to calibrate")
-            except GpucalError as error:
-                self._fail(n, "read", error)
-        return out
+    def _work(
+        self,
+        numbers: Sequence[int],
+        pool: ThreadPoolExecutor,
+        ahead: ThreadPoolExecutor,
+        commits: ThreadPoolExecutor,
+    ) -> None:
+        committing: deque[Future[None]] = deque()
+        for solved in self._prefetched(numbers, ahead, pool):
+            committing.append(commits.submit(self._scan(solved, pool)))
+            self.library.release(solved.number)
+            while len(committing) >= COMMITS_WAITING:
+                committing.popleft().result()
+        for commit in committing:
+            commit.result()
 
     def _prefetched(
         self, numbers: Sequence[int], ahead: ThreadPoolExecutor, pool: ThreadPoolExecutor
@@ -186,12 +185,13 @@ class _Night:
 
     def _solve(self, number: int, pool: ThreadPoolExecutor) -> _Solved:
         solved = _Solved(number, started=now())
+        timer = StageTimer()
         try:
-            timer = StageTimer()
             bands = timer.run("load", lambda: self.library.scan(number))
-            solved.skipped = self._finished(number, self._checksum(number))
+            found = self.l1.finished(number)
+            solved.skipped = already_done(found, number, self.library, self.config, self.table)
         except Exception as error:
-            solved.failures.append(_failure(number, "read", error))
+            solved.failures.append(failure_of(number, "read", error))
             return solved
         if solved.skipped and not self.config.skydiff:
             return solved
@@ -201,46 +201,22 @@ class _Night:
             own = StageTimer()
             own.milliseconds = dict(timer.milliseconds)
             try:
-                choice = own.run("load", lambda scan=scan: self.library.choose(scan, pool))  # type: ignore[misc]
-                solution = solve_scan(
-                    scan, choice, self.table, self.config, self.backend, pool=pool, timer=own
-                )
-                solved.solutions.append((solution, own))
+                solved.solutions.append((self._solve_band(scan, pool, own), own))
             except Exception as error:
-                solved.failures.append(_failure(number, "solve", error))
+                solved.failures.append(failure_of(number, "solve", error))
+                solved.failed_bands.append(scan.band)
         return solved
 
-    def _checksum(self, number: int) -> dict[str, str]:
-        return {f"{number}/{s.band}": s.metadata_sha256 for s in self.library.scan(number)}
-
-    def _finished(self, number: int, checksums: dict[str, str]) -> str:
-        """Why the scan need not be done again, or "". Raises L1Error when another one is there."""
-        if self.config.overwrite:
-            return ""
-        found = self.l1.finished(number)
-        if found is None:
-            return ""
-        same_input = all(
-            found.get("provenance", {}).get("l0_metadata_sha256", {}).get(k) == v
-            for k, v in checksums.items()
-        )
-        same_config = found.get("config_sha256") == self.config.fingerprint()
-        if same_config and same_input and not found.get("failed_bands"):
-            return "already calibrated with the same configuration"
-        if same_config and same_input:
-            return ""
-        what = "from other raw data" if same_config else "with another configuration"
-        raise L1Error(
-            f"the scan is already there, calibrated {what}.",
-            hint="Use --overwrite to replace it, or another output.",
-            scan=number,
-            stage="write",
+    def _solve_band(self, scan: Scan, pool: ThreadPoolExecutor, timer: StageTimer) -> ScanSolution:
+        choice = timer.run("load", lambda: self.library.choose(scan, pool))
+        return solve_scan(
+            scan, choice, self.table, self.config, self.backend, pool=pool, timer=timer
         )
 
-    def _scan(self, solved: _Solved, pool: ThreadPoolExecutor) -> Callable[[], None]:
+    def _scan(self, solved: _Solved, pool: ThreadPoolExecutor) -> Work:
         """Stream all bands of a scan; returns what commits it."""
-        self.failures += solved.failures
         number = solved.number
+        self.failures += solved.failures
         for failure in solved.failures:
             self.observer.message("error", failure.message)
         if solved.skipped:
@@ -252,112 +228,83 @@ class _Night:
             text = "; ".join(f.message for f in solved.failures)
             self._summary(ScanSummary(number, "", "", "failed", error=text))
             return _nothing
-        writer = self.l1.begin(number)
-        summaries = []
         try:
-            for solution, timer in solved.solutions:
-                summaries.append(self._band(solution, timer, writer, pool, solved.started))
-        except (KeyboardInterrupt, Cancelled):
-            self.cancel.set()
-            writer.abort()
+            return self._stream(solved, pool)
+        except Cancelled:
             raise
         except Exception as error:
-            writer.abort()
-            self._fail(number, "calibrate", error)
+            self._failed(failure_of(number, "calibrate", error))
             return _nothing
-        failed_bands = sorted({f.message.split(":")[0] for f in solved.failures})
-        writer.set_attrs(
-            "",
-            {
-                "scan_number": number,
-                "failed_bands": failed_bands,
+
+    def _stream(self, solved: _Solved, pool: ThreadPoolExecutor) -> Work:
+        writer = self.l1.begin(solved.number)
+        found = solved.checksums(self.library)
+        try:
+            summaries = [
+                self._band(solution, timer, writer, pool, (solved.started, found))
+                for solution, timer in solved.solutions
+            ]
+            attributes = {
+                "scan_number": solved.number,
+                "failed_bands": solved.failed_bands,
                 "config_sha256": self.config.fingerprint(),
                 "config": self.config.result_keys(),
+                "l0_metadata_sha256": found,
+                "atmosphere_sha256": self.table.sha256 if self.table is not None else None,
                 **_passed_through(solved.solutions[0][0]),
-            },
-        )
-        return lambda: self._commit(writer, number, summaries)
+            }
+            writer.set_attrs("", attributes)
+        except BaseException:
+            writer.abort()
+            raise
+        return lambda: self._commit(writer, solved.number, summaries)
 
     def _band(
         self,
         solution: ScanSolution,
         timer: StageTimer,
-        writer: Any,
+        writer: ScanWriter,
         pool: ThreadPoolExecutor,
-        started: str,
+        origin: tuple[str, dict[str, str]],
     ) -> ScanSummary:
-        scan = solution.scan
-        begin = time.perf_counter()
-        shape = solution.group.shape
+        """Stream and describe one band; ``origin``: when it was begun, checksums of its inputs."""
+        scan, begin = solution.scan, time.perf_counter()
         total = int(np.prod(solution.output_shape)) * solution.group.counts.dtype.itemsize
         self.observer.scan_started(scan.number, scan.band, total)
         writer.group(scan.band)
-        sink = L1Sink(writer, solution)
-        sums = timer.run(
-            "calibrate",
-            lambda: stream_scan(
-                solution,
-                sink,
-                pool=pool,
-                workers=self.workers,
-                ring_bytes=self.config.ring << 20,
-                cancel=self.cancel,
-                progress=lambda n: self.observer.tile_done(scan.number, scan.band, n),
-            ),
-        )
-        middle = solution.output_shape[4] // 2
-        t_sys = scale_of_output(solution, middle, 0, shape[0]).t_sys
-        xp = solution.backend.xp
-        quality = quality_attributes(
-            solution, sums, float(nan_median(xp.reshape(t_sys, (-1,)), xp))
-        )
-        quality |= system_temperature_from_counts(solution, middle, solution.backend)
-        quality["pwv_outside_table"] = self._outside_table(quality["pwv"])
+        sums = timer.run("calibrate", lambda: self._tiles(solution, writer, pool))
+        quality = band_quality(solution, sums, self.table)
+        started, found = origin
         attributes = {
             **band_attributes(solution),
             "qa": quality,
-            "provenance": provenance(
-                solution, self.table, self._checksum(scan.number), started, self.command_line
-            ),
+            "provenance": provenance(solution, self.table, found, started, self.command_line),
         }
         timer.run(
             "write",
             lambda: write_band(writer, solution, attributes, self._differences(solution)),
         )
-        notes = list(attributes["warnings"])
-        if quality["pwv_outside_table"]:
-            notes.append(
-                f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
-            )
-        ratio = np.asarray(quality["rms_ratio"], dtype=np.float64)
-        return ScanSummary(
-            scan=scan.number,
-            band=scan.band,
-            mode=solution.pairing.mode,
-            status="calibrated",
-            pwv=quality["pwv"],
-            pwv_error=quality["pwv_error"],
-            t_rec=quality["t_rec_median"],
-            t_sys=quality["t_sys_median"],
-            rms_ratio=float(np.median(ratio[np.isfinite(ratio)]))
-            if np.isfinite(ratio).any()
-            else np.nan,
-            flagged_fraction=quality["flagged_fraction"],
-            seconds=time.perf_counter() - begin,
-            bytes_read=total,
-            warnings=tuple(notes),
-            timing=dict(timer.milliseconds),
-        )
+        spent = time.perf_counter() - begin
+        return band_summary(solution, quality, attributes["warnings"], timer, spent, total)
 
-    def _outside_table(self, pwv: float) -> bool:
-        span = self.table.pwv_range_mm if self.table is not None else None
-        return span is not None and bool(np.isfinite(pwv)) and not span[0] <= pwv <= span[1]
+    def _tiles(
+        self, solution: ScanSolution, writer: ScanWriter, pool: ThreadPoolExecutor
+    ) -> QualitySums:
+        scan = solution.scan
+        return stream_scan(
+            solution,
+            L1Sink(writer, solution),
+            pool=pool,
+            workers=self.workers,
+            ring_bytes=self.config.ring << 20,
+            cancel=self.cancel,
+            progress=lambda n: self.observer.tile_done(scan.number, scan.band, n),
+        )
 
     def _differences(self, solution: ScanSolution) -> dict[str, SkyDifferences]:
         found: dict[str, SkyDifferences] = {}
         if self.config.skydiff and solution.loads.cold is not None:
-            key = layout_key(solution)
-            entries = self.history.of(key)
+            entries = self.history.of(layout_key(solution))
             result, newest = sky_differences(solution, list(entries), self.config.skydiff)
             entries.clear()
             entries.extend(newest)
@@ -369,13 +316,13 @@ class _Night:
                 found["skychopdiff"] = chopped
         return found
 
-    def _commit(self, writer: Any, number: int, summaries: Sequence[ScanSummary]) -> None:
+    def _commit(self, writer: ScanWriter, number: int, summaries: Sequence[ScanSummary]) -> None:
         begin = time.perf_counter()
         try:
             writer.commit(overwrite=self.config.overwrite or self.l1.finished(number) is not None)
         except Exception as error:
             writer.abort()
-            self._fail(number, "write", error)
+            self._failed(failure_of(number, "write", error))
             return
         spent = 1e3 * (time.perf_counter() - begin)
         for summary in summaries:
@@ -388,26 +335,14 @@ class _Night:
         self.summaries.append(summary)
         self.observer.scan_finished(summary)
 
-    def _fail(self, number: int, stage: str, error: BaseException) -> None:
-        failure = _failure(number, stage, error)
+    def _failed(self, failure: Failure) -> None:
         self.failures.append(failure)
         self.observer.message("error", failure.message)
-        self._summary(ScanSummary(number, "", "", "failed", error=failure.message))
+        self._summary(ScanSummary(failure.scan, "", "", "failed", error=failure.message))
 
 
 def _nothing() -> None:
     """There is nothing to commit."""
-
-
-def _failure(number: int, stage: str, error: BaseException) -> Failure:
-    if isinstance(error, GpucalError):
-        error.locate(scan=number, stage=stage)
-        hint, error.hint = error.hint, ""
-        text = str(error)
-        error.hint = hint
-        return Failure(number, error.stage, type(error).__name__, text, hint)
-    text = f"scan {number}: {type(error).__name__}: {error}"
-    return Failure(number, stage, type(error).__name__, text, "Run with --verbose for the details.")
 
 
 def _passed_through(solution: ScanSolution) -> dict[str, Any]:

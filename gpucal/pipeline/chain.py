@@ -255,20 +255,22 @@ def _sky_views(
 
 
 def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSolution:
-    """Add T_cal and T_sys* of every output when the scheme has one value per pixel."""
+    """Add the sky of the load scan, and T_cal and T_sys* where the scheme has one per pixel."""
     config = solution.config
+    if solution.loads.cold is not None:
+        return solution
+    if config.vane_sky == "sky":
+        if load.sky is None:
+            raise LoadError(
+                f"the load scan {load.scan} has no SKY subscan.", hint="Use --vane-sky off."
+            )
+        mass = float(airmass_of(np.asarray(load.sky_elevation), config.airmass))
+        solution = replace(solution, load_sky=(load.sky, mass))
     if solution.loads.scheme != "vane":
         return solution
-    if config.vane_sky == "sky" and load.sky is None:
-        raise LoadError(
-            f"the load scan {load.scan} has no SKY subscan.", hint="Use --vane-sky off."
-        )
     temperatures = []
     for j in range(len(solution.pairing.recipes)):
-        sky, mass = solution.sky_counts(j), float(solution.atmosphere.airmass[j])
-        if config.vane_sky == "sky":
-            sky = load.sky
-            mass = float(airmass_of(np.asarray(load.sky_elevation), config.airmass))
+        sky, mass = solution.vane_sky(j, float(solution.atmosphere.airmass[j]))
         temperatures.append(
             vane_temperatures(
                 solution.loads,

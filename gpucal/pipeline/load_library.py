@@ -27,6 +27,9 @@ SECONDS_PER_DAY = 86400.0
 SAME_FREQUENCY = 2e-4
 """Doppler tracking moves the sky frequency by up to 1e-4 between scans of one setup."""
 
+SCANS_KEPT = 64
+"""Scans whose small arrays stay in memory, so that a long night does not fill it."""
+
 
 class ScanStore(Protocol):
     """Where scans come from (``io.read.L0Store``)."""
@@ -45,7 +48,7 @@ class LoadLibrary:
         self._store = store
         self._config = config
         self._backend = backend
-        self._scans: dict[int, list[Scan]] = {}
+        self._scans: OrderedDict[int, list[Scan]] = OrderedDict()
         self._failed: dict[int, GpucalError] = {}
         self._means: OrderedDict[tuple[int, str], LoadMeans] = OrderedDict()
         self._unreadable: set[tuple[int, str]] = set()
@@ -62,7 +65,15 @@ class LoadLibrary:
                 except GpucalError as error:
                     self._failed[number] = error
                     raise
+                while len(self._scans) > SCANS_KEPT:
+                    self._scans.popitem(last=False)
+            self._scans.move_to_end(number)
             return self._scans[number]
+
+    def release(self, number: int) -> None:
+        """Let go of a science scan that is done, and so of its decoded counts."""
+        with self._lock:
+            self._scans.pop(number, None)
 
     def choose(self, scan: Scan, pool: Executor | None = None) -> LoadChoice:
         """The loads of one scan and band; raises LoadError when there are none."""

@@ -60,6 +60,7 @@ class ScanSolution:
     atmosphere: Atmosphere
     drift: GainDrift | None
     vane_temperatures: Sequence[tuple[Array, Array]] = ()
+    load_sky: tuple[Array, float] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -76,6 +77,13 @@ class ScanSolution:
     def gamma_of_first_output(self) -> Array:
         """gamma, or T_cal of a vane scheme, f64 [C,R,A] K."""
         return scale_of_output(self, 0, 0, self.output_shape[0]).gamma
+
+    def vane_sky(self, output: int, airmass: float) -> tuple[Array, float]:
+        """The sky of a vane scheme, mean counts f64 [C,R,A], and its airmass: the output's own OFF, or
+        the SKY of the load scan."""
+        if self.load_sky is not None:
+            return self.load_sky
+        return self.sky_counts(output), airmass
 
     def sky_counts(self, output: int) -> Array:
         """Mean counts of the sky as this output's OFF saw it, f64 [C,R,A]."""
@@ -149,22 +157,26 @@ def scale_of_output(
             flags=flags,
             ratio=False,
         )
-    sky = solution.sky_counts(output)
+    t_vane: Array | None = None
     if loads.scheme == "vane":
-        t_cal, t_star = (
-            x[None] + xp.zeros_like(sky[c0:c1]) for x in solution.vane_temperatures[output]
-        )
+        zero = xp.zeros_like(loads.hot[c0:c1])
+        gamma, t_star = (x[None] + zero for x in solution.vane_temperatures[output])
         factor = t_star
     else:
-        t_cal, factor = channel_calibration(loads, sky, setup, atmosphere, pwv, airmass, (c0, c1))
-        t_star = factor * sky[c0:c1]
+        sky, sky_airmass = solution.vane_sky(output, airmass)
+        t_vane = t_sig
+        t_cal, factor = channel_calibration(
+            loads, sky, setup, atmosphere, pwv, sky_airmass, (c0, c1)
+        )
+        gamma = t_cal / t_sig
+        t_star = factor * sky[c0:c1] / t_sig
     t_star = xp.where(bad, xp.nan, t_star)
     return OutputScale(
         gain=xp.where(bad, xp.nan, factor),
-        t_sig=None,
+        t_sig=t_vane,
         t_sys=t_star,
         t_sys_star=t_star,
-        gamma=t_cal,
+        gamma=gamma,
         flags=flags,
         ratio=loads.scheme == "vane",
     )

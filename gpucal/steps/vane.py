@@ -105,18 +105,18 @@ def channel_calibration(
     airmass: float,
     channels: tuple[int, int],
 ) -> tuple[Array, Array]:
-    """T_cal' f64 [c,R,A] K and F f64 [c,R,A] K/count of the scheme "vane-channel".
+    """T_cal' exp(-A tau_s) f64 [c,R,A] K and F exp(-A tau_s) f64 [c,R,A] K/count of "vane-channel".
 
-    T_cal' = (J_hot - J_sky)(1+r) exp(A tau_s)/f_eff, F = T_cal'/(C_hot - C_sky); physics section 9.
+    T_cal' = (J_hot - J_sky)(1+r) exp(A tau_s)/f_eff, F = T_cal'/(C_hot - C_sky); physics section 9. ``sky`` was
+    measured at ``airmass``; the transmission of the ON is left to the caller.
     """
     c0, c1 = channels
     xp = sky.__array_namespace__()
     span = xp.where(loads.bad[c0:c1], xp.nan, loads.hot[c0:c1] - sky[c0:c1])
     j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
-    t_sig = atmosphere.model.transmission(0, pwv, airmass, c0, c1)
     line_gain = setup.line_gain()
     line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1]
-    t_cal = (loads.j_hot[c0:c1] - j_sky) / (line_gain * t_sig) + xp.zeros_like(span)
+    t_cal = (loads.j_hot[c0:c1] - j_sky) / line_gain + xp.zeros_like(span)
     return t_cal, t_cal / span
 
 

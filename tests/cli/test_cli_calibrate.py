@@ -69,8 +69,8 @@ GOOD = ScanSummary(
     warnings=("the load is old.",),
     timing={"load_ms": 12.0, "atm_ms": 5.4, "wall_ms": 2000.0},
 )
-BAD = ScanSummary(scan=2, band="", mode="tp", status="failed", error="no OFF subscan.")
-FAILURE = Failure(2, "prepare", "PairingError", "no OFF subscan.", "Use --mode auto.")
+BAD = ScanSummary(scan=2, band="", mode="tp", status="failed", error="scan 2: no OFF subscan.")
+FAILURE = Failure(2, "prepare", "PairingError", "scan 2: no OFF subscan.", "Use --mode auto.")
 
 
 class FakeBatch:
@@ -216,8 +216,14 @@ def test_table_is_honest_and_plain(batch, capsys):
     streams = capsys.readouterr()
     assert "\x1b" not in streams.out + streams.err
     rows = {line.split()[0]: line.split() for line in streams.out.splitlines() if line.strip()}
-    assert "PWV [mm]" in streams.out
-    assert "time [s]" in streams.out
+    assert streams.out.split()[:3] == ["PWV", "T_rec", "T_sys"]
+    assert [word for word in streams.out.split() if "[" in word] == [
+        "[mm]",
+        "[K]",
+        "[K]",
+        "[%]",
+        "[s]",
+    ]
     assert rows["1"][1:5] == ["tp", "0.610", "±", "0.010"]
     assert rows["1"][-1] == "calibrated"
     assert rows["2"][-1] == "failed"

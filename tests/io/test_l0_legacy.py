@@ -278,7 +278,8 @@ def test_sharded_counts(path):
     group = group_at(path)
     data = build.counts(build.SHAPE)
     del group["data_5d"]
-    group.create_array("data_5d", data=data, chunks=(3, D, R, A, 1), shards=(C, D, R, A, S))
+    options = {"dtype": "i4", "chunks": (3, D, R, A, 1), "shards": (C, D, R, A, S)}
+    group.create_array("data_5d", shape=data.shape, **options)[...] = data
     counts = load(path).source.counts
     assert not counts.direct
     np.testing.assert_array_equal(counts.read(2, 9, 4), data[2:9, ..., 4])
