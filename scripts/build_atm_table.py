@@ -16,7 +16,9 @@ def main(names: list[str]) -> None:
     for name in names or list(SITES):
         if name not in SITES:
             raise SystemExit(f"site {name!r} is not known; known: {', '.join(SITES)}")
-        table = build_table(SITES[name], progress=lambda text, name=name: print(name, text))
+        table = build_table(
+            SITES[name], progress=lambda text, name=name: print(name, text, flush=True)
+        )
         save_table(DATA / f"{name}.npz", table)
         print(name, table.freq_hz.size, "knots written")
 

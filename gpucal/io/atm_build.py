@@ -41,7 +41,7 @@ TOLERANCE = 1e-3
 
 SMOOTH_SHARE, LINE_SHARE, THIN_SHARE = 0.3, 0.25, 0.6
 """Parts of the tolerance for the water and oxygen knots, for the ozone and minor knots, and for
-dropping knots in the end. The first two are reached at the middle of the widest intervals only."""
+dropping knots in the end."""
 
 TOP_KM = 100.0
 AIR_TOP_KM = 60.0

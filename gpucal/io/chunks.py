@@ -52,6 +52,7 @@ class ZarrCounts:
         self._chunks: Shape5 = tuple(
             min(a, b) for a, b in zip(array.chunks, self._shape, strict=True)
         )
+        self._cache_bytes = cache_bytes
         self._cache = _DecodedChunks(cache_bytes)
         self._lock = threading.Lock()
         self.decoded_chunks = 0
@@ -72,6 +73,10 @@ class ZarrCounts:
     def direct(self) -> bool:
         """Whether chunk files are decoded directly rather than by Zarr's own pipeline."""
         return self._files is not None
+
+    def forget(self) -> None:
+        """Let go of all decoded chunks; reads in other threads are not disturbed."""
+        self._cache = _DecodedChunks(self._cache_bytes)
 
     def read(self, c0: int, c1: int, subscan: int, out: Counts | None = None) -> Counts:
         """Return counts [c1-c0, D, R, A] of one subscan, C-contiguous, native byte order.

@@ -11,9 +11,6 @@ F64 = npt.NDArray[np.float64]
 
 FINEST_STEP_HZ = 2.0e4
 
-GRADING = 8.0
-"""Largest ratio of the lengths of neighbouring intervals while knots are sought."""
-
 
 def refine(
     knots: F64,
@@ -22,7 +19,7 @@ def refine(
     tolerance: float,
     report: Callable[[int], None],
 ) -> tuple[F64, F64]:
-    """Halve intervals until linear interpolation at their middle is good to ``tolerance``.
+    """Halve intervals until linear interpolation inside them is good to about ``tolerance``.
 
     ``evaluate`` f64 [N] -> f64 [K, N] exact values; ``measure`` turns values into what has to be right,
     f64 [.., N]. Intervals shorter than FINEST_STEP_HZ stay. Returns knots [N'] and values [K, N'].
@@ -40,13 +37,27 @@ def refine(
         knots = np.insert(knots, at + 1, middle)
         values = np.insert(values, at + 1, exact, axis=1)
         open_ = np.insert(open_, at + 1, fails)
-        length = np.diff(knots)
-        shorter = np.minimum(np.append(length[1:], np.inf), np.append(np.inf, length[:-1]))
-        # a middle can agree by accident: a long interval beside a short one is looked at again
-        open_ |= length > GRADING * shorter
-        open_ &= length > 2 * FINEST_STEP_HZ
+        # a middle can agree by accident, so the curvature at both ends has a say too
+        open_ |= _curvature_error(knots, values, measure) > 2 * tolerance
+        open_ &= np.diff(knots) > 2 * FINEST_STEP_HZ
         report(knots.size)
     return knots, values
+
+
+def _curvature_error(knots: F64, values: F64, measure: Callable[[F64], F64]) -> F64:
+    """Error at the middle of each interval, f64 [N-1], from the parabolas through three knots."""
+    step = np.diff(knots)
+    slope = np.diff(values, axis=1) / step
+    bend = np.diff(slope, axis=1) / (knots[2:] - knots[:-2])
+    middle = 0.5 * (values[:, :-1] + values[:, 1:])
+    linear = measure(middle)
+    worst = np.zeros(step.size)
+    for side in (slice(1, None), slice(None, -1)):  # the parabola shared with the left, the right
+        sagged = middle[:, side] - 0.25 * step[side] ** 2 * bend
+        with np.errstate(over="ignore"):  # beside a sharp line the parabola may run far away
+            change = np.max(np.abs(measure(sagged) - linear[..., side]), axis=0)
+        worst[side] = np.maximum(worst[side], change)
+    return worst
 
 
 def thin(freq: F64, parts: F64, measure: Callable[[F64], F64], tolerance: float) -> tuple[F64, F64]:

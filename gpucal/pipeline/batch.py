@@ -56,7 +56,7 @@ class _Solved:
     solutions: list[tuple[ScanSolution, StageTimer]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     failed_bands: list[str] = field(default_factory=list)
-    skipped: str = ""
+    done: bool = False
     started: str = ""
 
     def checksums(self, library: LoadLibrary) -> dict[str, str]:
@@ -189,11 +189,11 @@ class _Night:
         try:
             bands = timer.run("load", lambda: self.library.scan(number))
             found = self.l1.finished(number)
-            solved.skipped = already_done(found, number, self.library, self.config, self.table)
+            solved.done = already_done(found, number, self.library, self.config, self.table)
         except Exception as error:
             solved.failures.append(failure_of(number, "read", error))
             return solved
-        if solved.skipped and not self.config.skydiff:
+        if solved.done and not self.config.skydiff:
             return solved
         for scan in bands:
             if scan.source is None:
@@ -217,15 +217,15 @@ class _Night:
         """Stream all bands of a scan; returns what commits it."""
         number = solved.number
         self.failures += solved.failures
-        for failure in solved.failures:
-            self.observer.message("error", failure.message)
-        if solved.skipped:
+        for failure in solved.failures if solved.solutions else ():
+            self.observer.message("error", failure.sentence)
+        if solved.done:
             for solution, _ in solved.solutions:
                 self._differences(solution)
-            self._summary(ScanSummary(number, "", "", "skipped", warnings=(solved.skipped,)))
+            self._summary(ScanSummary(number, "", "", "skipped"))
             return _nothing
         if not solved.solutions:
-            text = "; ".join(f.message for f in solved.failures)
+            text = " ".join(f.sentence for f in solved.failures)
             self._summary(ScanSummary(number, "", "", "failed", error=text))
             return _nothing
         try:
@@ -337,8 +337,7 @@ class _Night:
 
     def _failed(self, failure: Failure) -> None:
         self.failures.append(failure)
-        self.observer.message("error", failure.message)
-        self._summary(ScanSummary(failure.scan, "", "", "failed", error=failure.message))
+        self._summary(ScanSummary(failure.scan, "", "", "failed", error=failure.sentence))
 
 
 def _nothing() -> None:

@@ -125,11 +125,15 @@ def small_arrays(
     pwv = atmosphere.pwv[np.isfinite(atmosphere.pwv)]
     mean_pwv = float(pwv.mean()) if pwv.size else 0.0
     gamma = loads.gamma if loads.cold is not None else solution.gamma_of_first_output()
+    # Nothing is known of an image sideband that the receiver does not see.
+    tau_image = axis(zenith_opacity(atmosphere.model, 1, mean_pwv))
+    if not bool(np.any(np.asarray(host(setup.g_img)) > 0)):
+        tau_image = np.full_like(tau_image, np.nan)
     out: Layout = {
         "t_rec": (np.asarray(host(loads.t_rec)), CRA, "K"),
         "gamma": (np.asarray(host(gamma)), CRA, "K"),
         "tau_signal": (axis(zenith_opacity(atmosphere.model, 0, mean_pwv)), per_axis, "Np"),
-        "tau_image": (axis(zenith_opacity(atmosphere.model, 1, mean_pwv)), per_axis, "Np"),
+        "tau_image": (tau_image, per_axis, "Np"),
         "frequency": (axis(setup.nu_sig), per_axis, "Hz"),
         "image_frequency": (axis(setup.nu_img), per_axis, "Hz"),
         "on_index": (solution.pairing.on_index, ("subscan",), ""),

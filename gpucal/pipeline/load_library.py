@@ -18,6 +18,7 @@ import numpy as np
 from gpucal.backend import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
+from gpucal.io.chunks import ZarrCounts
 from gpucal.pipeline.chain import LoadChoice
 from gpucal.products import LoadMeans
 from gpucal.scan import Scan, SubscanGroup
@@ -51,7 +52,7 @@ class LoadLibrary:
         self._scans: OrderedDict[int, list[Scan]] = OrderedDict()
         self._failed: dict[int, GpucalError] = {}
         self._means: OrderedDict[tuple[int, str], LoadMeans] = OrderedDict()
-        self._unreadable: set[tuple[int, str]] = set()
+        self._without_loads: set[int] = set()
         self._lock = threading.RLock()
 
     def scan(self, number: int) -> list[Scan]:
@@ -71,18 +72,23 @@ class LoadLibrary:
             return self._scans[number]
 
     def release(self, number: int) -> None:
-        """Let go of a science scan that is done, and so of its decoded counts."""
+        """Let go of the decoded counts of a scan that is done."""
         with self._lock:
-            self._scans.pop(number, None)
+            bands = self._scans.get(number, [])
+        for scan in bands:
+            _forget(scan.source)
+            _forget(scan.calibration)
 
     def choose(self, scan: Scan, pool: Executor | None = None) -> LoadChoice:
         """The loads of one scan and band; raises LoadError when there are none."""
         notes: list[str] = []
         first = next(self._usable(self._candidates(scan), notes, pool), None)
+        notes += self._unread_notes(scan)
         if first is None:
+            seen = " ".join(f"{note[0].upper()}{note[1:]}" for note in notes)
             raise LoadError(
                 "no valid HOT/COLD (or HOT/SKY) load scan of the same setup was found before it, nor "
-                f"within {self._config.max_cal_age:.0f} s after it.",
+                f"within {self._config.max_cal_age:.0f} s after it. {seen}".rstrip(),
                 hint="Check gpucal inspect, or raise --max-cal-age.",
                 scan=scan.number,
                 band=scan.band,
@@ -95,6 +101,13 @@ class LoadLibrary:
             later = (c for c in self._later(scan, None) if c.number != first.scan)
             second = next(self._usable(later, notes, pool), None)
         return LoadChoice(first, second, age > self._config.max_cal_age, tuple(notes))
+
+    def _unread_notes(self, scan: Scan) -> list[str]:
+        """The load scans that were looked at for ``scan`` but could not be read."""
+        named = {int(n) for n in scan.source.lloadsn} if scan.source is not None else set()
+        with self._lock:
+            failed = [(n, e) for n, e in sorted(self._failed.items()) if n in named]
+        return [f"load scan {n} was passed over: {error.message}" for n, error in failed]
 
     def _usable(
         self, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
@@ -113,6 +126,7 @@ class LoadLibrary:
                 self._means.move_to_end(key)
                 return self._means[key]
         means = load_means(scan, self._config, self._backend, pool)
+        _forget(scan.calibration)
         with self._lock:
             self._means[key] = means
             while len(self._means) > 8:
@@ -160,15 +174,24 @@ class LoadLibrary:
 
     def _load_scans(self, number: int, scan: Scan) -> list[Scan]:
         """The band of scan ``number`` that could serve ``scan``; [] when there is none."""
+        if number in self._without_loads:
+            return []
         try:
             bands = self.scan(number)
         except GpucalError:
             return []
+        if not any(_has_loads(b) for b in bands):
+            self._without_loads.add(number)
         return [b for b in bands if b.band == scan.band and _has_loads(b) and same_setup(b, scan)]
 
 
 def _has_loads(scan: Scan) -> bool:
     return scan.calibration is not None and "HOT" in scan.calibration.sobsmode
+
+
+def _forget(group: SubscanGroup | None) -> None:
+    if group is not None and isinstance(group.counts, ZarrCounts):
+        group.counts.forget()
 
 
 def _mid(group: SubscanGroup | None) -> float:

@@ -40,6 +40,11 @@ class Failure:
     message: str
     hint: str
 
+    @property
+    def sentence(self) -> str:
+        """What happened, and what to do about it."""
+        return f"{self.message} {self.hint}".rstrip()
+
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
 

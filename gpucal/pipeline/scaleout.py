@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError
+from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.read import open_l0
-from gpucal.io.write import write_failures
+from gpucal.io.write import L1Store, write_failures
+from gpucal.pipeline.outcome import failure_of
 from gpucal.pipeline.report import Failure, Observer, ScanSummary, StoreReport
+from gpucal.pipeline.selection import select_scans
+
+CONNECT_SECONDS = 10.0
 
 
 def calibrate_on_cluster(
@@ -21,49 +26,107 @@ def calibrate_on_cluster(
 ) -> StoreReport:
     """One task per science scan on the scheduler ``config.scheduler``; each writes its own scan.
 
-    Needs the extra ``cluster``; the stores must be reachable under the same path everywhere. Raises
-    ConfigError when dask is missing or the scheduler does not answer.
+    Needs the extra ``cluster``; the stores must be reachable under the same path everywhere. A scan whose
+    worker is lost is a failure like any other. Raises ConfigError when dask is missing or the scheduler
+    does not answer, GpucalError when nothing can be done at all.
     """
-    from gpucal.pipeline.batch import calibrate_store, chosen_scans
+    client = _connect(str(config.scheduler))
+    with client:
+        here, there = Path(l0).resolve(), Path(out).resolve()
+        selection = select_scans(open_l0(here), config)
+        L1Store(there, codec=config.codec, dtype=config.dtype)
+        observer.night_started(selection.numbers, 0)
+        for note in selection.notes:
+            observer.message("info", note)
+        gathered = _Gathered(observer)
+        for failure in selection.failures:
+            gathered.fail(failure)
+        alone = config.model_copy(update={"scheduler": None})
+        futures = {
+            client.submit(
+                _calibrate_one,
+                (str(here), str(there)),
+                alone.model_copy(update={"scans": str(n)}),
+                list(command_line),
+                pure=False,
+            ): n
+            for n in selection.numbers
+        }
+        interrupted = False
+        try:
+            gathered.collect(futures)
+        except KeyboardInterrupt:
+            interrupted = True
+            client.cancel(list(futures), force=True)
+    report = gathered.report(interrupted)
+    write_failures(there, [f.as_dict() for f in report.failures])
+    return report
 
+
+def _connect(address: str) -> Any:
     try:
-        from distributed import Client, as_completed
+        from distributed import Client
     except ImportError as error:
         raise ConfigError(
             "--scheduler needs dask.", hint="Install it with pip install 'gpucal[cluster]'."
         ) from error
-    here, there = Path(l0).resolve(), Path(out).resolve()
-    single = config.model_copy(update={"scheduler": None, "scans": ""})
-    store = open_l0(here)
-    numbers = chosen_scans(store, config)
-    observer.night_started(numbers, 0)
-    summaries: list[ScanSummary] = []
-    failures: list[Failure] = []
     try:
-        client = Client(config.scheduler, timeout=10)
+        return Client(address, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError) as error:
         raise ConfigError(
-            f"the scheduler {config.scheduler} does not answer.", hint="Check its address."
+            f"the scheduler {address} does not answer.", hint="Check its address."
         ) from error
-    with client:
-        futures = {
-            client.submit(
-                calibrate_store,
-                str(here),
-                str(there),
-                single.model_copy(update={"scans": str(n)}),
-                command_line=list(command_line),
-                pure=False,
-            ): n
-            for n in numbers
-        }
+
+
+def _calibrate_one(
+    paths: tuple[str, str], config: CalibrationConfig, command_line: list[str]
+) -> StoreReport:
+    """What a worker does: the batch of a single scan."""
+    from gpucal.pipeline.batch import calibrate_store
+
+    return calibrate_store(*paths, config, command_line=command_line)
+
+
+class _Gathered:
+    """Summaries and failures as they come in."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._summaries: list[ScanSummary] = []
+        self._failures: list[Failure] = []
+
+    def collect(self, futures: Mapping[Any, int]) -> None:
+        """Wait for all tasks; one that raises becomes a failure of its scan."""
+        from distributed import as_completed
+
         for future in as_completed(futures):
-            report = future.result()
-            summaries += report.summaries
-            failures += report.failures
+            try:
+                report = future.result()
+            except GpucalError:
+                raise  # no table, no backend: the same for every scan
+            except Exception as error:
+                self.fail(failure_of(futures[future], "calibrate", error))
+                continue
             for summary in report.summaries:
-                observer.scan_finished(summary)
-    summaries.sort(key=lambda s: (s.scan, s.band))
-    failures.sort(key=lambda f: f.scan)
-    write_failures(there, [f.as_dict() for f in failures])
-    return StoreReport(tuple(summaries), tuple(failures))
+                self._add(summary)
+            for failure in report.failures:
+                self._failures.append(failure)
+                self._observer.message("error", failure.message)
+
+    def fail(self, failure: Failure) -> None:
+        """Record a scan that no worker reported on."""
+        self._failures.append(failure)
+        self._observer.message("error", failure.message)
+        self._add(ScanSummary(failure.scan, "", "", "failed", error=failure.message))
+
+    def _add(self, summary: ScanSummary) -> None:
+        self._summaries.append(summary)
+        self._observer.scan_finished(summary)
+
+    def report(self, interrupted: bool) -> StoreReport:
+        """Everything in the order of the scans."""
+        return StoreReport(
+            tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),
+            tuple(sorted(self._failures, key=lambda f: f.scan)),
+            interrupted,
+        )

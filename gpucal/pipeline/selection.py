@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,10 @@ class Selection:
 
 
 def select_scans(store: L0Store, config: CalibrationConfig) -> Selection:
-    """The science scans asked for, in order; load scans serve as loads and are not science."""
+    """The science scans asked for, in order; load scans serve as loads and are not science.
+
+    Raises L0Error when none was asked for by number and the store holds none.
+    """
     wanted = parse_scans(config.scans)
     present = store.numbers()
     failures = []
@@ -45,10 +48,16 @@ def select_scans(store: L0Store, config: CalibrationConfig) -> Selection:
                 notes.append(f"scan {n} is a load scan: nothing to calibrate")
         except GpucalError as error:
             failures.append(failure_of(n, "read", error))
+    if wanted is None and not numbers and not failures:
+        what = "only load scans" if present else "no scan at all"
+        raise L0Error(
+            f"{store.path} holds {what}: there is nothing to calibrate.",
+            hint="gpucal inspect shows what is in it.",
+        )
     return Selection(tuple(numbers), tuple(failures), tuple(notes))
 
 
-def checksums(library: LoadLibrary, numbers: Mapping[int, Any] | list[int]) -> dict[str, str]:
+def checksums(library: LoadLibrary, numbers: Iterable[int]) -> dict[str, str]:
     """SHA-256 of the L0 metadata of scans: "number/band" -> digest; "" for a scan that is gone."""
     found: dict[str, str] = {}
     for n in sorted(set(numbers)):
@@ -65,15 +74,15 @@ def already_done(
     library: LoadLibrary,
     config: CalibrationConfig,
     table: AtmosphereTable | None,
-) -> str:
-    """Why a scan need not be done again, or "" when it must be.
+) -> bool:
+    """Whether a scan need not be done again.
 
     found: attributes of the scan in L1, None when it is not there. A scan is done when configuration,
     opacities and the L0 metadata of it and of its loads are the same. Raises L1Error when another one is
     in the way.
     """
     if found is None or config.overwrite:
-        return ""
+        return False
     recorded = dict(found.get("l0_metadata_sha256") or {})
     loads = [int(key.partition("/")[0]) for key in recorded]
     here = table.sha256 if table is not None else None
@@ -90,4 +99,4 @@ def already_done(
             scan=number,
             stage="write",
         )
-    return "" if found.get("failed_bands") else "already calibrated with the same configuration"
+    return not found.get("failed_bands")

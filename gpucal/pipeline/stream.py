@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -204,15 +205,21 @@ def stream_scan(
 
     c = solution.output_shape[0]
     sums = QualitySums(c, r, a)
-    for results in in_order(tasks(), pool, workers + 1, stop):
-        for channels, tile in results:
-            sums.add(channels, tile)
+    # Closing waits for the running tiles: nothing may write once this function is left.
+    with closing(in_order(tasks(), pool, workers + 1, stop)) as finished:
+        try:
+            for results in finished:
+                for channels, tile in results:
+                    sums.add(channels, tile)
+        except KeyboardInterrupt:
+            stop.set()
+            raise
     return sums
 
 
 def in_order(
     tasks: Iterable[Callable[[], Any]], pool: Executor, most: int, stop: threading.Event
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Run tasks on the pool, at most ``most`` at once, and yield their results in order.
 
     The order makes sums of floats independent of the number of workers. On an error the running
@@ -243,6 +250,9 @@ def in_order(
                 emitted += 1
             if stop.is_set():
                 raise Cancelled
+    except KeyboardInterrupt:
+        stop.set()
+        raise
     finally:
         for future in waiting.values():
             future.cancel()

@@ -88,9 +88,10 @@ def vane_temperatures(
     tau_mean = xp.mean(tau[inner_channels(tau.shape[0])], axis=0)[:, None]
     t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
     t_cal = (temperature - T_BACKGROUND) + (t_warm - temperature) * xp.exp(airmass * tau_mean)
-    good_sky = xp.where(loads.bad, xp.nan, sky)
     if average == "median":
-        return t_cal, t_cal / nan_median((loads.hot - good_sky) / good_sky, xp)
+        seen = xp.where(sky > 0, sky, xp.nan)
+        return t_cal, t_cal / nan_median((loads.hot - seen) / seen, xp)
+    good_sky = xp.where(loads.bad, xp.nan, sky)
     return t_cal, t_cal * (
         inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
     )

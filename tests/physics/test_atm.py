@@ -74,6 +74,23 @@ def test_wide_channel_is_the_mean_transmission(width_mhz):
         assert np.max(np.abs(np.exp(-0.081) * at_centre - got.transmission(1.0, 1.0))) > 0.05
 
 
+def test_a_core_narrower_than_a_point_is_not_missed():
+    """A 0.5 MHz core in 200 MHz: 33 points 6 MHz apart, wherever the core falls among them."""
+    f = (
+        230 * GHZ
+        + np.concatenate([np.arange(-200, -5, 5), np.arange(-5, 5, 0.05), np.arange(5, 201, 5)])
+        * 1e6
+    )
+    core = 0.5 / (1 + ((f - 230 * GHZ) / 0.5e6) ** 2)
+    zero = np.zeros(f.size)
+    table = AtmosphereTable(f, zero, zero, zero, core, zero)
+    centre = 230 * GHZ + np.linspace(-3e6, 3e6, 13)
+    got = table.channel_opacity(centre, 200e6).transmission(0.0, 1.0)
+    fine = centre[:, None] + np.linspace(-100e6, 100e6, 40001)
+    want = trapezoid(np.exp(-np.interp(fine, f, core)), dx=1 / 40000, axis=1)
+    np.testing.assert_allclose(got, want, atol=5e-4)
+
+
 def test_two_table_steps_are_still_one_point():
     table = make_table(np.arange(100, 120))
     f = np.array([105.3, 110.2]) * GHZ
