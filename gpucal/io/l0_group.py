@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L0Error
+from gpucal.errors import CorruptDataError, L0Error
 from gpucal.io.chunks import ZarrCounts
 from gpucal.io.schema import ARRAYS, COUNTS, check_array, check_counts, check_modes
 from gpucal.scan import F64, SubscanGroup
@@ -44,7 +44,7 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
 
     Raises L0Error for missing or misshapen arrays, wrong dtypes, unknown observing modes.
     """
-    counts = zgroup.get(COUNTS)
+    counts = node_of(zgroup, COUNTS)
     if not hasattr(counts, "shape"):
         raise L0Error(f"array {COUNTS} is missing, expected counts [C, D, R, A, S].")
     check_counts(counts.shape, np.dtype(counts.dtype))
@@ -76,7 +76,7 @@ def _read_arrays(zgroup: Any, shape: tuple[int, ...], digest: Any) -> Raw:
     for name, rule in ARRAYS.items():
         if name == COUNTS:
             continue
-        node = zgroup.get(name)
+        node = node_of(zgroup, name)
         if not hasattr(node, "shape"):
             if rule.required:
                 wanted = " or ".join(str(tuple(size[d] for d in dims)) for dims in rule.dims)
@@ -84,12 +84,39 @@ def _read_arrays(zgroup: Any, shape: tuple[int, ...], digest: Any) -> Raw:
             continue
         if np.dtype(node.dtype).kind not in "iuf" or len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
-        values = np.asarray(node[...])
-        raw[name] = values
+        values = raw[name] = _values(name, node)
         feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
         digest.update(values.dtype.newbyteorder("<").str.encode())
     return raw
+
+
+def node_of(zgroup: Any, name: str) -> Any:
+    """A group or array of a Zarr group, None when it is not there.
+
+    Raises L0Error when it is there but its metadata document cannot be understood.
+    """
+    try:
+        return zgroup.get(name)
+    except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
+        place = f"{zgroup.path}/{name}".lstrip("/")
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise L0Error(
+            f"the metadata document (zarr.json, .zarray or .zgroup) of {place} cannot be read: "
+            f"{type(error).__name__}: {reason}.",
+            hint="Restore it from a copy, or leave this scan out with --scans.",
+        ) from error
+
+
+def _values(name: str, node: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(node[...])
+    except Exception as error:  # every codec has error classes of its own
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise CorruptDataError(
+            f"array {name} cannot be decoded: {type(error).__name__}: {reason}.",
+            hint="Restore it from a copy, or leave this scan out with --scans.",
+        ) from error
 
 
 def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
@@ -99,12 +126,12 @@ def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
         if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
             raise L0Error(f"attribute sobsmode is {values!r}, expected a list of strings.")
         return values
-    node = zgroup.get("sobsmode")
+    node = node_of(zgroup, "sobsmode")
     if not hasattr(node, "shape"):
         raise L0Error("sobsmode is missing, expected a list of strings as group attribute.")
     if len(node.shape) != 1:
         raise L0Error(f"array sobsmode has shape {node.shape}, expected one axis [S].")
-    values = np.asarray(node[...]).tolist()
+    values = _values("sobsmode", node).tolist()
     return [v.decode("ascii", "replace") if isinstance(v, bytes) else str(v) for v in values]
 
 

@@ -19,7 +19,7 @@ from gpucal.io.l0_check import (
     gain_image,
     number_mismatch,
 )
-from gpucal.io.l0_group import GroupContext, feed, read_group
+from gpucal.io.l0_group import GroupContext, feed, node_of, read_group
 from gpucal.io.schema import (
     L0_FORMAT,
     parse_root_attrs,
@@ -44,6 +44,12 @@ def open_l0(path: str | Path) -> L0Store:
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
     try:
         root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except ValueError as error:  # also what JSON and Zarr's metadata parsers raise
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise L0Error(
+            f"the metadata document (zarr.json or .zgroup) of {path} cannot be read: {reason}.",
+            hint="Restore it from a copy.",
+        ) from error
     except Exception as error:  # every kind of store has error classes of its own
         raise L0Error(
             f"{path} is not a Zarr group, expected an L0 store.",
@@ -93,12 +99,14 @@ class L0Store:
             feed(digest, scan_attrs)
             scans = []
             for band, names in self._bands(zscan, number).items():
-                zband = zscan[band] if band else zscan
+                zband = _group_of(zscan, band) if band else zscan
                 attrs = {**scan_attrs, **dict(zband.attrs)}
                 scan = Scan(number, band, attrs, self.attrs, None, None, path=self.path)
                 scans.append(_load_band(scan, zband, names, digest.copy(), partial))
             return scans
         except GpucalError as error:
+            if isinstance(error, L0Error) and not error.hint:
+                error.hint = "Correct it in the raw store, or leave the scan out with --scans."
             raise error.locate(scan=number, band=band, stage="read") from error.__cause__
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise L0Error(
@@ -136,14 +144,7 @@ class L0Store:
         name = self._names().get(number)
         if name is None:
             raise L0Error("the scan is not in the store.", scan=number)
-        node = self._root.get(name)
-        if node is None or hasattr(node, "shape"):
-            raise L0Error(
-                f"{name} is not a Zarr group.",
-                hint="Its zarr.json or .zgroup is missing.",
-                scan=number,
-            )
-        return node
+        return _group_of(self._root, name)
 
     def _bands(self, zscan: Any, number: int) -> dict[str, list[GroupName]]:
         """Band name ("" for none) -> which of source/ and calibration/ it holds."""
@@ -178,7 +179,7 @@ def _load_band(scan: Scan, zband: Any, names: list[GroupName], digest: Any, part
             gain_zero=_all_zero(attrs.gain_image),
             partial=partial,
         )
-        groups[name] = read_group(zband[name], context, digest)
+        groups[name] = read_group(_group_of(zband, name), context, digest)
         gain_image(scan.attrs.get("gain_image"), groups[name].shape)
     main = groups.get("source") or groups["calibration"]
     check_complete(attrs, main.shape[4], partial=partial)
@@ -214,8 +215,17 @@ def _children(group: Any) -> list[str]:
 
 
 def _children_of(group: Any, name: str) -> list[str]:
-    node = group.get(name)
+    node = node_of(group, name)
     return [] if node is None or hasattr(node, "shape") else _children(node)
+
+
+def _group_of(group: Any, name: str) -> Any:
+    node = node_of(group, name)
+    if node is None or hasattr(node, "shape"):
+        raise L0Error(
+            f"{name} is not a Zarr group.", hint="Its zarr.json or .zgroup is missing or broken."
+        )
+    return node
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

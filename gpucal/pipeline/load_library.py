@@ -28,6 +28,9 @@ SECONDS_PER_DAY = 86400.0
 SAME_FREQUENCY = 2e-4
 """Doppler tracking moves the sky frequency by up to 1e-4 between scans of one setup."""
 
+NOTES_SHOWN = 3
+"""Load scans that could not be used and are named in an error."""
+
 SCANS_KEPT = 64
 """Scans whose small arrays stay in memory, so that a long night does not fill it."""
 
@@ -82,10 +85,9 @@ class LoadLibrary:
     def choose(self, scan: Scan, pool: Executor | None = None) -> LoadChoice:
         """The loads of one scan and band; raises LoadError when there are none."""
         notes: list[str] = []
-        first = next(self._usable(self._candidates(scan), notes, pool), None)
-        notes += self._unread_notes(scan)
+        first = next(self._usable(self._candidates(scan, notes), notes, pool), None)
         if first is None:
-            seen = " ".join(f"{note[0].upper()}{note[1:]}" for note in notes)
+            seen = " ".join(f"{note[0].upper()}{note[1:]}" for note in notes[:NOTES_SHOWN])
             raise LoadError(
                 "no valid HOT/COLD (or HOT/SKY) load scan of the same setup was found before it, nor "
                 f"within {self._config.max_cal_age:.0f} s after it. {seen}".rstrip(),
@@ -98,16 +100,9 @@ class LoadLibrary:
         age = abs(when - first.mjd) * SECONDS_PER_DAY
         second = None
         if self._config.gain_interpolate:
-            later = (c for c in self._later(scan, None) if c.number != first.scan)
+            later = (c for c in self._later(scan, None, notes) if c.number != first.scan)
             second = next(self._usable(later, notes, pool), None)
         return LoadChoice(first, second, age > self._config.max_cal_age, tuple(notes))
-
-    def _unread_notes(self, scan: Scan) -> list[str]:
-        """The load scans that were looked at for ``scan`` but could not be read."""
-        named = {int(n) for n in scan.source.lloadsn} if scan.source is not None else set()
-        with self._lock:
-            failed = [(n, e) for n, e in sorted(self._failed.items()) if n in named]
-        return [f"load scan {n} was passed over: {error.message}" for n, error in failed]
 
     def _usable(
         self, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
@@ -117,7 +112,7 @@ class LoadLibrary:
             try:
                 yield self._means_of(candidate, pool)
             except (CorruptDataError, LoadError) as error:
-                notes.append(f"load scan {candidate.number} was passed over: {error.message}")
+                notes.append(_passed_over(candidate.number, error))
 
     def _means_of(self, scan: Scan, pool: Executor | None) -> LoadMeans:
         key = (scan.number, scan.band)
@@ -133,56 +128,64 @@ class LoadLibrary:
                 self._means.popitem(last=False)
         return means
 
-    def _candidates(self, scan: Scan) -> Iterator[Scan]:
+    def _candidates(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:
+        """Scans whose loads could serve, best first; ``notes`` gets those that cannot be read."""
         seen: set[int] = set()
-        for candidate in (*self._named(scan), *self._own(scan)):
+        for candidate in (*self._named(scan, notes), *self._own(scan)):
             if candidate.number not in seen:
                 seen.add(candidate.number)
                 yield candidate
-        for candidate in self._earlier(scan):
+        for candidate in self._earlier(scan, notes):
             if candidate.number not in seen:
                 seen.add(candidate.number)
                 yield candidate
-        yield from (c for c in self._later(scan, self._config.max_cal_age) if c.number not in seen)
+        later = self._later(scan, self._config.max_cal_age, notes)
+        yield from (c for c in later if c.number not in seen)
 
-    def _named(self, scan: Scan) -> list[Scan]:
+    def _named(self, scan: Scan, notes: list[str]) -> list[Scan]:
         """The load scan that the data name."""
         if scan.source is None:
             return []
         names = sorted({int(n) for n in scan.source.lloadsn if n >= 0})
-        return [c for n in names for c in self._load_scans(n, scan)]
+        return [c for n in names for c in self._load_scans(n, scan, notes)]
 
     def _own(self, scan: Scan) -> list[Scan]:
         return [scan] if _has_loads(scan) else []
 
-    def _earlier(self, scan: Scan) -> Iterator[Scan]:
+    def _earlier(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:
         when = _mid(scan.source or scan.calibration)
         for number in reversed([n for n in self._store.numbers() if n < scan.number]):
-            for candidate in self._load_scans(number, scan):
+            for candidate in self._load_scans(number, scan, notes):
                 if _mid(candidate.calibration) <= when:
                     yield candidate
 
-    def _later(self, scan: Scan, max_age: float | None) -> Iterator[Scan]:
+    def _later(self, scan: Scan, max_age: float | None, notes: list[str]) -> Iterator[Scan]:
         when = _mid(scan.source or scan.calibration)
         for number in [n for n in self._store.numbers() if n > scan.number]:
-            for candidate in self._load_scans(number, scan):
+            for candidate in self._load_scans(number, scan, notes):
                 age = (_mid(candidate.calibration) - when) * SECONDS_PER_DAY
                 if max_age is not None and age > max_age:
                     return
                 if age > 0:
                     yield candidate
 
-    def _load_scans(self, number: int, scan: Scan) -> list[Scan]:
+    def _load_scans(self, number: int, scan: Scan, notes: list[str]) -> list[Scan]:
         """The band of scan ``number`` that could serve ``scan``; [] when there is none."""
         if number in self._without_loads:
             return []
         try:
             bands = self.scan(number)
-        except GpucalError:
+        except GpucalError as error:
+            note = _passed_over(number, error)
+            notes += [note] if note not in notes else []
             return []
         if not any(_has_loads(b) for b in bands):
             self._without_loads.add(number)
         return [b for b in bands if b.band == scan.band and _has_loads(b) and same_setup(b, scan)]
+
+
+def _passed_over(number: int, error: GpucalError) -> str:
+    return f"load scan {number} was passed over: {error.message}"
 
 
 def _has_loads(scan: Scan) -> bool:

@@ -13,7 +13,10 @@ import pytest
 from gpucal.cli.main import main
 from gpucal.io.l1 import open_l1
 
-pytestmark = pytest.mark.realdata
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.filterwarnings("default::gpucal.errors.GpucalWarning"),
+]
 LIGHT_KMS = 299792.458
 ARGUS_T_SYS = [
     498.16, 456.39, 193.61, 206.07, 228.06, 488.43, 392.97, 251.04,
