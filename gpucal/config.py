@@ -170,7 +170,7 @@ def _sentence(error: ValidationError) -> str:
     texts = []
     for item in error.errors():
         key = ".".join(str(x) for x in item["loc"][:1])
-        message = item["msg"].removeprefix("Value error, ")
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
         if item["type"] == "extra_forbidden":
             texts.append(f"option {key!r} does not exist")
         elif key and not message.startswith(key):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from broken_night import Night
@@ -22,6 +23,7 @@ class Case:
     damage   edits the night; may return options to add to the command line
     words    what the message must hold; the hint is checked to be there when ``hint``
     failed   scans that fail; the others must come out as from the undamaged night
+    unasked  scans that the options leave out
     """
 
     name: str
@@ -32,6 +34,7 @@ class Case:
     night: str = "hera"
     options: tuple[str, ...] = ()
     failed: tuple[int, ...] = (2,)
+    unasked: tuple[int, ...] = ()
     hint: str = ""
 
 
@@ -155,7 +158,7 @@ LAYOUT = (
     Case(
         "scan document broken",
         lambda n: (n.scan(2) / "zarr.json").write_text('{"zarr_format": 3, '),
-        ("scan 2", "zarr.json", "JSON"),
+        ("scan 2", "scan_000002", "zarr.json", "not valid JSON"),
     ),
     Case(
         "scan document missing",
@@ -284,7 +287,8 @@ VALUES = (
     Case(
         "loads swapped",
         _swap_loads,
-        ("scan 2, subscan 0, receiver 0", "thot is 80 K", "expected 200..350 K"),
+        ("scan 2, subscan 0, receiver 0", "thot is 80 K", "200..350 K", "tcold is 290 K"),
+        hint="Are the two loads swapped?",
     ),
     Case(
         "loads too close",
@@ -305,7 +309,12 @@ VALUES = (
     Case(
         "no load temperature anywhere",
         _unread_hots,
-        ("no valid", "load scan 1", "thot of the HOT load is not recorded", "--t-hot"),
+        (
+            "no valid",
+            "oad scan 1 was passed over",
+            "thot of the HOT load is not recorded",
+            "--t-hot",
+        ),
         error="LoadError",
         stage="loads",
         failed=(1, 2, 3),
@@ -322,7 +331,7 @@ VALUES = (
     Case(
         "both load scans without HOT",
         lambda n: [n.modes(number, ["COLD", "COLD"], "calibration") for number in (1, 5)],
-        ("no valid HOT/COLD", "load scan 1", "no HOT subscan in calibration/"),
+        ("no valid HOT/COLD", "Load scan 1 was passed over", "no HOT subscan in calibration/"),
         error="LoadError",
         stage="loads",
         night="upgreat",
@@ -331,7 +340,7 @@ VALUES = (
     Case(
         "loads that do not differ",
         _same_loads,
-        ("no good channel", "HOT", "COLD"),
+        ("no channel of any pixel is good in the loads of scan 2", "HOT", "above the COLD"),
         error="LoadError",
         stage="resolve",
         hint="--clip",
@@ -339,7 +348,7 @@ VALUES = (
     Case(
         "counts never written",
         lambda n: n.at(2, "source/data_5d", ..., FILL),
-        ("PWV cannot be fitted", "0 usable channels", "OFF"),
+        ("PWV cannot be fitted", "no channel is usable in any OFF", "never written"),
         error="AtmosphereError",
         stage="atm",
     ),
@@ -387,7 +396,22 @@ VALUES = (
     ),
 )
 
+
+def _frame_of_text(n: Night) -> None:
+    """Bytes with a true checksum that are no zstd frame."""
+    content = b"this is no frame" * 8
+    checksum = google_crc32c.value(content).to_bytes(4, "little")
+    n.chunk(2, "source", 0).write_bytes(content + checksum)
+
+
 CHUNKS = (
+    Case(
+        "no zstd frame in an OFF",
+        _frame_of_text,
+        ("scan 2, subscan 0", "data_5d/c/0/0/0/0/0", "does not start with a zstd frame"),
+        error="CorruptDataError",
+        hint="Restore it from a copy",
+    ),
     Case(
         "bit flipped in an ON",
         lambda n: n.spoil(2, "source", 1, "flip"),
@@ -469,6 +493,7 @@ MODES = (
         stage="prepare",
         options=("--mode", "fsw", "--scans", "1,2"),
         failed=(1, 2),
+        unasked=(3,),
         hint="Use --mode",
     ),
 )
@@ -485,7 +510,7 @@ OUTPUT = (
     Case(
         "scan that is not there",
         lambda n: ("--scans", "1-3,7"),
-        ("scan 7 is not in", "l0.zarr"),
+        ("scan 7: it is not in", "l0.zarr"),
         stage="read",
         failed=(7,),
         hint="gpucal inspect",
@@ -560,6 +585,7 @@ STORE = (
         "store document broken",
         lambda n: _write(n.l0 / "zarr.json", '{"zarr_format": 3'),
         ("l0.zarr", "zarr.json", "not valid JSON"),
+        hint="Restore it from a copy",
     ),
     StoreCase(
         "store of a newer format",
@@ -571,11 +597,13 @@ STORE = (
         "store already calibrated",
         lambda n: n.set_attrs(n.l0, format="gpucal-l1"),
         ("format 'gpucal-l1'", "expected 'gpucal-l0'"),
+        hint="raw counts",
     ),
     StoreCase(
         "store without scans",
         lambda n: [n.remove(number, "") for number in (1, 2, 3)],
-        ("l0.zarr", "no scan"),
+        ("l0.zarr holds no scan at all", "nothing to calibrate"),
+        hint="gpucal inspect",
     ),
     StoreCase(
         "output is a file",
@@ -609,7 +637,8 @@ STORE = (
     StoreCase(
         "table is text",
         lambda n: _write(n.table, "230 0.1\n231 0.1\n"),
-        ("table.npz cannot be read",),
+        ("table.npz is not a .npz file",),
+        hint="gpucal atm import",
     ),
     StoreCase(
         "table of an unknown kind",
@@ -649,14 +678,14 @@ STORE = (
     StoreCase(
         "option of a wrong value",
         _config('mode = "raster"'),
-        ("mode is 'raster'", "'otf-chopped'"),
+        ("mode is 'raster'", "expected 'auto'", "'otf-chopped'"),
         code=64,
         hint="gpucal calibrate --help",
     ),
     StoreCase(
         "option of a wrong type",
         _config('f_eff = "high"'),
-        ("f_eff is 'high'", "number"),
+        ("f_eff is 'high'", "expected a valid number"),
         code=64,
         hint="gpucal calibrate --help",
     ),
@@ -683,7 +712,10 @@ STORE = (
 
 @dataclass(frozen=True)
 class DoubtfulCase:
-    """Damage that a scan survives: exit code 0 and a warning that names the scan."""
+    """Damage that a scan survives: exit code 0 and a warning that names the scan.
+
+    same: its result is even that of the undamaged night.
+    """
 
     name: str
     damage: Damage
@@ -691,6 +723,13 @@ class DoubtfulCase:
     night: str = "hera"
     options: tuple[str, ...] = ()
     scans: tuple[int, ...] = (2,)
+    same: bool = False
+
+    @property
+    def named(self) -> str:
+        """How a line calls the scans: " 2" after "scan", "s 2-4" for several."""
+        first, last = self.scans[0], self.scans[-1]
+        return f" {first}" if first == last else f"s {first}-{last}"
 
 
 DOUBTFUL = (
@@ -717,11 +756,16 @@ DOUBTFUL = (
         scans=(2, 3, 4),
     ),
     DoubtfulCase(
-        "load scan unreadable",
-        lambda n: (n.scan(1) / "zarr.json").write_text("{"),
-        ("load scan 1 was passed over", "JSON"),
-        night="upgreat",
-        scans=(2, 3, 4),
+        "ON never written",
+        lambda n: n.at(2, "source/data_5d", (..., slice(1, 3)), FILL),
+        ("no sample of any ON is good", "never written"),
+    ),
+    DoubtfulCase(
+        "incomplete, with --partial",
+        lambda n: n.attrs(2, complete=False, n_subscans_planned=6),
+        (),
+        options=("--partial",),
+        same=True,
     ),
     DoubtfulCase(
         "position not a number",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,12 +88,30 @@ def calibrate(ctx: typer.Context, **given: Any) -> None:
     # Reading the pipeline is slow: --help and wrong options must not wait for it.
     from gpucal.pipeline.batch import calibrate_store
 
-    with make_observer(quiet=quiet, verbose=verbose, as_json=as_json) as observer:
+    watching = make_observer(quiet=quiet, verbose=verbose, as_json=as_json)
+    with watching as observer, _tracebacks(verbose):
         report = calibrate_store(
             l0, out, config, observer=observer, command_line=list(ctx.obj or sys.argv)
         )
     print_summary(report, out, quiet=quiet, as_json=as_json)
     raise typer.Exit(report.exit_code)
+
+
+@contextlib.contextmanager
+def _tracebacks(shown: bool) -> Iterator[None]:
+    """Let stderr show what the pipeline logs about failures."""
+    if not shown:
+        yield
+        return
+    logger = logging.getLogger("gpucal")
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _read_pwv(options: dict[str, Any]) -> dict[str, Any]:

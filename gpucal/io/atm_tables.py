@@ -180,6 +180,11 @@ def _floats(path: Path, name: str, value: Any) -> F64:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise TableError(
+            f"atmosphere table {path} is not a .npz file, whatever its name says.",
+            hint="Make one with gpucal atm import, or restore it from a copy.",
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: _plain(stored[name]) for name in stored.files}

@@ -246,7 +246,7 @@ def _check_loads(group: SubscanGroup) -> list[str]:
     at = _first(cold <= 0)
     if at is not None:
         raise L0Error(f"tcold is {cold[at]:g}, expected K above 0.", receiver=at[0], subscan=at[1])
-    warnings = _check_hot(hot)
+    warnings = _check_hot(hot, cold)
     for r in range(hot.shape[0]):
         hottest, coldest = hot[r][np.isfinite(hot[r])], cold[r][np.isfinite(cold[r])]
         if hottest.size and coldest.size and hottest.min() <= coldest.max():
@@ -259,15 +259,19 @@ def _check_loads(group: SubscanGroup) -> list[str]:
     return warnings
 
 
-def _check_hot(hot: F64) -> list[str]:
-    """hot [R,S] K, NaN where unknown or not a HOT subscan."""
+def _check_hot(hot: F64, cold: F64) -> list[str]:
+    """hot, cold [R,S] K, NaN where unknown or another subscan."""
     lo, hi = T_HOT_POSSIBLE_K
     at = _first((hot < lo) | (hot > hi))
     if at is not None:
-        celsius = "; it looks like deg C, add 273.15" if -60 <= hot[at] < lo else ""
+        unit = "; it looks like deg C, add 273.15" if -60 <= hot[at] < lo else ""
+        likely = (cold[at[0]] >= T_HOT_LIKELY_K[0]) & (cold[at[0]] <= T_HOT_LIKELY_K[1])
+        if likely.any():
+            unit = f", and tcold is {cold[at[0]][likely][0]:g} K"
         raise L0Error(
             f"thot is {hot[at]:g} K, expected {T_HOT_LIKELY_K[0]:g}..{T_HOT_LIKELY_K[1]:g} K"
-            f"{celsius}.",
+            f"{unit}.",
+            hint="Are the two loads swapped?" if likely.any() else "",
             receiver=at[0],
             subscan=at[1],
         )

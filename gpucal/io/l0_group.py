@@ -52,7 +52,8 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     raw = _read_arrays(zgroup, counts.shape, digest)
     modes = _read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
-    feed(digest, {"attrs": attrs, "sobsmode": modes, "chunks": counts.chunks})
+    # How the counts are cut into chunks says nothing about them.
+    feed(digest, {"attrs": attrs, "sobsmode": modes})
     n_subscans = int(counts.shape[4])
     if context.partial:
         n_subscans, raw, modes = _cut_to_common(n_subscans, raw, modes)
@@ -101,9 +102,11 @@ def node_of(zgroup: Any, name: str) -> Any:
     except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
         place = f"{zgroup.path}/{name}".lstrip("/")
         reason = " ".join(str(error).split()).rstrip(".")
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"not valid JSON: {reason}"
         raise L0Error(
-            f"the metadata document (zarr.json, .zarray or .zgroup) of {place} cannot be read: "
-            f"{type(error).__name__}: {reason}.",
+            f"the metadata of {place} (its zarr.json, or .zarray, .zgroup) cannot be read: "
+            f"{reason}.",
             hint="Restore it from a copy, or leave this scan out with --scans.",
         ) from error
 

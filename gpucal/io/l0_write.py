@@ -193,7 +193,9 @@ def _write_group(zgroup: Any, group: GroupArrays, codec: str, chunk_channels: in
         raise L0Error(f"{len(group.sobsmode)} sobsmode strings for {shape[4]} subscans.")
     zgroup.attrs["sobsmode"] = [str(mode) for mode in group.sobsmode]
     per_channel = int(np.prod(shape[1:4])) * dtype.itemsize
-    block = chunk_channels or max(1, CHUNK_BYTES // per_channel)
+    most = max(1, CHUNK_BYTES // per_channel)
+    # Equal pieces: Zarr pads the last chunk to full size.
+    block = chunk_channels or -(-shape[0] // -(-shape[0] // most))
     counts = _create(
         zgroup, COUNTS, shape, dtype, chunks=(min(block, shape[0]), *shape[1:4], 1), codec=codec
     )

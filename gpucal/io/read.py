@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import warnings as python_warnings
@@ -44,10 +45,9 @@ def open_l0(path: str | Path) -> L0Store:
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
     try:
         root = zarr.open_group(str(path), mode="r", use_consolidated=False)
-    except ValueError as error:  # also what JSON and Zarr's metadata parsers raise
-        reason = " ".join(str(error).split()).rstrip(".")
+    except json.JSONDecodeError as error:
         raise L0Error(
-            f"the metadata document (zarr.json or .zgroup) of {path} cannot be read: {reason}.",
+            f"the zarr.json (or .zgroup, .zattrs) of {path} is not valid JSON: {error}.",
             hint="Restore it from a copy.",
         ) from error
     except Exception as error:  # every kind of store has error classes of its own

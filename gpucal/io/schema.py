@@ -209,7 +209,10 @@ def parse_root_attrs(attrs: Mapping[str, Any]) -> RootAttrs:
             hint="Update gpucal.",
         )
     if attrs.get("format", L0_FORMAT) != L0_FORMAT:
-        raise L0Error(f"the store has format {attrs['format']!r}, expected {L0_FORMAT!r}.")
+        raise L0Error(
+            f"the store has format {attrs['format']!r}, expected {L0_FORMAT!r}.",
+            hint="Give the store of raw counts.",
+        )
     try:
         return RootAttrs.model_validate(dict(attrs))
     except ValidationError as error:

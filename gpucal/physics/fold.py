@@ -66,7 +66,7 @@ def shifted(values: Array, flags: Array, first: int, span: tuple[int, int], shif
         part = _window(values, first, c0 - n + tap, c1 - c0, xp.nan, xp)
         gone = xp.isnan(part)
         total = total + xp.where(gone, 0.0, float(weights[m]) * part)
-        norm = norm + xp.where(gone, 0.0, float(weights[m]))
+        norm = norm + float(weights[m]) * xp.astype(~gone, xp.float64)
         if tap in near:
             broken = broken | gone
             bits = bits | _window(flags, first, c0 - n + tap, c1 - c0, int(Flag.FILL_VALUE), xp)
@@ -82,7 +82,7 @@ def _window(values: Array, first: int, start: int, n: int, fill: float, xp: Any)
     rest = values.shape[1:]
     if hi <= lo:
         return xp.full((n, *rest), fill, dtype=values.dtype)
-    parts = [values[lo - first : hi - first]]
+    parts = [values[lo - first : hi - first, ...]]
     if lo > start:
         parts.insert(0, xp.full((lo - start, *rest), fill, dtype=values.dtype))
     if hi < start + n:

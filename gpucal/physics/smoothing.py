@@ -17,9 +17,9 @@ def running_median5(values: Array) -> Array:
     """
     xp = array_namespace(values)
     x = xp.where(xp.isnan(values), -xp.inf, values)
-    x = xp.concat([x[:1], x[:1], x, x[-1:], x[-1:]], axis=0)
+    x = xp.concat([x[:1, ...], x[:1, ...], x, x[-1:, ...], x[-1:, ...]], axis=0)
     n = values.shape[0]
-    a, b, c, d, e = (x[i : i + n] for i in range(5))
+    a, b, c, d, e = (x[i : i + n, ...] for i in range(5))
     a, b = xp.minimum(a, b), xp.maximum(a, b)
     d, e = xp.minimum(d, e), xp.maximum(d, e)
     low = xp.maximum(a, d)

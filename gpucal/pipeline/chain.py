@@ -241,7 +241,7 @@ def _sky_views(
     of_output = []
     for recipe, sky in zip(pairing.recipes, pairing.sky, strict=True):
         if isinstance(recipe, NodBeams):
-            second = backend.asarray(recipe.second)[None]
+            second = backend.asarray(recipe.second)[None, ...]
             here, there = (means[MeanKey(s)] for s in (recipe.on, recipe.other))
             counts = backend.xp.where(second, here.mean, there.mean)
             of_output.append(view(("nod", recipe.on), counts, recipe.other, there.time))

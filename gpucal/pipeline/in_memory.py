@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.axes import FLAG_DTYPE
 from gpucal.backend import Backend, select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
@@ -56,17 +55,17 @@ class _ArraySink:
         dtype = xp.float64 if solution.config.dtype == "f64" else xp.float32
         # Subscan first, so that a tile is written to one piece of memory.
         self.spectra = xp.empty((s, c, d, r, a), dtype=dtype)
-        self.flags = xp.empty((s, c, d, r, a), dtype=FLAG_DTYPE)
+        self.flags = xp.empty((s, c, d, r, a), dtype=xp.uint16)
         self.t_sys = xp.empty((s, c, r, a), dtype=xp.float64)
 
     def write_tile(
         self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
     ) -> None:
-        self.spectra[output, channels[0] : channels[1]] = spectra
-        self.flags[output, channels[0] : channels[1]] = flags
+        self.spectra[output, channels[0] : channels[1], ...] = spectra
+        self.flags[output, channels[0] : channels[1], ...] = flags
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-        self.t_sys[output, channels[0] : channels[1]] = t_sys
+        self.t_sys[output, channels[0] : channels[1], ...] = t_sys
 
 
 def calibrate_scan(
@@ -107,13 +106,13 @@ def calibrate_scan(
         sums = stream_scan(solution, sink, pool=pool, workers=workers, ring_bytes=config.ring << 20)
     xp = backend.xp
     t_sys = xp.moveaxis(sink.t_sys, 0, -1)
-    median = float(nan_median(xp.reshape(sink.t_sys[sink.t_sys.shape[0] // 2], (-1,)), xp))
+    median = float(nan_median(xp.reshape(sink.t_sys[sink.t_sys.shape[0] // 2, ...], (-1,)), xp))
     return CalibratedScan(
         spectra=xp.moveaxis(sink.spectra, 0, -1),
         flags=xp.moveaxis(sink.flags, 0, -1),
         t_sys=t_sys,
         t_rec=solution.loads.t_rec,
-        gamma=np.asarray(solution.loads.gamma)
+        gamma=solution.loads.gamma
         if solution.loads.cold is not None
         else solution.gamma_of_first_output(),
         quality=quality_attributes(solution, sums, median),

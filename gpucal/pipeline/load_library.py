@@ -185,7 +185,9 @@ class LoadLibrary:
 
 
 def _passed_over(number: int, error: GpucalError) -> str:
-    return f"load scan {number} was passed over: {error.message}"
+    # a LoadError says which option helps; the other hints are about the file, not about this scan
+    text = f"load scan {number} was passed over: {error.message}"
+    return f"{text} {error.hint}".rstrip() if isinstance(error, LoadError) else text
 
 
 def _has_loads(scan: Scan) -> bool:

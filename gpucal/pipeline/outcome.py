@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +23,11 @@ from gpucal.steps.quality import (
 
 def failure_of(number: int, stage: str, error: BaseException) -> Failure:
     """The entry of ``failures.json``; a GpucalError that knows its stage keeps it."""
+    logging.getLogger(__name__).debug("scan %d failed", number, exc_info=error)
     if not isinstance(error, GpucalError):
-        text = f"scan {number}: {type(error).__name__}: {error}"
-        return Failure(
-            number, stage, type(error).__name__, text, "Run with --verbose for the details."
-        )
+        name, reason = type(error).__name__, " ".join(str(error).split()).rstrip(".")
+        text = f"scan {number}: unexpected {name}: {reason or 'no message'}."
+        return Failure(number, stage, name, text, "Run with --verbose for the traceback.")
     error.locate(scan=number, stage=stage)
     text = str(error).removesuffix(f" {error.hint}") if error.hint else str(error)
     return Failure(number, error.stage, type(error).__name__, text, error.hint)
@@ -65,6 +66,8 @@ def band_summary(
         notes.append(
             f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
         )
+    if quality["flagged_fraction"] >= 1.0:
+        notes.append("no sample of any ON is good: its counts were never written, or are all bad.")
     ratio = np.asarray(quality["rms_ratio"], dtype=np.float64)
     ratio = ratio[np.isfinite(ratio)]
     return ScanSummary(

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gpucal.axes import FLAG_DTYPE
 from gpucal.products import BeamMerge, DumpPair, NodBeams, PhaseDifference, Recipe
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile, scale_of_output
+from gpucal.steps.calibrate import ScanSolution, calibrate_tile, fold_reach, scale_of_output
 from gpucal.steps.quality import QualitySums, TileStatistics, tile_statistics
 
 Array = Any
@@ -89,51 +88,82 @@ def subscans_of(recipe: Recipe) -> tuple[int, ...]:
     return (recipe.on,)
 
 
+def channels_around(solution: ScanSolution) -> int:
+    """Channels on both sides of a block that are needed for it: only folding needs any."""
+    return max(
+        (
+            sum(fold_reach(recipe.throw))
+            for recipe in solution.pairing.recipes
+            if isinstance(recipe, PhaseDifference) and recipe.fold
+        ),
+        default=0,
+    )
+
+
+def unit_bytes(solution: ScanSolution, outputs: Sequence[int]) -> int:
+    """Memory that a unit takes: windows of raw counts, spectra, flags and their encoded form."""
+    counts = solution.group.counts
+    _, d, r, a, _ = counts.shape
+    step = l1_blocks(solution)[0][1]
+    window = min(counts.shape[0], step + counts.chunks[0] + channels_around(solution))
+    subscans = {s for j in outputs for s in subscans_of(solution.pairing.recipes[j])}
+    samples = d * r * a
+    return samples * (len(subscans) * window * counts.dtype.itemsize + 2 * step * (8 + 2))
+
+
 def plan_units(solution: ScanSolution, budget: int) -> list[Unit]:
     """Cut the work so that a raw chunk is decoded by one worker, within ``budget`` bytes each.
 
-    Outputs whose ON lie in one raw chunk go together; blocks of channels go together until they
-    cover whole raw chunks. Where the budget does not allow it the raw chunk is decoded again.
+    Neighbouring outputs whose ON lie in one raw chunk go together as far as the budget allows; so do as
+    many blocks of channels as cover whole raw chunks, and all of them where blocks overlap (folding). For
+    each block the outputs come in ascending order, however they are cut.
     """
-    counts = solution.group.counts
-    chunk_c, chunk_s = counts.chunks[0], counts.chunks[4]
-    groups: dict[tuple[int, ...], list[int]] = {}
+    chunks = solution.group.counts.chunks
+    groups: list[tuple[tuple[int, ...], list[int]]] = []
     for j, recipe in enumerate(solution.pairing.recipes):
-        groups.setdefault(tuple(s // chunk_s for s in subscans_of(recipe)), []).append(j)
+        key = tuple(s // chunks[4] for s in subscans_of(recipe))
+        if groups and groups[-1][0] == key and unit_bytes(solution, [*groups[-1][1], j]) <= budget:
+            groups[-1][1].append(j)
+        else:
+            groups.append((key, [j]))
     blocks = l1_blocks(solution)
     step = blocks[0][1]
-    _, d, r, a, _ = counts.shape
-    together = math.lcm(chunk_c, step) // step
-    most = max(1, budget // max(1, step * d * r * a * counts.dtype.itemsize * chunk_s))
-    together = max(1, min(together, most, len(blocks)))
+    together = math.lcm(chunks[0], step) // step
+    if channels_around(solution):
+        together = len(blocks)
     return [
         Unit(tuple(outputs), tuple(blocks[i : i + together]))
-        for outputs in groups.values()
+        for _, outputs in groups
         for i in range(0, len(blocks), together)
     ]
 
 
 class TileReader:
-    """Raw counts of one unit; a block is cut from a larger piece that was decoded once."""
+    """Raw counts of one unit: a window per subscan that moves up and decodes each chunk once."""
 
-    def __init__(self, solution: ScanSolution, span: tuple[int, int]) -> None:
+    def __init__(self, solution: ScanSolution) -> None:
         self._counts = solution.group.counts
-        self._asarray = solution.backend.asarray
-        self._span = span
-        self._held: dict[int, Array] = {}
+        self._backend = solution.backend
+        self._windows: dict[int, tuple[int, Array]] = {}
 
     def __call__(self, c0: int, c1: int, subscan: int) -> Array:
-        """Counts [c1-c0, D, R, A]."""
-        lo, hi = self._span
-        if c0 < lo or c1 > hi:
-            return self._asarray(self._counts.read(c0, c1, subscan))
-        if subscan not in self._held:
-            self._held[subscan] = self._asarray(self._counts.read(lo, hi, subscan))
-        return self._held[subscan][c0 - lo : c1 - lo]
-
-    def forget(self) -> None:
-        """Let go of what was read."""
-        self._held.clear()
+        """Counts [c1-c0, D, R, A]; requests come with ascending c0."""
+        start, held = self._windows.get(subscan, (c0, None))
+        stop = start if held is None else start + held.shape[0]
+        if held is None or not start <= c0 <= stop:
+            start, stop, held = c0, c0, None
+        if c1 > stop:
+            step = self._counts.chunks[0]
+            end = min(-(-c1 // step) * step, self._counts.shape[0])
+            new = self._backend.asarray(self._counts.read(stop, end, subscan))
+            if held is not None and c0 < stop:
+                new = self._backend.xp.concat([held[c0 - start :, ...], new], axis=0)
+                start = c0
+            else:
+                start = stop
+            held = new
+            self._windows[subscan] = (start, held)
+        return held[c0 - start : c1 - start, ...]
 
 
 class _Scratch(threading.local):
@@ -147,7 +177,7 @@ class _Scratch(threading.local):
         xp = solution.backend.xp
         n = math.prod(shape)
         if self.arrays is None or self.arrays[0].size < n or self.arrays[0].dtype != dtype:
-            self.arrays = (xp.empty(n, dtype=dtype), xp.empty(n, dtype=FLAG_DTYPE))
+            self.arrays = (xp.empty(n, dtype=dtype), xp.empty(n, dtype=xp.uint16))
         spectra, flags = self.arrays
         return xp.reshape(spectra[:n], shape), xp.reshape(flags[:n], shape)
 
@@ -164,8 +194,8 @@ def stream_scan(
 ) -> QualitySums:
     """Calibrate every tile of a scan and hand it to ``sink``; returns the quality sums.
 
-    At most ``workers`` + 1 units are in flight; raw chunks, spectra and flags of all of them stay within
-    ``ring_bytes`` as far as one chunk allows. Raises Cancelled when ``cancel`` is set, and the first error
+    At most ``workers`` units run at once, fewer where their raw windows, spectra and flags would take
+    more than ``ring_bytes`` together; one always runs. Raises Cancelled when ``cancel`` is set, and the first error
     of a worker.
     """
     xp = solution.backend.xp
@@ -176,10 +206,10 @@ def stream_scan(
     stop = cancel or threading.Event()
 
     def calibrate_unit(unit: Unit) -> list[tuple[tuple[int, int], TileStatistics]]:
-        read = TileReader(solution, (unit.blocks[0][0], unit.blocks[-1][1]))
+        read = TileReader(solution)
         results = []
-        for output in unit.outputs:
-            for c0, c1 in unit.blocks:
+        for c0, c1 in unit.blocks:
+            for output in unit.outputs:
                 if stop.is_set():
                     raise Cancelled
                 spectra, flags = scratch.get(solution, (c1 - c0, d, r, a), dtype)
@@ -189,7 +219,6 @@ def stream_scan(
                 results.append(((c0, c1), tile))
                 if progress is not None:
                     progress((c1 - c0) * d * r * a * item)
-            read.forget()
         return results
 
     def write_t_sys(output: int) -> list[tuple[tuple[int, int], TileStatistics]]:
@@ -198,15 +227,18 @@ def stream_scan(
         return []
 
     def tasks() -> Iterator[Callable[[], list[tuple[tuple[int, int], TileStatistics]]]]:
-        for unit in plan_units(solution, ring_bytes // (2 * (workers + 1))):
+        for unit in units:
             yield lambda unit=unit: calibrate_unit(unit)  # type: ignore[misc]
         for output in range(solution.output_shape[4]):
             yield lambda output=output: write_t_sys(output)  # type: ignore[misc]
 
+    units = plan_units(solution, ring_bytes // workers)
+    largest = max(unit_bytes(solution, unit.outputs) for unit in units)
+    most = max(1, min(workers + 1, ring_bytes // largest))
     c = solution.output_shape[0]
     sums = QualitySums(c, r, a)
     # Closing waits for the running tiles: nothing may write once this function is left.
-    with closing(in_order(tasks(), pool, workers + 1, stop)) as finished:
+    with closing(in_order(tasks(), pool, most, stop)) as finished:
         try:
             for results in finished:
                 for channels, tile in results:

@@ -134,9 +134,9 @@ def _rows(
         part = _columns(model.amplitude, f if n_axes > 1 else None, recs, n_rec, n_pix, xp)
         out.append(
             SkyRows(
-                observed=xp.reshape(xp.where(good, target, 0.0)[:, recs], (n_chan, n)),
-                noise2=xp.reshape(xp.where(good, noise2, 1.0)[:, recs], (n_chan, n)),
-                good=xp.reshape(good[:, recs], (n_chan, n)),
+                observed=xp.reshape(xp.where(good, target, 0.0)[:, recs, :], (n_chan, n)),
+                noise2=xp.reshape(xp.where(good, noise2, 1.0)[:, recs, :], (n_chan, n)),
+                good=xp.reshape(good[:, recs, :], (n_chan, n)),
                 amplitude=part,
                 opacity=model.opacity[..., f : f + 1],
                 airmass=view.airmass,
@@ -154,7 +154,7 @@ def _columns(
         return amplitude[..., 0]
     if axis is not None and amplitude.shape[3] == 1:
         return amplitude[:, :, axis, :]
-    full = xp.broadcast_to(amplitude, (*amplitude.shape[:2], n_rec, n_pix))[:, :, recs]
+    full = xp.broadcast_to(amplitude, (*amplitude.shape[:2], n_rec, n_pix))[:, :, recs, :]
     return xp.reshape(full, (*amplitude.shape[:2], (recs.stop - recs.start) * n_pix))
 
 
@@ -165,6 +165,11 @@ def _all_in_one(row: SkyRows) -> SkyRows:
 
 
 def _why_poor(fit: PwvFit, grid: F64) -> str:
+    if fit.n_channels[0] == 0:
+        return (
+            "the PWV cannot be fitted: no channel is usable in any OFF, all are bad, never written "
+            "or opaque."
+        )
     if fit.n_channels[0] < MIN_CHANNELS:
         return (
             f"the PWV cannot be fitted: {int(fit.n_channels[0])} usable channels, at least "

@@ -89,7 +89,7 @@ class ScanSolution:
         """Mean counts of the sky as this output's OFF saw it, f64 [C,R,A]."""
         recipe = self.pairing.recipes[output]
         if isinstance(recipe, NodBeams):
-            second = self.backend.asarray(recipe.second)[None]
+            second = self.backend.asarray(recipe.second)[None, ...]
             here, there = (self.means[MeanKey(s)].mean for s in (recipe.on, recipe.other))
             return self.backend.xp.where(second, here, there)
         return self.means[self.pairing.sky[output]].mean
@@ -119,7 +119,7 @@ class OutputScale:
     def cut(self, start: int, stop: int) -> OutputScale:
         """The channels start..stop of this block."""
         part = {
-            name: value[start:stop]
+            name: value[start:stop, ...]
             for name in ("gain", "t_sig", "t_sys", "t_sys_star", "gamma", "flags")
             if (value := getattr(self, name)) is not None
         }
@@ -141,15 +141,15 @@ def scale_of_output(
     airmass = float(airmass_of(np.asarray(elevation), solution.config.airmass))
     pwv = backend.asarray(atmosphere.pwv_of(output))
     t_sig = atmosphere.model.transmission(0, pwv, airmass, c0, c1)
-    bad = loads.bad[c0:c1]
+    bad = loads.bad[c0:c1, ...]
     flags = _flags_of_output(solution, output, elevation, t_sig, bad)
     if loads.cold is not None:
         line_gain = setup.line_gain()
-        line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1]
-        t_sys = loads.t_rec[c0:c1] + sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
-        gamma = loads.gamma[c0:c1]
+        line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1, ...]
+        t_sys = loads.t_rec[c0:c1, ...] + sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
+        gamma = loads.gamma[c0:c1, ...]
         return OutputScale(
-            gain=gamma / loads.span[c0:c1],
+            gain=gamma / loads.span[c0:c1, ...],
             t_sig=t_sig,
             t_sys=t_sys,
             t_sys_star=t_sys / (line_gain * t_sig),
@@ -159,8 +159,8 @@ def scale_of_output(
         )
     t_vane: Array | None = None
     if loads.scheme == "vane":
-        zero = xp.zeros_like(loads.hot[c0:c1])
-        gamma, t_star = (x[None] + zero for x in solution.vane_temperatures[output])
+        zero = xp.zeros_like(loads.hot[c0:c1, ...])
+        gamma, t_star = (x[None, ...] + zero for x in solution.vane_temperatures[output])
         factor = t_star
     else:
         sky, sky_airmass = solution.vane_sky(output, airmass)
@@ -169,7 +169,7 @@ def scale_of_output(
             loads, sky, setup, atmosphere, pwv, sky_airmass, (c0, c1)
         )
         gamma = t_cal / t_sig
-        t_star = factor * sky[c0:c1] / t_sig
+        t_star = factor * sky[c0:c1, ...] / t_sig
     t_star = xp.where(bad, xp.nan, t_star)
     return OutputScale(
         gain=xp.where(bad, xp.nan, factor),
@@ -202,7 +202,7 @@ def _flags_of_output(
     return (
         bit(bad, Flag.BAD_CHANNEL)
         | bit(t_sig < OPAQUE, Flag.LOW_TRANSMISSION)
-        | bit(poor[None], Flag.ATMOSPHERE_POOR)
+        | bit(poor[None, ...], Flag.ATMOSPHERE_POOR)
         | xp.asarray(whole, dtype=xp.uint16)
     )
 
@@ -266,7 +266,7 @@ def _apply(
 ) -> int:
     xp = solution.backend.xp
     if scale.ratio:
-        wide = reference[:, None] if reference.ndim == 3 else reference
+        wide = reference[:, None, ...] if reference.ndim == 3 else reference
         counts = _as_float(counts, xp) / wide
         reference = xp.ones((counts.shape[0], *counts.shape[2:]), dtype=xp.float64)
     return solution.backend.kernels.calibrate(counts, reference, gain, scale.flags, out, out_flags)
@@ -296,13 +296,13 @@ def _on_and_reference(
         return corrected(counts, solution.group.mjd[:, subscan], drift, c0, c1, backend)
 
     if isinstance(recipe, Interpolated):
-        first, second = means[recipe.off1].mean[c0:c1], means[recipe.off2].mean[c0:c1]
+        first, second = means[recipe.off1].mean[c0:c1, ...], means[recipe.off2].mean[c0:c1, ...]
         weight = backend.asarray(np.asarray(recipe.weight, dtype=np.float64))
         return on_gain(recipe.on, off=False), backend.kernels.reference(first, second, weight)
     if isinstance(recipe, NodBeams):
         second_beam = backend.asarray(recipe.second)
         both = [on_gain(s, off=False) for s in (recipe.on, recipe.other)]
-        here, there = (means[MeanKey(s)].mean[c0:c1] for s in (recipe.on, recipe.other))
+        here, there = (means[MeanKey(s)].mean[c0:c1, ...] for s in (recipe.on, recipe.other))
         return (
             xp.where(second_beam, both[1], both[0]),
             xp.where(second_beam, here, there),
@@ -363,29 +363,31 @@ def _fold(
     scale = around.cut(c0 - lo, c1 - lo)
     _apply(solution, counts, reference, around.gain, around, wide, wide_flags)
     quiet = xp.zeros((hi - lo, 1, *scale.flags.shape[1:]), dtype=xp.uint16)
-    weight = (1.0 / around.t_sys_star**2)[:, None]
+    weight = (1.0 / around.t_sys_star**2)[:, None, ...]
     for r in range(recipe.throw.shape[1]):
         parts = []
         for shift in recipe.throw[:, r].tolist():
             t, bits = shifted(
-                wide[:, :, r : r + 1], wide_flags[:, :, r : r + 1], lo, channels, shift
+                wide[:, :, r : r + 1, :], wide_flags[:, :, r : r + 1, :], lo, channels, shift
             )
             whole = float(math.floor(shift + 0.5))
-            w, _ = shifted(weight[:, :, r : r + 1], quiet[:, :, r : r + 1], lo, channels, whole)
+            w, _ = shifted(
+                weight[:, :, r : r + 1, :], quiet[:, :, r : r + 1, :], lo, channels, whole
+            )
             parts.append((t, bits, w))
         (t1, bits1, w1), (t2, bits2, w2) = parts
         folded = (w1 * t1 - w2 * t2) / (w1 + w2)
         if scale.t_sig is not None:
-            folded = folded / _receiver(scale.t_sig, r)[:, None]
-        own = scale.flags[:, r : r + 1][:, None]
+            folded = folded / _receiver(scale.t_sig, r)[:, None, ...]
+        own = scale.flags[:, None, r : r + 1, :]
         bits = bits1 | bits2 | (own & ~xp.asarray(int(Flag.BAD_CHANNEL), dtype=xp.uint16))
         lost = ~xp.isfinite(folded) & ((bits & int(Flag.BAD_CHANNEL)) == 0)
         bits = bits | xp.astype(lost, xp.uint16) * xp.asarray(int(Flag.FILL_VALUE), dtype=xp.uint16)
-        out[:, :, r : r + 1] = xp.where(xp.isfinite(folded), folded, xp.nan)
-        out_flags[:, :, r : r + 1] = bits
+        out[:, :, r : r + 1, :] = xp.where(xp.isfinite(folded), folded, xp.nan)
+        out_flags[:, :, r : r + 1, :] = bits
     return _count_fill(out_flags, xp), scale
 
 
 def _receiver(values: Array, receiver: int) -> Array:
     """One receiver of [c,R|1,A|1], kept as an axis."""
-    return values if values.shape[1] == 1 else values[:, receiver : receiver + 1]
+    return values if values.shape[1] == 1 else values[:, receiver : receiver + 1, :]

@@ -52,10 +52,10 @@ def corrected(
     xp = backend.xp
     t = xp.clip(backend.asarray(mjd), drift.mjd_1, drift.mjd_2) - drift.mjd_1
     t = t[None, :, None, None]
-    cold_1 = drift.cold_1[c0:c1, None]
-    cold = cold_1 + drift.cold_rate[c0:c1, None] * t
-    span_1 = drift.span_1[c0:c1, None]
-    span = span_1 + drift.span_rate[c0:c1, None] * t
+    cold_1 = drift.cold_1[c0:c1, None, ...]
+    cold = cold_1 + drift.cold_rate[c0:c1, None, ...] * t
+    span_1 = drift.span_1[c0:c1, None, ...]
+    span = span_1 + drift.span_rate[c0:c1, None, ...] * t
     value = xp.astype(counts, xp.float64)
     if counts.dtype == xp.int32:
         value = xp.where(counts == xp.iinfo(xp.int32).min, xp.nan, value)

@@ -137,7 +137,7 @@ def load_means(
 def load_brightness(setup: SpectralSetup, temperature: Array, backend: Backend) -> Array:
     """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; section 4."""
     t = backend.asarray(np.asarray(temperature))
-    t_sig, t_img = (t[0], t[1]) if t.ndim == 3 else (t[None, :], t[None, :])
+    t_sig, t_img = (t[0, ...], t[1, ...]) if t.ndim == 3 else (t[None, :], t[None, :])
     j_sig = radiation_temperature(setup.nu_sig, t_sig, hk=setup.hk)[:, :, None]
     j_img = radiation_temperature(setup.nu_img, t_img, hk=setup.hk)[:, :, None]
     return setup.g_sig * j_sig + setup.g_img * j_img
@@ -155,7 +155,7 @@ def solve_loads(
     """T_rec, gamma and bad channels of the hot/cold scheme; physics section 4.
 
     With ``drift`` the load means are those of its epoch, H1 and K1. Returns arrays [C,R,A].
-    Raises LoadError when T_hot <= T_cold for a receiver.
+    Raises LoadError when T_hot <= T_cold for a receiver, or when no channel is good.
     """
     assert means.cold is not None
     assert means.t_cold is not None
@@ -180,6 +180,7 @@ def solve_loads(
     if drift is not None:
         end = drift.span_1 + drift.span_rate * (drift.mjd_2 - drift.mjd_1)
         bad = bad | ~(end > 0)
+    require_good(bad, "COLD", means.scan, backend)
     return LoadSolution(
         scheme="hot-cold",
         scans=(means.scan,),
@@ -208,12 +209,23 @@ def bad_channels(
     xp = backend.xp
     good = xp.isfinite(span) & (span > 0)
     level = xp.max(running_median5(xp.where(good, span, xp.nan)), axis=0)
-    good = good & ~(span < config.clip_counts * level[None])
+    good = good & ~(span < config.clip_counts * level[None, ...])
     if t_rec is None:
         return ~good
     good = good & xp.isfinite(t_rec) & (t_rec > 0) & ~(t_rec > config.clip_trec)
     median = nan_median(xp.where(good, t_rec, xp.nan), xp)
-    return ~(good & ~(t_rec > config.clip_tsys * median[None]))
+    return ~(good & ~(t_rec > config.clip_tsys * median[None, ...]))
+
+
+def require_good(bad: Array, other: str, scan: int, backend: Backend) -> None:
+    """Raise LoadError when every channel of every pixel is bad; ``bad`` bool [C,R,A]."""
+    if bool(backend.xp.all(bad)):
+        raise LoadError(
+            f"no channel of any pixel is good in the loads of scan {scan}: the HOT counts must lie "
+            f"above the {other} counts, with a believable T_rec.",
+            hint="Look at the counts of the loads; --clip-counts, --clip-trec and --clip-tsys set "
+            "what is a bad channel.",
+        )
 
 
 def nan_median(values: Array, xp: Any) -> Array:
@@ -224,8 +236,8 @@ def nan_median(values: Array, xp: Any) -> Array:
     n_good = xp.sum(xp.astype(~xp.isnan(values), xp.int64), axis=0)
     ordered = xp.sort(xp.where(xp.isnan(values), xp.inf, values), axis=0)
     top = xp.maximum(n_good - 1, xp.zeros_like(n_good))
-    low = xp.take_along_axis(ordered, (top // 2)[None], axis=0)[0]
-    high = xp.take_along_axis(ordered, (n_good // 2)[None], axis=0)[0]
+    low = xp.take_along_axis(ordered, (top // 2)[None, ...], axis=0)[0, ...]
+    high = xp.take_along_axis(ordered, (n_good // 2)[None, ...], axis=0)[0, ...]
     return xp.where(n_good > 0, 0.5 * (low + high), xp.nan)
 
 

@@ -225,6 +225,7 @@ def _nod(scan: Scan, group: SubscanGroup, config: CalibrationConfig, mode: str) 
             raise PairingError(
                 f"nod_beams is {beams}, expected [[receiver, pixel], [receiver, pixel]] within "
                 f"{shape[0]} receivers and {shape[1]} pixels.",
+                hint="Correct the scan attribute nod_beams, counted from 0.",
                 scan=scan.number,
                 band=scan.band,
             )
@@ -298,6 +299,7 @@ def _cycles_of(
     if values != {0, 1}:
         raise PairingError(
             f"chop_phase holds the values {sorted(values)}, expected both 0 and 1.",
+            hint="Write 0 for the phase on the source in WSW-ON and 1 for the other, dump by dump.",
             scan=scan.number,
             band=scan.band,
             subscan=subscan,

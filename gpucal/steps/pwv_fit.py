@@ -44,11 +44,11 @@ class SkyRows:
     def thinned(self, stride: int) -> SkyRows:
         """Every ``stride``-th channel."""
         return SkyRows(
-            self.observed[::stride],
-            self.noise2[::stride],
-            self.good[::stride],
-            self.amplitude[:, ::stride],
-            self.opacity[:, :, :, ::stride],
+            self.observed[::stride, ...],
+            self.noise2[::stride, ...],
+            self.good[::stride, ...],
+            self.amplitude[:, ::stride, :],
+            self.opacity[:, :, :, ::stride, :],
             self.airmass,
             self.fits,
         )
@@ -138,7 +138,7 @@ def row_weights(row: SkyRows, pwv: F64, trust: float, backend: Backend) -> Array
     """
     xp = backend.xp
     p = backend.asarray(_of_row(pwv, row))
-    b, q, c = row.opacity[0], row.opacity[1], row.opacity[2]
+    b, q, c = (row.opacity[i, ...] for i in range(3))
     depth = row.airmass * (b * p + q * (p * p) + c)
     t = xp.exp(-depth)
     model = trust * xp.sum(row.amplitude * xp.mean(depth * t, axis=1), axis=0)

@@ -91,7 +91,7 @@ def tile_statistics(
     xp = backend.xp
     n_dumps = spectra.shape[1]
     # Without fill the flags are the same for every dump, and counting one is enough.
-    seen, repeat = (flags, 1) if n_fill else (flags[:, :1], n_dumps)
+    seen, repeat = (flags, 1) if n_fill else (flags[:, :1, ...], n_dumps)
     n_flagged = repeat * _count(seen != 0, xp)
     n_nan = repeat * _count((seen & int(BLANKING)) != 0, xp)
     if n_fill:
@@ -104,8 +104,8 @@ def tile_statistics(
     width = solution.setup.channel_width
     rate = own / xp.where(n_valid > 0, n_valid, 1.0) + shared
     variance = scale.t_sys_star**2 * rate / width
-    step = mean[1:] - mean[:-1]
-    both = variance[1:] + variance[:-1]
+    step = mean[1:, ...] - mean[:-1, ...]
+    both = variance[1:, ...] + variance[:-1, ...]
     good = xp.isfinite(step) & xp.isfinite(both) & (both > 0)
     square = xp.where(good, step * step, xp.nan)
     both = xp.where(good, both, 1.0)
@@ -136,12 +136,12 @@ def _count(mask: Array, xp: Any) -> int:
 
 
 class QualitySums:
-    """Adds up tiles; ``add`` must be called in one fixed order."""
+    """Adds up tiles; for each block of channels ``add`` must be called in the order of the outputs."""
 
     def __init__(self, n_channels: int, n_receivers: int, n_pixels: int) -> None:
         shape = (n_receivers, n_pixels)
         self.samples = self.nans = self.flagged = 0
-        self.sums = np.zeros((4, *shape))
+        self._blocks: dict[int, F64] = {}
         self.mean = np.zeros((n_channels, *shape))
         self.n_mean = np.zeros((n_channels, *shape))
 
@@ -151,12 +151,16 @@ class QualitySums:
         self.samples += tile.n_samples
         self.nans += tile.n_nan
         self.flagged += tile.n_flagged
-        self.sums += np.stack(
-            [tile.n_differences, tile.difference2, tile.expected2, tile.normalised2]
-        )
+        part = np.stack([tile.n_differences, tile.difference2, tile.expected2, tile.normalised2])
+        self._blocks[c0] = self._blocks[c0] + part if c0 in self._blocks else part
         good = np.isfinite(tile.mean)
         self.mean[c0:c1] += np.where(good, tile.mean, 0.0)
         self.n_mean[c0:c1] += good
+
+    @property
+    def sums(self) -> F64:
+        """f64 [4,R,A]; the blocks are added from the lowest channel up, whatever came first."""
+        return np.asarray(sum(self._blocks[c0] for c0 in sorted(self._blocks)), dtype=np.float64)
 
     def ripple(self) -> F64:
         """Largest non-zero Fourier amplitude of the mean spectrum over its noise, f64 [R,A]."""
@@ -177,7 +181,8 @@ def quality_attributes(
     solution: ScanSolution, sums: QualitySums, t_sys_median: float
 ) -> dict[str, Any]:
     """The ``qa`` attribute of L1: plain numbers, [R][A] lists where a pixel has its own."""
-    n = np.where(sums.sums[0] > 0, sums.sums[0], np.nan)
+    totals = sums.sums
+    n = np.where(totals[0] > 0, totals[0], np.nan)
     atmosphere = solution.atmosphere
     t_rec = nan_median(
         solution.backend.xp.reshape(solution.loads.t_rec, (-1,)), solution.backend.xp
@@ -194,9 +199,9 @@ def quality_attributes(
         "bad_channel_fraction": float(np.mean(solution.backend.to_host(solution.loads.bad))),
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
-        "rms_measured": np.sqrt(sums.sums[1] / n).tolist(),
-        "rms_expected": np.sqrt(sums.sums[2] / n).tolist(),
-        "rms_ratio": np.sqrt(sums.sums[3] / n).tolist(),
+        "rms_measured": np.sqrt(totals[1] / n).tolist(),
+        "rms_expected": np.sqrt(totals[2] / n).tolist(),
+        "rms_ratio": np.sqrt(totals[3] / n).tolist(),
         "baseline_ripple": sums.ripple().tolist(),
     }
 

@@ -98,16 +98,16 @@ def build_sky_model(
 
 def sky_brightness(model: SkyModel, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
     """J_sky(P, A) of the channels c0..c1, f64 [c, R|1, A|1], K; ``pwv`` [R|1, A|1] mm."""
-    total = model.constant[c0:c1]
+    total = model.constant[c0:c1, ...]
     for k in range(2):
-        total = total + model.amplitude[k, c0:c1] * model.transmission(k, pwv, airmass, c0, c1)
+        total = total + model.amplitude[k, c0:c1, ...] * model.transmission(k, pwv, airmass, c0, c1)
     return total
 
 
 def zenith_opacity(model: SkyModel, sideband: int, pwv: float) -> Array:
     """-ln t at the zenith, Np, f64 [C,F]; finite also where the sky is opaque."""
     xp = model.opacity.__array_namespace__()
-    b, q, c = (model.opacity[i, sideband] for i in range(3))
+    b, q, c = (model.opacity[i, sideband, ...] for i in range(3))
     tau = b * pwv + q * (pwv * pwv) + c
     least = xp.min(tau, axis=0)
-    return least - xp.log(xp.mean(xp.exp(least[None] - tau), axis=0))
+    return least - xp.log(xp.mean(xp.exp(least[None, ...] - tau), axis=0))

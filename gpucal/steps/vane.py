@@ -10,7 +10,7 @@ from gpucal.backend import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SpectralSetup
-from gpucal.steps.loads import bad_channels, load_brightness, nan_median
+from gpucal.steps.loads import bad_channels, load_brightness, nan_median, require_good
 from gpucal.steps.sky_model import sky_brightness, zenith_opacity
 
 Array = Any
@@ -29,11 +29,13 @@ def solve_vane(
     """What the vane tells before the sky of each ON is known.
 
     ``sky`` f64 [C,R,A]: mean counts of the scan's own OFF, for the bad-channel rules. There is no cold
-    load, so T_rec is NaN; gamma follows per output from ``vane_calibration``.
+    load, so T_rec is NaN; gamma follows per output from ``vane_calibration``. Raises LoadError when
+    no channel is good.
     """
     xp = backend.xp
     nothing = xp.full(means.hot.shape, xp.nan)
     bad = bad_channels(means.hot - sky, None, config, backend)
+    require_good(bad, "OFF", means.scan, backend)
     return LoadSolution(
         scheme=scheme,
         scans=(means.scan,),
@@ -61,7 +63,7 @@ def inner_channels(n: int) -> slice:
 def inner_mean(values: Array, backend: Backend) -> Array:
     """NaN-aware mean over the inner 80 % of the channels: [C,R,A] -> [R,A]."""
     xp = backend.xp
-    part = values[inner_channels(values.shape[0])]
+    part = values[inner_channels(values.shape[0]), ...]
     good = xp.isfinite(part)
     n = xp.sum(xp.astype(good, xp.float64), axis=0)
     return xp.sum(xp.where(good, part, 0.0), axis=0) / xp.where(n > 0, n, xp.nan)
@@ -85,7 +87,7 @@ def vane_temperatures(
     """
     xp = backend.xp
     tau = zenith_opacity(atmosphere.model, 0, float(np.mean(atmosphere.pwv_of(output))))
-    tau_mean = xp.mean(tau[inner_channels(tau.shape[0])], axis=0)[:, None]
+    tau_mean = xp.mean(tau[inner_channels(tau.shape[0]), ...], axis=0)[:, None]
     t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
     t_cal = (temperature - T_BACKGROUND) + (t_warm - temperature) * xp.exp(airmass * tau_mean)
     if average == "median":
@@ -113,11 +115,11 @@ def channel_calibration(
     """
     c0, c1 = channels
     xp = sky.__array_namespace__()
-    span = xp.where(loads.bad[c0:c1], xp.nan, loads.hot[c0:c1] - sky[c0:c1])
+    span = xp.where(loads.bad[c0:c1, ...], xp.nan, loads.hot[c0:c1, ...] - sky[c0:c1, ...])
     j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
     line_gain = setup.line_gain()
-    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1]
-    t_cal = (loads.j_hot[c0:c1] - j_sky) / line_gain + xp.zeros_like(span)
+    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1, ...]
+    t_cal = (loads.j_hot[c0:c1, ...] - j_sky) / line_gain + xp.zeros_like(span)
     return t_cal, t_cal / span
 
 

@@ -39,10 +39,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of channels per scan, and a ring that is too small for a whole scan."""
     monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
     monkeypatch.setattr(stream, "T_SYS_CHUNK_BYTES", 1 << 10)
-    planned = stream.plan_units
-    monkeypatch.setattr(
-        stream, "plan_units", lambda solution, budget: planned(solution, budget >> 13)
-    )
+    size = stream.unit_bytes
+    monkeypatch.setattr(stream, "unit_bytes", lambda *args: size(*args) << 10)
 
 
 def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
