@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -71,6 +72,15 @@ class Result:
     device: str
     date: str
     versions: dict[str, str]
+
+
+class Saved(Protocol):
+    """Any dataclass that names the machine it was measured on."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def device(self) -> str: ...
 
 
 Cases = Callable[[str, NumpyKernels], Iterator[Case]]
@@ -145,13 +155,23 @@ def measure(bench: str, case: Case, copy: Copy, size: str, threads: int) -> Resu
         ratio_to_naive=naive / own,
         ratio_to_oracle=(oracle / case.oracle_samples) / (own / case.samples),
         device=device_name(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "gpucal": gpucal.__version__,
-        },
+        date=now(),
+        versions=versions(),
     )
+
+
+def now() -> str:
+    """Date and time of a result, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "gpucal": gpucal.__version__,
+    }
 
 
 def run_bench(bench: str, cases: Cases, size: str, threads: Sequence[int]) -> list[Result]:
@@ -194,7 +214,7 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def save(results: Sequence[Result], folder: Path = RESULTS) -> Path:
+def save(results: Sequence[Saved], folder: Path = RESULTS) -> Path:
     """Append results as JSON lines to the file of this device, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{results[0].device}.jsonl"

@@ -13,7 +13,9 @@ from cpu_fallback.workers import Workers
 from gpucal.axes import FILL_INT32
 
 BLOCK_SAMPLES = 1 << 16
-"""Samples of one block, cast to f64 in the cache."""
+"""Samples of one block, cast to f64 in the cache; f64 itself is read once and may be longer."""
+
+LONGER = 4
 
 EXACT_DUMPS = 1 << 21
 """So many integers of 32 bits add up to at most 2**53: exact in f64, in any order."""
@@ -21,9 +23,6 @@ EXACT_DUMPS = 1 << 21
 FEW_DUMPS = 8
 BLAS_ALONE = 9000
 """Where a product with a vector of ones is slow, and where BLAS would start threads of its own."""
-
-LONG_ROW = 64
-"""Pixels of a dump that make an inner loop long enough."""
 
 
 def mean_over_dumps(
@@ -44,7 +43,8 @@ def mean_over_dumps(
     if mean.size == 0:
         return mean, number
     chosen = None if valid is None or valid.all() else np.flatnonzero(valid)
-    step = max(1, BLOCK_SAMPLES // max(1, counts[0].size))
+    most = BLOCK_SAMPLES * (LONGER if counts.dtype == np.float64 else 1)
+    step = max(1, most // max(1, counts[0].size))
 
     def work(block: slice) -> None:
         piece = counts[block]
@@ -78,27 +78,40 @@ def _sums(counts: NDArray[Any], workers: Workers) -> tuple[NDArray[Any], NDArray
     """Sum of the valid samples of each row, and the number of fill samples in it (0 = none)."""
     if counts.shape[1] == 0:
         return np.zeros((len(counts), *counts.shape[2:])), 0
-    whole = counts.dtype.kind in "iu"
-    bad: NDArray[np.bool_] | None = None
-    if counts.dtype == np.int32:
-        if counts.min() == FILL_INT32:
-            bad = np.equal(counts, FILL_INT32, out=workers.scratch("bad", counts.shape, np.bool_))
-    elif not whole and not all_finite(counts):
-        bad = np.isfinite(counts, out=workers.scratch("bad", counts.shape, np.bool_))
-        np.logical_not(bad, out=bad)
-    lost = 0 if bad is None else _count(bad)
-    if whole and counts.shape[1] > EXACT_DUMPS:
+    if counts.dtype.kind == "f":
+        return _float_sums(counts, workers)
+    lost: NDArray[np.intp] | int = 0
+    if counts.dtype == np.int32 and counts.min() == FILL_INT32:
+        bad = np.equal(counts, FILL_INT32, out=workers.scratch("bad", counts.shape, np.bool_))
+        lost = _count(bad)
+    if counts.shape[1] > EXACT_DUMPS:
         total = counts.sum(axis=1, dtype=np.int64)
         return total - lost * FILL_INT32, lost
-
     values = workers.scratch("values", counts.shape, np.float64)
     np.copyto(values, counts)
-    if whole:
-        # Fills take part in the exact sum and leave it again, which costs less than a mask.
-        return _sum_exactly(values) - lost * float(FILL_INT32), lost
-    if bad is not None:
-        values[bad] = 0.0
-    return _sum_in_order(values, workers), lost
+    # Fills take part in the exact sum and leave it again, which costs less than a mask.
+    return _sum_exactly(values) - lost * float(FILL_INT32), lost
+
+
+def _float_sums(
+    counts: NDArray[Any], workers: Workers
+) -> tuple[NDArray[Any], NDArray[np.intp] | int]:
+    """The same for floats; only channels whose sum is not finite are searched for bad samples."""
+    values = counts
+    if counts.dtype != np.float64:
+        values = workers.scratch("values", counts.shape, np.float64)
+        np.copyto(values, counts)
+    total = _sum_in_order(values, workers)
+    if all_finite(total):
+        return total, 0
+    suspects = np.flatnonzero(~np.isfinite(total).reshape(len(total), -1).all(axis=1))
+    few = values[suspects]
+    bad = ~np.isfinite(few)
+    few[bad] = 0.0
+    total[suspects] = _sum_in_order(few, workers)
+    lost = np.zeros(total.shape, np.intp)
+    lost[suspects] = _count(bad)
+    return total, lost
 
 
 def _count(bad: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -124,16 +137,13 @@ def _sum_exactly(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _sum_in_order(values: NDArray[np.float64], workers: Workers) -> NDArray[np.float64]:
     """Sum over dumps [c,D,R,A], first to last."""
     channels, dumps, *pixels = values.shape
-    length = math.prod(pixels)
-    if channels * length == 1:
+    if math.prod(pixels) > 1:
+        # The pixels are the inner loop, so each of them adds its dumps one by one.
+        total: NDArray[np.float64] = np.einsum("cdp->cp", values.reshape(channels, dumps, -1))
+        return total.reshape(channels, *pixels)
+    if channels == 1:
         # A plain sum of a contiguous axis would add in pairs.
-        return np.add.accumulate(values, axis=1)[:, -1]
-    if length >= LONG_ROW:
-        return np.asarray(np.add.reduce(values, axis=1))
-    # Dumps first, rows moved as opaque items: then all channels of a dump are one inner loop.
-    item = np.dtype((np.void, values[0, 0].nbytes))
+        return np.array(np.add.accumulate(values, axis=1)[:, -1])
     turned = workers.scratch("turned", (dumps, channels, *pixels), np.float64)
-    turned.reshape(dumps, channels, -1).view(item)[...] = (
-        values.reshape(channels, dumps, -1).view(item).swapaxes(0, 1)
-    )
+    np.copyto(turned, values.swapaxes(0, 1))
     return np.asarray(np.add.reduce(turned, axis=0))

@@ -94,8 +94,10 @@ class Night:
         """Write an array anew, of whatever shape and dtype ``values`` has."""
         values = np.asarray(values)
         shutil.rmtree(self.scan(number, path), ignore_errors=True)
-        chunks = (*values.shape[:-1], 1) if path.endswith("data_5d") else values.shape
-        zarr.create_array(self.scan(number, path), data=values, chunks=chunks)
+        chunks = [max(1, n) for n in values.shape]
+        if path.endswith("data_5d"):
+            chunks[-1] = 1
+        zarr.create_array(self.scan(number, path), data=values, chunks=tuple(chunks))
 
     def edit(self, number: int, path: str, change: Callable[[Any], Any]) -> None:
         """Replace an array by ``change(array)``; an array edited in place may return None."""

@@ -78,11 +78,17 @@ def summary_table(report: StoreReport) -> Table:
     return table
 
 
+def _pwv(value: float, error: float) -> str:
+    """Value and error in mm, to two digits of the error."""
+    if not math.isfinite(error) or error <= 0:
+        return _number(value, ".3f")
+    digits = min(8, max(1, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
 def _row(summary: ScanSummary) -> list[str]:
     label = f"{summary.scan}" + (f" {summary.band}" if summary.band else "")
-    pwv = _number(summary.pwv, ".3f")
-    if math.isfinite(summary.pwv_error):
-        pwv += f" ± {summary.pwv_error:.3f}"
+    pwv = _pwv(summary.pwv, summary.pwv_error)
     return [
         label,
         summary.mode or "-",

@@ -227,7 +227,8 @@ def _times(mjd: F64, exptime: F64, shape: tuple[int, int]) -> tuple[F64, F64, np
     exposure = _hold(np.broadcast_to(exptime, shape), n_valid)
     if mjd.ndim == 1:
         if exptime.ndim == 1:
-            offset = (np.arange(n_dumps)[:, None] - 0.5 * (n_dumps - 1)) * exposure
+            with np.errstate(invalid="ignore"):  # an infinite exptime is told of by the check
+                offset = (np.arange(n_dumps)[:, None] - 0.5 * (n_dumps - 1)) * exposure
         else:  # dumps of unequal length: the middle of each, about the middle of the subscan
             real = np.where(np.arange(n_dumps)[:, None] < n_valid, exposure, 0.0)
             offset = np.cumsum(exposure, axis=0) - 0.5 * exposure - 0.5 * real.sum(axis=0)

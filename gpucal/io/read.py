@@ -28,6 +28,7 @@ from gpucal.io.schema import (
 )
 from gpucal.scan import Scan, SubscanGroup
 
+_WHAT_IT_IS = "An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups."
 _SCAN_NAME = re.compile(r"scan_(\d+)\Z")
 _ROOT_IDENTITY = ("format", "format_version", "telescope", "site", "instrument")
 GroupName = Literal["source", "calibration"]
@@ -43,6 +44,8 @@ def open_l0(path: str | Path) -> L0Store:
 
     if "://" not in str(path) and not Path(path).exists():
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
+    if Path(path).is_file() and Path(path).suffix != ".zip":
+        raise L0Error(f"{path} is a file, expected an L0 store.", hint=_WHAT_IT_IS)
     try:
         root = zarr.open_group(str(path), mode="r", use_consolidated=False)
     except json.JSONDecodeError as error:
@@ -53,7 +56,7 @@ def open_l0(path: str | Path) -> L0Store:
     except Exception as error:  # every kind of store has error classes of its own
         raise L0Error(
             f"{path} is not a Zarr group, expected an L0 store.",
-            hint="An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups.",
+            hint=_WHAT_IT_IS,
         ) from error
     return L0Store(str(path), root)
 
@@ -159,6 +162,7 @@ class L0Store:
             raise L0Error(
                 "the scan holds neither source/ nor calibration/, expected one of them, at its "
                 "top or in band groups.",
+                hint="gpucal inspect shows what is in it.",
                 scan=number,
             )
         return found

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from gpucal.io.read import open_l0
 from gpucal.io.write import L1Store, ScanWriter, write_failures
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.chain import StageTimer, solve_scan
+from gpucal.pipeline.interrupt import ctrl_c_sets
 from gpucal.pipeline.l1_layout import L1Sink, band_attributes, write_band
 from gpucal.pipeline.load_library import LoadLibrary
 from gpucal.pipeline.outcome import band_quality, band_summary, failure_of
@@ -44,6 +45,9 @@ from gpucal.steps.sky_diff import (
 
 COMMITS_WAITING = 2
 """Scans whose sync to disk may lag behind."""
+
+POLL_SECONDS = 0.2
+"""How long a wish to stop may go unnoticed while a scan is being solved."""
 
 Work = Callable[[], None]
 
@@ -144,7 +148,8 @@ class _Night:
             pool = stack.enter_context(ThreadPoolExecutor(self.workers, "tile"))
             ahead = stack.enter_context(ThreadPoolExecutor(1, "prefetch"))
             try:
-                self._work(selection.numbers, pool, ahead, commits)
+                with ctrl_c_sets(self.cancel):
+                    self._work(selection.numbers, pool, ahead, commits)
             except (KeyboardInterrupt, Cancelled):
                 interrupted = True
                 self.cancel.set()
@@ -163,6 +168,8 @@ class _Night:
     ) -> None:
         committing: deque[Future[None]] = deque()
         for solved in self._prefetched(numbers, ahead, pool):
+            if self.cancel.is_set():
+                raise Cancelled
             committing.append(commits.submit(self._scan(solved, pool)))
             self.library.release(solved.number)
             while len(committing) >= COMMITS_WAITING:
@@ -178,10 +185,16 @@ class _Night:
         for n in numbers:
             following = ahead.submit(self._solve, n, pool)
             if pending is not None:
-                yield pending.result()
+                yield self._result(pending)
             pending = following
         if pending is not None:
-            yield pending.result()
+            yield self._result(pending)
+
+    def _result(self, pending: Future[_Solved]) -> _Solved:
+        while not wait([pending], timeout=POLL_SECONDS).done:
+            if self.cancel.is_set():
+                raise Cancelled
+        return pending.result()
 
     def _solve(self, number: int, pool: ThreadPoolExecutor) -> _Solved:
         solved = _Solved(number, started=now())
@@ -237,8 +250,8 @@ class _Night:
             return _nothing
 
     def _stream(self, solved: _Solved, pool: ThreadPoolExecutor) -> Work:
-        writer = self.l1.begin(solved.number)
         found = solved.checksums(self.library)
+        writer = self.l1.begin(solved.number)
         try:
             summaries = [
                 self._band(solution, timer, writer, pool, (solved.started, found))

@@ -61,6 +61,7 @@ class L1Sink:
             attrs={
                 "flag_masks": [int(f) for f in Flag],
                 "flag_meanings": " ".join(str(f.name) for f in Flag),
+                "coordinates": COORDINATES,
             },
         )
         vane = solution.loads.cold is None
@@ -76,7 +77,7 @@ class L1Sink:
                 "units": "K",
                 "t_sys_convention": "T_sys*" if vane else "DSB",
                 "t_sys_star": "t_sys" if vane else "t_sys / (g_s f_eff t_sig)",
-                "coordinates": COORDINATES,
+                "coordinates": "frequency",
             },
         )
         self._payloads: dict[tuple[Any, ...], Payload] = {}

@@ -98,11 +98,17 @@ class LoadLibrary:
             )
         when = _mid(scan.source or scan.calibration)
         age = abs(when - first.mjd) * SECONDS_PER_DAY
+        limit = self._config.max_cal_age
+        if age > limit:
+            notes.append(
+                f"the loads of scan {first.scan} are {age:.0f} s away, more than the {limit:.0f} s of "
+                "--max-cal-age: all samples have the flag CAL_STALE."
+            )
         second = None
         if self._config.gain_interpolate:
             later = (c for c in self._later(scan, None, notes) if c.number != first.scan)
             second = next(self._usable(later, notes, pool), None)
-        return LoadChoice(first, second, age > self._config.max_cal_age, tuple(notes))
+        return LoadChoice(first, second, age > limit, tuple(notes))
 
     def _usable(
         self, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
@@ -131,7 +137,7 @@ class LoadLibrary:
     def _candidates(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:
         """Scans whose loads could serve, best first; ``notes`` gets those that cannot be read."""
         seen: set[int] = set()
-        for candidate in (*self._named(scan, notes), *self._own(scan)):
+        for candidate in (*self._named(scan, notes), *self._own(scan, notes)):
             if candidate.number not in seen:
                 seen.add(candidate.number)
                 yield candidate
@@ -149,7 +155,13 @@ class LoadLibrary:
         names = sorted({int(n) for n in scan.source.lloadsn if n >= 0})
         return [c for n in names for c in self._load_scans(n, scan, notes)]
 
-    def _own(self, scan: Scan) -> list[Scan]:
+    def _own(self, scan: Scan, notes: list[str]) -> list[Scan]:
+        if _has_loads(scan) and not same_setup(scan, scan):
+            notes.append(
+                f"the loads of scan {scan.number} itself were passed over: their frequencies are not "
+                "those of its source."
+            )
+            return []
         return [scan] if _has_loads(scan) else []
 
     def _earlier(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:

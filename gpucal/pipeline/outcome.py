@@ -66,8 +66,11 @@ def band_summary(
         notes.append(
             f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
         )
-    if quality["flagged_fraction"] >= 1.0:
-        notes.append("no sample of any ON is good: its counts were never written, or are all bad.")
+    if quality["nan_fraction"] >= 1.0:
+        sky = solution.sky_counts(solution.output_shape[4] // 2)
+        seen = bool(solution.backend.xp.any(solution.backend.xp.isfinite(sky)))
+        whose = "its counts" if seen else "the counts of its OFF"
+        notes.append(f"no sample of any ON is good: {whose} were never written, or are all bad.")
     ratio = np.asarray(quality["rms_ratio"], dtype=np.float64)
     ratio = ratio[np.isfinite(ratio)]
     return ScanSummary(

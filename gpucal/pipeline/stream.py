@@ -20,7 +20,7 @@ from gpucal.steps.quality import QualitySums, TileStatistics, tile_statistics
 
 Array = Any
 
-L1_CHUNK_BYTES = 8 << 20
+L1_CHUNK_BYTES = 16 << 20
 """Upper bound of one chunk of spectra, as f64; fixed, so that L1 depends on the shape alone."""
 
 T_SYS_CHUNK_BYTES = 16 << 20

@@ -5,6 +5,7 @@ Physics section 10. Statistics are gathered tile by tile and added in a fixed or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,13 +70,18 @@ def noise_rates(solution: ScanSolution, recipe: Recipe) -> tuple[float, float]:
         rates = [1.0 / (len(x) * dump) + 1.0 / (len(y) * dump) for x, y in recipe.cycles]
         return float(np.mean(rates)), 0.0
     if isinstance(recipe, NodBeams):
-        return 1.0 / dump, 1.0 / solution.means[MeanKey(recipe.other)].time
+        return 1.0 / dump, _inverse(solution.means[MeanKey(recipe.other)].time)
     assert isinstance(recipe, Interpolated)
     w = float(np.mean(recipe.weight))
     t1, t2 = (solution.means[k].time for k in (recipe.off1, recipe.off2))
     if recipe.off1 == recipe.off2:
-        return 1.0 / dump, 1.0 / t1
-    return 1.0 / dump, (1.0 - w) ** 2 / t1 + w**2 / t2
+        return 1.0 / dump, _inverse(t1)
+    return 1.0 / dump, (1.0 - w) ** 2 * _inverse(t1) + w**2 * _inverse(t2)
+
+
+def _inverse(time: float) -> float:
+    """1 / time; NaN for an OFF of which nothing was recorded."""
+    return 1.0 / time if time > 0 else float("nan")
 
 
 def tile_statistics(
@@ -92,12 +98,12 @@ def tile_statistics(
     n_dumps = spectra.shape[1]
     # Without fill the flags are the same for every dump, and counting one is enough.
     seen, repeat = (flags, 1) if n_fill else (flags[:, :1, ...], n_dumps)
-    n_flagged = repeat * _count(seen != 0, xp)
-    n_nan = repeat * _count((seen & int(BLANKING)) != 0, xp)
-    if n_fill:
+    n_flagged = repeat * int(xp.count_nonzero(seen))
+    n_nan = repeat * int(xp.count_nonzero(seen & int(BLANKING))) if n_flagged else 0
+    if n_fill or math.prod(spectra.shape[2:]) > 1:
         mean, n_valid = backend.kernels.dump_mean(spectra)
         n_valid = xp.astype(n_valid, xp.float64)
-    else:
+    else:  # the dumps of a single pixel lie side by side: a plain sum is faster
         mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps
         n_valid = xp.full(mean.shape, float(n_dumps))
     own, shared = noise_rates(solution, solution.pairing.recipes[output])
@@ -129,10 +135,6 @@ def tile_statistics(
         expected2=total(xp.where(good, 0.5 * both, 0.0)),
         normalised2=typical(square / both),
     )
-
-
-def _count(mask: Array, xp: Any) -> int:
-    return int(xp.sum(xp.astype(mask, xp.int64)))
 
 
 class QualitySums:

@@ -291,7 +291,7 @@ def test_paths_that_are_no_store(tmp_path):
         open_l0(tmp_path)
     file = tmp_path / "file.zarr"
     file.write_text("text")
-    with pytest.raises(L0Error, match="is not a Zarr group"):
+    with pytest.raises(L0Error, match="is a file, expected an L0 store"):
         open_l0(file)
     zarr.create_group(str(tmp_path / "other.zarr"))
     with pytest.raises(L0Error, match="no attribute format"):

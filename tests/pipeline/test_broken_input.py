@@ -8,16 +8,20 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from broken_cases import DOUBTFUL, FAILURES, STORE
 from broken_night import make_night, spectra
+from broken_scans import BROKEN_SCANS
+from broken_stores import STORE
+from broken_values import DOUBTFUL, VALUES
 
 from gpucal.cli.main import main
 
 WITH_OWN_LOADS = {"hera", "fsw", "wsw", "nod", "argus"}
 """Nights whose scans 1, 2, 3 hold their own loads; in the others 1 and 5 are load scans."""
 
+FAILURES = BROKEN_SCANS + VALUES
 FOREIGN = re.compile(r"Traceback|NoneType|object at 0x|\w*Error: |\.\.$|unexpected")
 """What no message may hold: it tells of the program, not of the data."""
 
@@ -29,6 +33,11 @@ class Nights:
         self.folder = folder
         self.made = {}
         self.calibrated = {}
+        self.told = {}
+
+    def tell(self, case, message):
+        """Remember a message; no two cases may say the same."""
+        assert self.told.setdefault(message, case.name) == case.name
 
     def night(self, name):
         if name not in self.made:
@@ -97,6 +106,7 @@ def test_a_broken_scan_fails_alone(case, nights, tmp_path, capfd):
     assert [entry["scan"] for entry in entries] == list(case.failed)
     for entry in entries:
         check_failure(entry, case, streams)
+        nights.tell(case, entry["message"].replace(str(tmp_path), ""))
     assert "Traceback" not in streams.err
     assert numbers_in(night.out) == saved | there
     check_good_scans(night, good, saved)
@@ -105,21 +115,22 @@ def test_a_broken_scan_fails_alone(case, nights, tmp_path, capfd):
 def check_failure(entry, case, streams):
     assert set(entry) == {"scan", "stage", "error", "message", "hint"}
     assert (entry["error"], entry["stage"]) == (case.error, case.stage)
-    message, hint = entry["message"], entry["hint"]
+    message, hint, label = entry["message"], entry["hint"], f"scan {entry['scan']}"
     for word in case.words:
         assert word in message
     assert hint
     assert case.hint in hint
-    assert message.startswith(f"scan {entry['scan']}")
+    assert message.startswith(label)
     assert message.endswith(".")
     assert hint.endswith((".", "?"))
     assert not FOREIGN.search(message + hint)
-    told = f"{message.removeprefix(f'scan {entry["scan"]}: ')} {hint}"
-    place = f"failed (scan {entry['scan']} in {case.stage}): {case.error}: "
+    told = f"{message.removeprefix(f'{label}: ')} {hint}"
+    place = f"failed ({label} in {case.stage}): {case.error}: "
     assert streams.out.count(place) == 1
     assert place + told in streams.out
-    assert streams.err.count(f"scan {entry['scan']} failed: ") == 1
-    assert sum(told in line for line in streams.err.splitlines()) == 1
+    errors = [line for line in streams.err.splitlines() if " ERROR " in line]
+    assert len(errors) == len(case.failed)
+    assert sum(f"{label} failed: {told}" in line for line in errors) == 1
 
 
 @pytest.mark.parametrize("case", **ids(STORE))
@@ -135,6 +146,7 @@ def test_nothing_to_be_done_is_one_sentence(case, nights, tmp_path, capfd):
     assert not FOREIGN.search(lines[0].removeprefix("gpucal: error: "))
     for word in (*case.words, case.hint):
         assert word in lines[0]
+    nights.tell(case, lines[0].replace(str(tmp_path), ""))
     if night.out.exists() and night.out not in before:
         assert numbers_in(night.out) == set()
     else:
@@ -158,6 +170,7 @@ def test_doubtful_input_is_calibrated_with_a_warning(case, nights, tmp_path, cap
         assert line.startswith(f"warning (scan{case.named}): ")
         assert all(word in line for word in case.words)
         assert not FOREIGN.search(line)
+        nights.tell(case, line.replace(str(tmp_path), ""))
     check_good_scans(night, good, everything if case.same else everything - set(case.scans))
 
 
@@ -206,13 +219,14 @@ def test_output_that_may_not_be_written(nights, tmp_path, capfd):
     night = nights.night("hera").copy(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    if os.access(closed, os.W_OK):
-        pytest.skip("this user may write everywhere")
+    if os.access(closed, os.W_OK):  # root: then where nobody makes directories
+        closed = Path("/sys")
     line = command(night)
     line[2] = str(closed / "l1.zarr")
     assert main(line) == 1
     err = capfd.readouterr().err
-    assert "cannot be written: Permission denied. Choose an output directory" in err
+    reason = r"(Permission denied|Operation not permitted|Read-only file system)"
+    assert re.search(f"l1.zarr cannot be written: {reason}. Choose an output directory", err)
 
 
 def test_a_repaired_scan_is_done_by_the_same_command(nights, tmp_path, capfd):
@@ -255,8 +269,6 @@ def test_a_real_process_ends_the_same_way(name, nights, tmp_path):
         check_good_scans(night, nights.result("hera"), {1, 3})
 
 
-def test_there_are_forty_kinds_and_no_two_say_the_same():
+def test_there_are_at_least_forty_kinds():
     cases = [*FAILURES, *STORE, *DOUBTFUL]
     assert len({c.name for c in cases}) == len(cases) >= 40
-    # every other case's message is checked for these words, so equal messages need equal words
-    assert len({c.words for c in cases}) == len(cases)

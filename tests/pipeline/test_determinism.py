@@ -40,7 +40,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
     monkeypatch.setattr(stream, "T_SYS_CHUNK_BYTES", 1 << 10)
     size = stream.unit_bytes
-    monkeypatch.setattr(stream, "unit_bytes", lambda *args: size(*args) << 10)
+    monkeypatch.setattr(stream, "unit_bytes", lambda *args: size(*args) << 12)
 
 
 def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
@@ -49,6 +49,23 @@ def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
     assert not report.failures, report.failures
     assert {s.status for s in report.summaries} == {"calibrated"}
     return report
+
+
+def test_the_ring_bounds_what_is_in_flight(
+    night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Makes sure that the rings compared below lead to different schedules."""
+    seen: dict[int, set[int]] = {64: set(), 4096: set()}
+    plain = stream.in_order
+    for ring, most in seen.items():
+
+        def noting(tasks: Any, pool: Any, n: int, stop: Any, most: set[int] = most) -> Any:
+            most.add(n)
+            return plain(tasks, pool, n, stop)
+
+        monkeypatch.setattr(stream, "in_order", noting)
+        run(night / "l0.zarr", tmp_path / str(ring), night / "table.npz", ring=ring, workers=4)
+    assert seen == {64: {1}, 4096: {5}}
 
 
 @pytest.mark.parametrize(

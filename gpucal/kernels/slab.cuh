@@ -1,0 +1,58 @@
+// The samples [D,R,A] of one channel as one row of V-packs, shared by the threads of its slab.
+//
+// Thread x of a slab owns the packs x, x + width, x + 2 width, ... width * V samples are whole
+// dumps (or the slab ends before the second round), so a thread meets the same V pixels in all of
+// its packs: their reference, factor and flags stay in registers and no index is divided.
+// Packs lie on aligned addresses; the samples before the first one belong to the last thread.
+#pragma once
+#include "scalar.cuh"
+
+template <int V>
+struct Slab {
+    bool active;
+    i64 channel;
+    int first;  // sample of the thread's first pack; below 0 where the pack begins before the slab
+    int step;   // samples from one pack of this thread to the next
+
+    __device__ __forceinline__ Slab(i64 channels, int samples, int phase, int width) {
+        channel = (i64)blockIdx.x * blockDim.y + threadIdx.y;
+        const int x = blockIdx.y * blockDim.x + threadIdx.x;
+        active = channel < channels && x < width;
+        // Where channels are not whole packs, each begins at another place inside a pack.
+        const int begin = (int)((phase + channel * samples) & (V - 1));
+        const int head = (V - begin) & (V - 1);
+        step = width * V;
+        first = head + x * V - (x == width - 1 ? step : 0);
+    }
+};
+
+template <int V>
+__device__ __forceinline__ bool is_whole(int sample, int samples) {
+    return sample >= 0 && sample <= samples - V;
+}
+
+__device__ __forceinline__ bool is_inside(int sample, int samples) {
+    return sample >= 0 && sample < samples;
+}
+
+template <class T, int V>
+__device__ __forceinline__ Pack<T, V> load_pack(const T* slab, int sample, int samples) {
+    Pack<T, V> pack;
+    if (is_whole<V>(sample, samples)) return *reinterpret_cast<const Pack<T, V>*>(slab + sample);
+#pragma unroll
+    for (int j = 0; j < V; ++j)
+        pack.v[j] = is_inside(sample + j, samples) ? slab[sample + j] : T(0);
+    return pack;
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store_pack(
+    T* slab, int sample, int samples, const Pack<T, V>& pack) {
+    if (is_whole<V>(sample, samples)) {
+        *reinterpret_cast<Pack<T, V>*>(slab + sample) = pack;
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j)
+        if (is_inside(sample + j, samples)) slab[sample + j] = pack.v[j];
+}

@@ -1,0 +1,34 @@
+"""Ctrl-C as a wish to stop, not as an exception in the middle of something."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
+    """Within the block the first Ctrl-C sets ``stop``; the next one raises KeyboardInterrupt.
+
+    An exception that may come between any two statements cannot be cleaned up after reliably. Does
+    nothing outside the main thread, or where the program has a handler of its own.
+    """
+    plain = signal.default_int_handler
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not plain:
+        yield
+        return
+
+    def wish(number: int, frame: Any) -> None:
+        if stop.is_set():
+            plain(number, frame)
+        stop.set()
+
+    signal.signal(signal.SIGINT, wish)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, plain)
