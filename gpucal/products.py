@@ -34,8 +34,8 @@ class LoadMeans:
     """Dump means of one load scan, before any physics.
 
     hot f64 [C,R,A] counts; cold the same or None (chopper wheel); *_mjd the mid-times, days; *_time
-    the integration times, s; temperatures f64 [R] K or per channel and sideband [2,C,R] K; sky [C,R,A] counts of SKY subscans at
-    sky_elevation, rad, or None.
+    the integration times, s; temperatures f64 [R] K or per channel and sideband [2,C,R] K;
+    sky [C,R,A] counts of SKY subscans at sky_elevation, rad, or None.
     """
 
     scan: int

@@ -134,13 +134,6 @@ LAYOUT = (
         ("the scan is incomplete", "4 subscans", "6 planned"),
         hint="--partial",
     ),
-    Case(
-        "one band broken",
-        lambda n: n.remove(3, "band_2/source/mjd"),
-        ("scan 3 band_2", "array mjd is missing"),
-        night="chai",
-        failed=(3,),
-    ),
 )
 
 CHUNKS = (

@@ -31,14 +31,14 @@ _REFERENCE_OF = {
 }
 
 
-def check_group(group: SubscanGroup, *, calibration: bool) -> list[str]:
+def check_group(group: SubscanGroup, *, calibration: bool, t_hot_given: bool = False) -> list[str]:
     """Raise L0Error for the first impossible value; return warnings about doubtful ones."""
     _check_times(group)
     _check_pointing(group, calibration=calibration)
     warnings = _check_frequencies(group)
     _check_offsets(group)
     if calibration:
-        return warnings + _check_loads(group)
+        return warnings + _check_loads(group, t_hot_given)
     _check_references(group)
     return warnings + _doubtful_positions(group)
 
@@ -227,7 +227,7 @@ def _check_references(group: SubscanGroup) -> None:
         )
 
 
-def _check_loads(group: SubscanGroup) -> list[str]:
+def _check_loads(group: SubscanGroup, t_hot_given: bool) -> list[str]:
     modes = np.array(group.sobsmode)
     if "HOT" not in group.sobsmode:
         raise L0Error(
@@ -246,6 +246,8 @@ def _check_loads(group: SubscanGroup) -> list[str]:
     at = _first(cold <= 0)
     if at is not None:
         raise L0Error(f"tcold is {cold[at]:g}, expected K above 0.", receiver=at[0], subscan=at[1])
+    if t_hot_given:
+        return []
     warnings = _check_hot(hot, cold)
     for r in range(hot.shape[0]):
         hottest, coldest = hot[r][np.isfinite(hot[r])], cold[r][np.isfinite(cold[r])]
@@ -271,7 +273,9 @@ def _check_hot(hot: F64, cold: F64) -> list[str]:
         raise L0Error(
             f"thot is {hot[at]:g} K, expected {T_HOT_LIKELY_K[0]:g}..{T_HOT_LIKELY_K[1]:g} K"
             f"{unit}.",
-            hint="Are the two loads swapped?" if likely.any() else "",
+            hint="Are the two loads swapped?"
+            if likely.any()
+            else "Correct it in the raw store, or use --t-hot.",
             receiver=at[0],
             subscan=at[1],
         )
@@ -280,7 +284,9 @@ def _check_hot(hot: F64, cold: F64) -> list[str]:
     if not doubtful.size:
         return []
     worst = doubtful[np.argmax(np.abs(doubtful - 295.0))]
-    return [f"load temperature {worst:.1f} K cannot be right, expected 250..350 K; use --t-hot."]
+    return [
+        f"load temperature {worst:.1f} K cannot be right, expected {lo:g}..{hi:g} K; use --t-hot."
+    ]
 
 
 def gain_image(value: Any, shape: tuple[int, ...]) -> F64 | None:

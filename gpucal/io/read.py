@@ -32,6 +32,7 @@ _WHAT_IT_IS = "An L0 store is a folder that holds zarr.json or .zgroup and scan_
 _SCAN_NAME = re.compile(r"scan_(\d+)\Z")
 _ROOT_IDENTITY = ("format", "format_version", "telescope", "site", "instrument")
 GroupName = Literal["source", "calibration"]
+_READ_ERRORS = (GpucalError, OSError, ValueError, KeyError, TypeError, RuntimeError)
 _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
 
@@ -87,37 +88,48 @@ class L0Store:
         bands = self._bands(self._scan_group(number), number)
         return "science" if any("source" in groups for groups in bands.values()) else "load"
 
-    def load(self, number: int, *, partial: bool = False) -> list[Scan]:
+    def load(
+        self,
+        number: int,
+        *,
+        partial: bool = False,
+        t_hot_given: bool = False,
+        broken: dict[str, GpucalError] | None = None,
+    ) -> list[Scan]:
         """Read and validate a scan: one Scan per band, counts lazy.
 
-        partial: accept a scan that is not complete, as far as it goes. Raises L0Error naming scan,
-        band and, where they apply, subscan and receiver.
+        partial: accept a scan that is not complete, as far as it goes. t_hot_given: the recorded
+        load temperature is not used, so it may be anything. Raises L0Error naming scan, band and,
+        where they apply, subscan and receiver; with ``broken`` a bad band is entered there and the
+        good ones are returned.
         """
-        band = ""
+        scans: list[Scan] = []
+        errors: dict[str, GpucalError] = {}
         try:
             zscan = self._scan_group(number)
             scan_attrs = dict(zscan.attrs)
             digest = hashlib.sha256()
             feed(digest, {key: self.attrs.get(key) for key in _ROOT_IDENTITY})
             feed(digest, scan_attrs)
-            scans = []
-            for band, names in self._bands(zscan, number).items():
+            bands = self._bands(zscan, number)
+        except _READ_ERRORS as error:
+            raise _located(error, number, "") from error
+        for band, names in bands.items():
+            try:
                 zband = _group_of(zscan, band) if band else zscan
                 attrs = {**scan_attrs, **dict(zband.attrs)}
                 scan = Scan(number, band, attrs, self.attrs, None, None, path=self.path)
-                scans.append(_load_band(scan, zband, names, digest.copy(), partial))
-            return scans
-        except GpucalError as error:
-            if isinstance(error, L0Error) and not error.hint:
-                error.hint = "Correct it in the raw store, or leave the scan out with --scans."
-            raise error.locate(scan=number, band=band, stage="read") from error.__cause__
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise L0Error(
-                f"the scan cannot be read: {type(error).__name__}: {error}.",
-                scan=number,
-                band=band,
-                stage="read",
-            ) from error
+                band_digest = digest.copy()
+                scans.append(_load_band(scan, zband, names, band_digest, (partial, t_hot_given)))
+            except _READ_ERRORS as error:
+                errors[band] = _located(error, number, band)
+                if broken is None:
+                    raise errors[band] from error
+        if errors and not scans:
+            raise next(iter(errors.values()))
+        if broken is not None:
+            broken.update(errors)
+        return scans
 
     def to_xarray(self, number: int, band: str = "", *, group: GroupName | None = None) -> Any:
         """One group of a scan as ``xarray.Dataset``; ``data_5d`` is read only when asked for.
@@ -168,8 +180,21 @@ class L0Store:
         return found
 
 
-def _load_band(scan: Scan, zband: Any, names: list[GroupName], digest: Any, partial: bool) -> Scan:
-    """Fill in the groups of one band."""
+def _located(error: Exception, number: int, band: str) -> GpucalError:
+    """The error as one of ours, with its place and a hint."""
+    if not isinstance(error, GpucalError):
+        text = f"the scan cannot be read: {type(error).__name__}: {error}."
+        return L0Error(text, scan=number, band=band, stage="read")
+    if isinstance(error, L0Error) and not error.hint:
+        error.hint = "Correct it in the raw store, or leave the scan out with --scans."
+    return error.locate(scan=number, band=band, stage="read")
+
+
+def _load_band(
+    scan: Scan, zband: Any, names: list[GroupName], digest: Any, options: tuple[bool, bool]
+) -> Scan:
+    """Fill in the groups of one band; options: accept it incomplete, load temperature given."""
+    partial, t_hot_given = options
     attrs = parse_scan_attrs(scan.attrs)
     feed(digest, scan.attrs)
     groups: dict[GroupName, SubscanGroup] = {}
@@ -190,7 +215,8 @@ def _load_band(scan: Scan, zband: Any, names: list[GroupName], digest: Any, part
     if len(groups) == 2:
         check_same_layout(groups["source"], groups["calibration"])
     for kind, group in groups.items():
-        notes += check_group(group, calibration=kind == "calibration")
+        loads = kind == "calibration"
+        notes += check_group(group, calibration=loads, t_hot_given=t_hot_given)
     return replace(
         scan,
         source=groups.get("source"),

@@ -206,6 +206,9 @@ class _Night:
         except Exception as error:
             solved.failures.append(failure_of(number, "read", error))
             return solved
+        for band, broken in self.library.broken_bands(number).items():
+            solved.failures.append(failure_of(number, "read", broken))
+            solved.failed_bands.append(band)
         if solved.done and not self.config.skydiff:
             return solved
         for scan in bands:

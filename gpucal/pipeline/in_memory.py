@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gpucal.backend import Backend, select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError

@@ -41,8 +41,15 @@ class ScanStore(Protocol):
     def numbers(self) -> list[int]:
         """Scan numbers, ascending."""
 
-    def load(self, number: int, *, partial: bool = False) -> list[Scan]:
-        """The bands of one scan."""
+    def load(
+        self,
+        number: int,
+        *,
+        partial: bool = False,
+        t_hot_given: bool = False,
+        broken: dict[str, GpucalError] | None = None,
+    ) -> list[Scan]:
+        """The good bands of one scan; the others are entered in ``broken``."""
 
 
 class LoadLibrary:
@@ -54,18 +61,26 @@ class LoadLibrary:
         self._backend = backend
         self._scans: OrderedDict[int, list[Scan]] = OrderedDict()
         self._failed: dict[int, GpucalError] = {}
+        self._broken: dict[int, dict[str, GpucalError]] = {}
         self._means: OrderedDict[tuple[int, str], LoadMeans] = OrderedDict()
         self._without_loads: set[int] = set()
         self._lock = threading.RLock()
 
     def scan(self, number: int) -> list[Scan]:
-        """All bands of a scan, read once; raises what reading it raised."""
+        """The readable bands of a scan, read once; raises what reading it raised when there is none."""
         with self._lock:
             if number in self._failed:
                 raise self._failed[number]
             if number not in self._scans:
+                broken: dict[str, GpucalError] = {}
                 try:
-                    self._scans[number] = self._store.load(number, partial=self._config.partial)
+                    self._scans[number] = self._store.load(
+                        number,
+                        partial=self._config.partial,
+                        t_hot_given=self._config.t_hot is not None,
+                        broken=broken,
+                    )
+                    self._broken[number] = broken
                 except GpucalError as error:
                     self._failed[number] = error
                     raise
@@ -73,6 +88,11 @@ class LoadLibrary:
                     self._scans.popitem(last=False)
             self._scans.move_to_end(number)
             return self._scans[number]
+
+    def broken_bands(self, number: int) -> dict[str, GpucalError]:
+        """Bands of a scan that cannot be read, while others can."""
+        self.scan(number)
+        return self._broken[number]
 
     def release(self, number: int) -> None:
         """Let go of the decoded counts of a scan that is done."""

@@ -245,7 +245,7 @@ def test_doubtful_load_temperature_is_only_a_warning(path, value):
     build.write_scan(path, 1, calibration=build.lean_calibration(thot=np.full(2, value)))
     (warning,) = open_l0(path).load(1)[0].warnings
     assert warning == (
-        f"load temperature {value:.1f} K cannot be right, expected 250..350 K; use --t-hot."
+        f"load temperature {value:.1f} K cannot be right, expected 200..350 K; use --t-hot."
     )
 
 

@@ -1,0 +1,81 @@
+"""Where arrays live and kernels run: a CUDA device through CuPy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from gpucal.errors import BackendError
+from gpucal.kernels.source import Kernel, compiler_options, source_text
+
+Array = Any
+
+
+class Device(Protocol):
+    """What the host side of the kernels needs; tests run it on the CPU."""
+
+    xp: Any
+    """The array namespace: zeros, empty, ascontiguousarray, asarray."""
+
+    def address(self, array: Array) -> int:
+        """Address of the first sample of an array."""
+
+    def run(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]
+    ) -> None:
+        """Launch a kernel on the current stream; args are arrays and NumPy scalars."""
+
+
+class CupyDevice:
+    """The current CUDA device and the current stream of CuPy. May be used from several threads.
+
+    Raises BackendError when CuPy or a device is missing. Kernels are compiled when first used and
+    kept in CuPy's cache on disk.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise BackendError(
+                f"the CUDA kernels need CuPy, which cannot be imported: {error}.",
+                hint="Install cupy-cuda13x, or cupy-cuda12x for an older driver.",
+            ) from error
+        try:
+            devices = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise BackendError(
+                f"CuPy finds no usable CUDA device: {error}.",
+                hint="Check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES.",
+            ) from error
+        if devices < 1:
+            raise BackendError(
+                "CuPy finds no CUDA device.",
+                hint="Check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES.",
+            )
+        self.xp: Any = cupy
+        self._lock = threading.Lock()
+        self._functions: dict[Kernel, Any] = {}
+
+    def address(self, array: Array) -> int:
+        """Device address of the first sample."""
+        return int(array.data.ptr)
+
+    def run(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]
+    ) -> None:
+        """Launch a kernel on the current stream; it is compiled first when it is new."""
+        self._function(kernel)(grid, block, tuple(args))
+
+    def _function(self, kernel: Kernel) -> Any:
+        with self._lock:
+            function = self._functions.get(kernel)
+            if function is None:
+                module = self.xp.RawModule(
+                    code=source_text(kernel.file),
+                    options=compiler_options(kernel.file),
+                    name_expressions=(kernel.expression,),
+                )
+                function = self._functions[kernel] = module.get_function(kernel.expression)
+            return function

@@ -1,0 +1,76 @@
+"""Mean of the dumps of a subscan without fill samples, on the device (dump_mean.cu)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpucal.kernels.calibrate import check_counts
+from gpucal.kernels.device import Array, Device
+from gpucal.kernels.geometry import MOST_SAMPLES, THREADS, row_blocks
+from gpucal.kernels.source import C_TYPES, Kernel
+
+STAGE_BYTES = 36864
+"""Shared memory of a block of the staged kernel; the same number stands in dump_mean.cu."""
+
+STAGED_BELOW = 32
+"""With fewer pixels a warp would touch more than two rows in one access, so they are staged."""
+
+WARP = 32
+
+
+def kernel(count: np.dtype[Any], staged: bool) -> Kernel:
+    """The variant for counts of this dtype."""
+    return Kernel("dump_mean", f"mean_{'staged' if staged else 'direct'}<{C_TYPES[count]}>")
+
+
+def stage_shape(dumps: int, pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
+    """Dumps of one stage and the samples from one channel to the next in shared memory, odd.
+
+    Where possible a stage holds a multiple of 32 samples of each channel, whole lines of memory.
+    """
+    room = STAGE_BYTES // itemsize // channels
+    chunk = max(1, (room - 1) // pixels)
+    lines = WARP // math.gcd(WARP, pixels)
+    chunk = min(chunk // lines * lines or chunk, dumps)
+    return chunk, chunk * pixels | 1
+
+
+def mean_over_dumps(counts: Array, valid: Array | None, device: Device) -> tuple[Array, Array]:
+    """Return the fill-aware mean f64 [c,R,A] and the number of valid dumps i32 [c,R,A].
+
+    Shapes, dtypes and rules: ``gpucal.backend.KernelSet.dump_mean``. Integers are summed exactly,
+    floats in the order of the dumps. Arrays that are not contiguous are copied. Raises ValueError
+    for other shapes or dtypes, and for more than 2**28 samples of one channel.
+    """
+    check_counts(counts)
+    channels, dumps, *receivers = counts.shape
+    if valid is not None and (valid.shape != (dumps,) or valid.dtype != np.bool_):
+        raise ValueError(f"valid is {valid.dtype} {valid.shape}, expected bool ({dumps},).")
+    pixels = math.prod(receivers)
+    if dumps * pixels > MOST_SAMPLES:
+        raise ValueError(
+            f"one channel holds {dumps * pixels} samples, at most {MOST_SAMPLES} are supported."
+        )
+    xp = device.xp
+    mean = xp.empty((channels, *receivers), dtype=np.float64)
+    number = xp.empty((channels, *receivers), dtype=np.int32)
+    if mean.size == 0:
+        return mean, number
+    counts = xp.ascontiguousarray(counts)
+    mask: Any = np.uint64(0) if valid is None else xp.ascontiguousarray(valid)
+    sizes = (np.int64(channels), np.int32(dumps), np.int32(pixels))
+    staged = pixels < STAGED_BELOW
+    if staged:
+        # At least a warp, whatever the number of channels: idle rows only help to load.
+        down = THREADS // pixels
+        chunk, pitch = stage_shape(dumps, pixels, down, counts.itemsize)
+        warps = np.int32(down * pixels // WARP)
+        grid, block = (-(-channels // down), 1), (pixels, down)
+        sizes = (*sizes, np.int32(max(chunk, 1)), np.int32(pitch), warps)  # type: ignore[assignment]
+    else:
+        grid, block = row_blocks(channels, pixels)
+    device.run(kernel(counts.dtype, staged), grid, block, (counts, mask, mean, number, *sizes))
+    return mean, number
