@@ -23,12 +23,14 @@ struct Slab {
         const int head = (V - begin) & (V - 1);
         step = width * V;
         first = head + x * V - (x == width - 1 ? step : 0);
+        last_pack = x;
+        const int packs = (samples - head) / V;
     }
 };
 
 template <int V>
 __device__ __forceinline__ bool is_whole(int sample, int samples) {
-    return sample >= 0 && sample <= samples - V;
+    return sample <= samples - V;
 }
 
 __device__ __forceinline__ bool is_inside(int sample, int samples) {
@@ -36,23 +38,11 @@ __device__ __forceinline__ bool is_inside(int sample, int samples) {
 }
 
 template <class T, int V>
-__device__ __forceinline__ Pack<T, V> load_pack(const T* slab, int sample, int samples) {
-    Pack<T, V> pack;
-    if (is_whole<V>(sample, samples)) return *reinterpret_cast<const Pack<T, V>*>(slab + sample);
-#pragma unroll
-    for (int j = 0; j < V; ++j)
-        pack.v[j] = is_inside(sample + j, samples) ? slab[sample + j] : T(0);
-    return pack;
+__device__ __forceinline__ Pack<T, V> load_pack(const T* place) {
+    return *reinterpret_cast<const Pack<T, V>*>(place);
 }
 
 template <class T, int V>
-__device__ __forceinline__ void store_pack(
-    T* slab, int sample, int samples, const Pack<T, V>& pack) {
-    if (is_whole<V>(sample, samples)) {
-        *reinterpret_cast<Pack<T, V>*>(slab + sample) = pack;
-        return;
-    }
-#pragma unroll
-    for (int j = 0; j < V; ++j)
-        if (is_inside(sample + j, samples)) slab[sample + j] = pack.v[j];
+__device__ __forceinline__ void store_pack(T* place, const Pack<T, V>& pack) {
+    *reinterpret_cast<Pack<T, V>*>(place) = pack;
 }

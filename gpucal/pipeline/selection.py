@@ -85,11 +85,15 @@ def already_done(
         return False
     recorded = dict(found.get("l0_metadata_sha256") or {})
     loads = [int(key.partition("/")[0]) for key in recorded]
+    now = checksums(library, [number, *loads])
+    incomplete = bool(found.get("failed_bands"))
+    if incomplete:  # a repaired band is news, not a contradiction
+        now = {key: value for key, value in now.items() if key in recorded}
     here = table.sha256 if table is not None else None
     reasons = {
         "with another configuration": found.get("config_sha256") == config.fingerprint(),
         "with another atmosphere table": found.get("atmosphere_sha256") == here,
-        "from other raw data": recorded == checksums(library, [number, *loads]),
+        "from other raw data": recorded == now,
     }
     different = [reason for reason, same in reasons.items() if not same]
     if different:
@@ -99,4 +103,4 @@ def already_done(
             scan=number,
             stage="write",
         )
-    return not found.get("failed_bands")
+    return not incomplete
