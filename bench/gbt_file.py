@@ -55,7 +55,10 @@ def write_gbt_file(path: Path, rows: int, channels: int) -> None:
     values |= {name: np.full(rows, number) for name, number in NUMBERS.items()}
     values |= {name: np.full(rows, n, np.int32) for name, n in COUNTS.items()}
     begin = datetime(2025, 11, 21, tzinfo=UTC)
-    times = [begin + timedelta(seconds=3000.0 * (s - 1) + float(d)) for s, d in zip(scan, dump, strict=True)]
+    times = [
+        begin + timedelta(seconds=3000.0 * (s - 1) + float(d))
+        for s, d in zip(scan, dump, strict=True)
+    ]
     width = NUMBERS["BANDWID"] / channels
     values |= {
         "DATE-OBS": np.array([t.strftime("%Y-%m-%dT%H:%M:%S.00") for t in times]),
@@ -75,7 +78,17 @@ def write_gbt_file(path: Path, rows: int, channels: int) -> None:
         "VSPRVAL": np.full(rows, 12.0),
         "VSPRPIX": np.full(rows, channels / 2.0),
     }  # fmt: skip
-    order = ["OBJECT", "BANDWID", "DATE-OBS", "DURATION", "EXPOSURE", "TSYS", "DATA", "TDIM7", "TUNIT7"]
+    order = [
+        "OBJECT",
+        "BANDWID",
+        "DATE-OBS",
+        "DURATION",
+        "EXPOSURE",
+        "TSYS",
+        "DATA",
+        "TDIM7",
+        "TUNIT7",
+    ]
     columns = [_column(name, values[name]) for name in [*order, *sorted(set(values) - set(order))]]
     table = fits.BinTableHDU.from_columns(columns, name="SINGLE DISH")
     table.header["CTYPE4"] = "STOKES"

@@ -122,8 +122,12 @@ class CalibrationConfig(BaseModel):
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over ``result_keys``: the same means the same L1 from the same L0."""
-        text = json.dumps(self.result_keys(), sort_keys=True)
+        """SHA-256 over ``result_keys`` but the name of the table, whose content has its own checksum.
+
+        The same fingerprint and the same table mean the same L1 from the same L0.
+        """
+        keys = {k: v for k, v in self.result_keys().items() if k != "atmosphere"}
+        text = json.dumps(keys, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gpucal.backend.lanes import LanePool, host_lanes
 from gpucal.errors import BackendError
 
 Array = Any
@@ -76,13 +77,14 @@ class KernelSet(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """An array namespace, its kernels and the two transfers."""
+    """An array namespace, its kernels, the two transfers and the lanes that tiles run in."""
 
     name: str
     xp: Any
     kernels: KernelSet
     asarray: Callable[[Any], Array]
     to_host: Callable[[Array], Any]
+    lanes: Callable[[int], LanePool] = host_lanes
     device: str = "cpu"
     reason: str = ""
 
@@ -92,14 +94,18 @@ def select_backend(name: str = "auto", *, threads: int = 1) -> Backend:
 
     Raises BackendError when it is not there.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise BackendError(f"backend is {name!r}, expected auto, cuda or cpu.")
+    reason = "asked for"
+    if name != "cpu":
+        from gpucal.backend.cuda import cuda_backend
+
+        try:
+            return cuda_backend(reason="asked for" if name == "cuda" else "a CUDA device was found")
+        except BackendError as error:
+            if name == "cuda":
+                raise
+            reason = error.message
     from gpucal.backend.cpu import cpu_backend
 
-    if name == "cuda":
-        raise BackendError(
-            "the cuda backend was asked for, but this version has only the NumPy backend.",
-            hint="Use --backend cpu or auto.",
-        )
-    if name not in ("auto", "cpu"):
-        raise BackendError(f"backend is {name!r}, expected auto, cuda or cpu.")
-    reason = "asked for" if name == "cpu" else "no GPU backend is installed"
     return cpu_backend(threads=threads, reason=reason)

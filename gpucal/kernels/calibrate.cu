@@ -106,10 +106,11 @@ __global__ void __launch_bounds__(256) calibrate(
             row.scale[j] = scale_of<PER_DUMP>(
                 PER_DUMP ? 0.0 : reference[pixel], factor[pixel], base_flags[pixel]);
         }
-        for (int start = slab.start(); start < samples; start += UNROLL * slab.step)
+        int start = slab.start();
+        for (; start < samples; start += UNROLL * slab.step)
             lost += row.template whole<UNROLL>(start, slab.step, samples);
         if (slab.first < 0) lost += row.edge(slab.first, samples);
-        const int tail = slab.tail(samples);
+        const int tail = slab.template tail<UNROLL>(start, samples);
         if (tail >= 0) lost += row.edge(tail, samples);
     }
     // Integers add up to the same number in any order.

@@ -22,6 +22,7 @@ __device__ __forceinline__ Sky transmission(
     const double* table, i64 set, i64 line, int points, double pwv, double airmass,
     double share) {
     Sky sky = {0.0, 0.0, 0.0};
+#pragma unroll 1
     for (int j = 0; j < points; ++j) {
         const double b = table[j * line], q = table[set + j * line], c = table[2 * set + j * line];
         const double t = exp(-airmass * ((q * pwv + b) * pwv + c));
@@ -67,7 +68,7 @@ __device__ __forceinline__ double over_lanes(double sum, double (*lanes)[FITS]) 
 // Every fit with its own PWV or opacity. pwv [K,N] or [K,1]; partial [parts,SUMS,K,N].
 // amplitude [2,C,Ma], opacity [3,2,J,C,Mo] with Ma, Mo = 1 or N; grid = (parts, fits, K).
 template <int SUMS>
-__global__ void __launch_bounds__(256) chi2_own(
+__global__ void __launch_bounds__(256, 2) chi2_own(
     const double* __restrict__ pwv, const double* __restrict__ observed,
     const double* __restrict__ weight, const double* __restrict__ amplitude,
     const double* __restrict__ opacity, double* __restrict__ partial, double airmass,
@@ -109,7 +110,7 @@ __global__ void __launch_bounds__(256) chi2_own(
 // One PWV grid and one opacity for all fits: each exponential is computed once per block.
 // pwv [K]; opacity [3,2,J,C]; grid = (parts, fits, ceil(K/TRIALS)).
 template <int SUMS, int TRIALS>
-__global__ void __launch_bounds__(256) chi2_shared(
+__global__ void __launch_bounds__(256, 2) chi2_shared(
     const double* __restrict__ pwv, const double* __restrict__ observed,
     const double* __restrict__ weight, const double* __restrict__ amplitude,
     const double* __restrict__ opacity, double* __restrict__ partial, double airmass,
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(256) chi2_shared(
 
 // partial [parts,columns] -> total [columns]; blockDim = (FITS, LANES).
 template <int IN_FLIGHT>
-__global__ void __launch_bounds__(256) sum_parts(
+__global__ void __launch_bounds__(256, 2) sum_parts(
     const double* __restrict__ partial, double* __restrict__ total, int parts, i64 columns) {
     __shared__ double lanes[LANES][FITS];
     const i64 column = (i64)blockIdx.x * FITS + threadIdx.x;

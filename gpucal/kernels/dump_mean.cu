@@ -38,7 +38,7 @@ constexpr int STAGE_BYTES = 36864;
 
 // counts [c,D,P], valid [D] or null -> mean, number [c,P]. Neighbour threads have neighbour pixels.
 template <class Count>
-__global__ void __launch_bounds__(256) mean_direct(
+__global__ void __launch_bounds__(256, 4) mean_direct(
     const Count* __restrict__ counts, const bool* __restrict__ valid, double* __restrict__ mean,
     int* __restrict__ number, i64 channels, int dumps, int pixels) {
     const i64 channel = (i64)blockIdx.x * blockDim.y + threadIdx.y;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(256) mean_direct(
 // their pixels in shared memory. blockDim = (pixels, channels of the block); blockDim.x *
 // blockDim.y >= 32 threads; a stretch is chunk dumps, at most pitch samples, pitch odd.
 template <class Count>
-__global__ void __launch_bounds__(256) mean_staged(
+__global__ void __launch_bounds__(256, 4) mean_staged(
     const Count* __restrict__ counts, const bool* __restrict__ valid, double* __restrict__ mean,
     int* __restrict__ number, i64 channels, int dumps, int pixels, int chunk, int pitch,
     int warps) {

@@ -39,6 +39,12 @@ __global__ void __launch_bounds__(256) blend(
             value.v[j] = blended(first[j], second[j], w);
             dump[j] += dump_step;
         }
-        store_pack<double, V>(row, at, samples, value);
+        if (at >= 0 && is_whole<V>(at, samples)) {
+            store_pack(row + at, value);
+            continue;
+        }
+#pragma unroll
+        for (int j = 0; j < V; ++j)
+            if (is_inside(at + j, samples)) row[at + j] = value.v[j];
     }
 }

@@ -23,8 +23,22 @@ struct Slab {
         const int head = (V - begin) & (V - 1);
         step = width * V;
         first = head + x * V - (x == width - 1 ? step : 0);
-        last_pack = x;
-        const int packs = (samples - head) / V;
+    }
+
+    // The first pack that does not begin before the slab.
+    __device__ __forceinline__ int start() const { return first < 0 ? first + step : first; }
+
+    // The pack of this thread that the slab does not fill at its end, or -1. ``end`` is any of the
+    // thread's packs after the slab, at most UNROLL steps after it.
+    template <int UNROLL>
+    __device__ __forceinline__ int tail(int end, int samples) const {
+        int found = -1;
+#pragma unroll
+        for (int u = 1; u <= UNROLL; ++u) {
+            const int at = end - u * step;
+            if (at >= 0 && at < samples && at > samples - V) found = at;
+        }
+        return found;
     }
 };
 

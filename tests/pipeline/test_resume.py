@@ -184,7 +184,7 @@ def test_a_band_that_failed_is_done_again(tmp_path: Path) -> None:
     [failure] = report.failures
     assert failure.error == "CorruptDataError"
     assert "band_2" in failure.message
-    assert report.exit_code == 1
+    assert report.exit_code == 2
     scan = open_l1(tmp_path / "l1")[1]
     assert scan.bands == ["band_1"]
     assert scan.attrs["failed_bands"] == ["band_2"]

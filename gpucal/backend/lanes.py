@@ -1,0 +1,229 @@
+"""Memory and queues of the tiles in flight: recycled buffers here, copies and events on a device.
+
+A lane belongs to one worker for one unit of work. Counts are decoded straight into its staging
+memory, uploaded, calibrated into its output buffers and downloaded; nothing is allocated per tile once
+the buffers have grown to the size of the largest.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = Any
+Bytes = npt.NDArray[np.uint8]
+
+
+class Lane(Protocol):
+    """What a worker needs for one tile after another."""
+
+    def staging(self, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Host memory to decode counts into, one piece per ``key``; safe to overwrite."""
+
+    def upload(self, key: int, counts: npt.NDArray[Any]) -> Array:
+        """Counts of ``staging(key)`` as an array of the backend, ready for the steps."""
+
+    def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array of the backend, the same memory for the same ``key``."""
+
+    def download(self, *arrays: Array) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays on the host, complete; valid until the next call."""
+
+
+class Lanes(Protocol):
+    """A fixed number of lanes, handed out one by one."""
+
+    def take(self) -> AbstractContextManager[Lane]:
+        """A free lane; waits until there is one."""
+
+
+class HostLane:
+    """Recycled host memory: fresh pages cost more than the arithmetic."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, int], Bytes] = {}
+
+    def staging(self, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """See ``Lane.staging``."""
+        return self._array("in", key, shape, dtype)
+
+    def upload(self, key: int, counts: npt.NDArray[Any]) -> Array:
+        """The counts themselves."""
+        return counts
+
+    def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """See ``Lane.output``."""
+        return self._array("out", key, shape, dtype)
+
+    def download(self, *arrays: Array) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays themselves."""
+        return tuple(np.asarray(a) for a in arrays)
+
+    def _array(self, kind: str, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        wanted = np.dtype(dtype)
+        nbytes = math.prod(shape) * wanted.itemsize
+        buffer = self._buffers.get((kind, key))
+        if buffer is None or buffer.size < nbytes:
+            buffer = self._buffers[kind, key] = np.empty(nbytes, dtype=np.uint8)
+        array: npt.NDArray[Any] = buffer[:nbytes].view(wanted).reshape(shape)
+        return array
+
+
+class LanePool:
+    """Lanes made on demand, at most ``count``; a ``Lanes``."""
+
+    def __init__(self, count: int, make: Callable[[], Any]) -> None:
+        self._free: queue.LifoQueue[Any] = queue.LifoQueue()
+        for _ in range(count):
+            self._free.put(None)
+        self._make = make
+
+    @contextmanager
+    def take(self) -> Iterator[Lane]:
+        """A free lane, the one used last if possible: its memory is warm."""
+        lane = self._free.get()
+        try:
+            if lane is None:
+                lane = self._make()
+            with getattr(lane, "current", nullcontext)():
+                yield lane
+        finally:
+            self._free.put(lane)
+
+
+def host_lanes(count: int) -> LanePool:
+    """Lanes of recycled host memory."""
+    return LanePool(count, HostLane)
+
+
+class Event(Protocol):
+    """A point in a stream."""
+
+    def synchronize(self) -> None:
+        """Wait on the host until the point is reached."""
+
+
+class Stream(Protocol):
+    """A queue of work on a device."""
+
+    def record(self) -> Event:
+        """The point after all work queued so far."""
+
+    def wait_event(self, event: Event) -> None:
+        """Work queued from now on starts after ``event``."""
+
+
+class CopyDevice(Protocol):
+    """What lanes need of a device; ``backend.cuda`` has it with CuPy, the tests with a fake."""
+
+    def stream(self) -> Stream:
+        """A new stream that does not wait for the default one."""
+
+    def current(self, stream: Stream) -> AbstractContextManager[Any]:
+        """Make ``stream`` the one that array operations of this thread go to."""
+
+    def pinned(self, nbytes: int) -> Bytes:
+        """Page-locked host memory."""
+
+    def memory(self, nbytes: int) -> Array:
+        """Device memory, u8 [nbytes]."""
+
+    def view(self, memory: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The first bytes of device memory as an array."""
+
+    def copy_in(self, target: Array, source: npt.NDArray[Any], stream: Stream) -> None:
+        """Queue a copy to the device."""
+
+    def copy_out(self, target: npt.NDArray[Any], source: Array, stream: Stream) -> None:
+        """Queue a copy to the host."""
+
+
+class DeviceStreams:
+    """Upload, compute and download run side by side; one set serves all lanes of a device."""
+
+    def __init__(self, device: CopyDevice) -> None:
+        self.device = device
+        self.upload = device.stream()
+        self.compute = device.stream()
+        self.download = device.stream()
+
+
+class DeviceLane:
+    """Pinned staging and device memory of one tile, with the events that keep them apart.
+
+    Decode -> staging | upload stream: copy in | compute stream waits for it | download stream waits
+    for compute: copy out | the host waits for that. Staging is written again only when its copy
+    is done; outputs only after ``download`` has returned.
+    """
+
+    def __init__(self, streams: DeviceStreams) -> None:
+        self._streams = streams
+        self._pinned: dict[tuple[str, int], Bytes] = {}
+        self._memory: dict[tuple[str, int], Array] = {}
+        self._uploaded: dict[int, Event] = {}
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Array operations of this thread go to the compute stream while the lane is held."""
+        return self._streams.device.current(self._streams.compute)
+
+    def staging(self, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """See ``Lane.staging``; waits for the copy that may still read this memory."""
+        event = self._uploaded.pop(key, None)
+        if event is not None:
+            event.synchronize()
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        array: npt.NDArray[Any] = self._host("in", key, nbytes).view(dtype).reshape(shape)
+        return array
+
+    def upload(self, key: int, counts: npt.NDArray[Any]) -> Array:
+        """See ``Lane.upload``; the compute stream waits for the copy, the host does not."""
+        streams, device = self._streams, self._streams.device
+        target = device.view(self._on_device("in", key, counts.nbytes), counts.shape, counts.dtype)
+        # The steps of an earlier tile may still read this memory.
+        streams.upload.wait_event(streams.compute.record())
+        device.copy_in(target, counts, streams.upload)
+        event = streams.upload.record()
+        streams.compute.wait_event(event)
+        self._uploaded[key] = event
+        return target
+
+    def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Array:
+        """See ``Lane.output``."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        return self._streams.device.view(self._on_device("out", key, nbytes), shape, dtype)
+
+    def download(self, *arrays: Array) -> tuple[npt.NDArray[Any], ...]:
+        """See ``Lane.download``; waits for these copies only."""
+        streams = self._streams
+        streams.download.wait_event(streams.compute.record())
+        out = []
+        for i, array in enumerate(arrays):
+            host = self._host("out", i, array.nbytes).view(array.dtype).reshape(array.shape)
+            streams.device.copy_out(host, array, streams.download)
+            out.append(host)
+        streams.download.record().synchronize()
+        return tuple(out)
+
+    def _host(self, kind: str, key: int, nbytes: int) -> Bytes:
+        buffer = self._pinned.get((kind, key))
+        if buffer is None or buffer.size < nbytes:
+            buffer = self._pinned[kind, key] = self._streams.device.pinned(nbytes)
+        return buffer[:nbytes]
+
+    def _on_device(self, kind: str, key: int, nbytes: int) -> Array:
+        memory = self._memory.get((kind, key))
+        if memory is None or memory.nbytes < nbytes:
+            memory = self._memory[kind, key] = self._streams.device.memory(nbytes)
+        return memory
+
+
+def device_lanes(count: int, device: CopyDevice) -> LanePool:
+    """Lanes of one device that share its three streams."""
+    streams = DeviceStreams(device)
+    return LanePool(count, lambda: DeviceLane(streams))
