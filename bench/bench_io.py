@@ -25,6 +25,7 @@ from rich.table import Table
 
 from bench import harness
 from bench.stages import StageClock
+from gpucal.backend import select_backend
 from gpucal.config import load_config
 from gpucal.io.codecs import ChunkEncoder
 from gpucal.pipeline.batch import calibrate_store
@@ -106,12 +107,13 @@ class Night:
         self.config = load_config(
             None, codec=codec, workers=workers, atmosphere=str(self.table), overwrite=False
         )
+        self.backend = select_backend("cpu")
         self.arrays: dict[str, zarr.Array[Any]] = {}
         self.values: dict[str, list[Any]] = {}
 
     def calibrate(self) -> None:
         """Read the store, calibrate its scan and write the L1 store."""
-        report = calibrate_store(self.l0, self.l1, self.config)
+        report = calibrate_store(self.l0, self.l1, self.config, backend=self.backend)
         if report.failures:
             raise RuntimeError(report.failures[0].message)
 

@@ -2,7 +2,8 @@
 
 dysh reads SDFITS and calibrates position switching with a noise diode; the others read a Zarr L0
 store and calibrate total power with hot and cold loads. The inputs differ in format, and each
-program does what it is made for: the samples that come in are what is counted.
+program does what it is made for, so the samples that come in and those that go out are both
+counted. dysh writes f32 without compression: "gpucal none f32" does the same.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ NAME = "peers"
 SIZES = {"toy": (4, 256), "quick": (100, 16384), "full": (250, 16384)}
 """Dumps of a subscan and channels; there are SUBSCANS of them."""
 
-SUBSCANS = 16
-"""10 ON, 4 OFF, HOT and COLD."""
+SUBSCANS, ON_SUBSCANS = 16, 10
+"""The others are 4 OFF, HOT and COLD."""
 
 REPEATS = {"toy": 1, "quick": 3, "full": 5}
 VENV = Path(__file__).parent.parent / ".venv-dysh"
@@ -53,8 +54,12 @@ class PeerResult:
     seconds_min: float
     seconds_max: float
     msamples_per_s: float
-    ratio_to_gpucal: float
-    """Seconds over those of gpucal."""
+    """Samples that came in."""
+    calibrated_msamples_per_s: float
+    """Samples that went out: dysh makes one spectrum of four, the others use 6 of 16 as reference."""
+    ratio_to_dysh: float | None
+    """Samples in per second over those of dysh."""
+    calibrated_ratio_to_dysh: float | None
     peak_bytes: float
     peak_bytes_per_sample: float
     device: str
@@ -81,12 +86,12 @@ def dysh_python(venv: Path, console: Console) -> Path:
     return python
 
 
-def session(python: Path | str, peer: str, *paths: Path) -> tuple[float, float]:
+def session(python: str, *arguments: str) -> tuple[float, float]:
     """Seconds and peak bytes of one session in a process of its own."""
-    command = [str(python), str(SESSIONS), peer, *map(str, paths)]
+    command = [python, str(SESSIONS), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{peer} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{arguments[0]} failed:\n{done.stderr[-2000:]}")
     answer = json.loads(done.stdout.splitlines()[-1])
     return float(answer["seconds"]), float(answer["peak_bytes"])
 
@@ -105,27 +110,44 @@ def run_bench(
     dumps, channels = SIZES[size]
     samples = SUBSCANS * dumps * channels
     python = dysh_python(venv, console) if venv is not None else None
-    with work_folder(samples * 30, folder) as place:
-        fits, l0, table = place / "in.fits", place / "l0", place / "table.npz"
-        simulate_night(l0, one_pixel(size), 1, table_out=table)
-        sessions: dict[str, tuple[Path | str, tuple[Path, ...]]] = {
-            "gpucal": (sys.executable, (l0, place / "out", table)),
-            "numpy": (sys.executable, (l0, place / "out")),
+    with work_folder(samples * 40, folder) as place:
+        fits, table, out = place / "in.fits", place / "table.npz", place / "out"
+        for codec in ("zstd:1", "none"):
+            simulate_night(place / codec, one_pixel(size), 1, codec=codec, table_out=table)
+        sessions: dict[str, tuple[str, ...]] = {
+            f"gpucal {codec} {dtype}": (
+                *(sys.executable, "gpucal", str(place / codec), str(out), str(table)),
+                *(codec, dtype),
+            )
+            for codec, dtype in (("zstd:1", "f64"), ("none", "f32"))
         }
+        sessions["numpy zstd:1 f64"] = (sys.executable, "numpy", str(place / "zstd:1"), str(out))
         if python is not None:
             write_gbt_file(fits, SUBSCANS * dumps, channels)
-            sessions["dysh"] = (python, (fits, place / "out"))
+            sessions["dysh"] = (str(python), "dysh", str(fits), str(out))
         found: dict[str, list[tuple[float, float]]] = {peer: [] for peer in sessions}
         for _ in range(REPEATS[size]):
-            for peer, (interpreter, paths) in sessions.items():
-                found[peer].append(session(interpreter, peer, *paths))
-                shutil.rmtree(place / "out", ignore_errors=True)
-                (place / "out").unlink(missing_ok=True)
+            for peer, (interpreter, *arguments) in sessions.items():
+                found[peer].append(session(interpreter, *arguments))
+                if out.is_dir():
+                    shutil.rmtree(out)
+                else:
+                    out.unlink()
     versions = harness.versions()
     if python is not None:
         versions["dysh"] = package_version(python, "dysh")
-    ours = statistics.median(seconds for seconds, _ in found["gpucal"])
-    return [_result(peer, size, samples, runs, ours, versions) for peer, runs in found.items()]
+    results = [_result(peer, size, samples, runs, versions) for peer, runs in found.items()]
+    return [_compared(result, results[-1]) if python is not None else result for result in results]
+
+
+def _compared(result: PeerResult, dysh: PeerResult) -> PeerResult:
+    return replace(
+        result,
+        ratio_to_dysh=result.msamples_per_s / dysh.msamples_per_s,
+        calibrated_ratio_to_dysh=(
+            result.calibrated_msamples_per_s / dysh.calibrated_msamples_per_s
+        ),
+    )
 
 
 def _result(
@@ -133,24 +155,26 @@ def _result(
     size: str,
     samples: int,
     runs: Sequence[tuple[float, float]],
-    ours: float,
     versions: dict[str, str],
 ) -> PeerResult:
     times = [seconds for seconds, _ in runs]
     peak = max(found for _, found in runs)
     median = statistics.median(times)
+    calibrated = 0.25 if peer == "dysh" else ON_SUBSCANS / SUBSCANS
     return PeerResult(
         bench=NAME,
         case=peer,
         size=size,
-        threads=harness.usable_cores() if peer == "gpucal" else 1,
+        threads=harness.usable_cores() if peer.startswith("gpucal") else 1,
         repeats=len(runs),
         samples=samples,
         seconds_median=median,
         seconds_min=min(times),
         seconds_max=max(times),
         msamples_per_s=samples / median / 1e6,
-        ratio_to_gpucal=median / ours,
+        calibrated_msamples_per_s=calibrated * samples / median / 1e6,
+        ratio_to_dysh=None,
+        calibrated_ratio_to_dysh=None,
         peak_bytes=peak,
         peak_bytes_per_sample=peak / samples,
         device=harness.device_name(),
@@ -164,7 +188,7 @@ def show(results: Sequence[PeerResult], console: Console) -> None:
     first = results[0]
     table = Table(title=f"{first.samples / 1e6:.3g} Msamples in, on {first.device}")
     table.add_column("program")
-    for heading in ("s", "min-max", "Msamples/s", "x gpucal's time", "peak MB", "B/sample"):
+    for heading in ("s", "min-max", "Msamples/s in", "x dysh", "out", "x dysh", "peak MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for r in results:
         table.add_row(
@@ -172,9 +196,10 @@ def show(results: Sequence[PeerResult], console: Console) -> None:
             f"{r.seconds_median:.3g}",
             f"{r.seconds_min:.3g}-{r.seconds_max:.3g}",
             f"{r.msamples_per_s:.1f}",
-            f"{r.ratio_to_gpucal:.1f}",
+            "" if r.ratio_to_dysh is None else f"{r.ratio_to_dysh:.1f}",
+            f"{r.calibrated_msamples_per_s:.1f}",
+            "" if r.calibrated_ratio_to_dysh is None else f"{r.calibrated_ratio_to_dysh:.1f}",
             f"{r.peak_bytes / 1e6:.0f}",
-            f"{r.peak_bytes_per_sample:.1f}",
         )
     console.print(table)
     console.print("dysh reads SDFITS, the others Zarr: same number of samples, different formats.")

@@ -1,16 +1,19 @@
 """One session of each peer: load, calibrate, write; prints its seconds and peak memory as JSON.
 
 Run by ``bench_peers`` as a program of its own, each peer with its own interpreter:
-``python peer_sessions.py PEER INPUT OUTPUT [TABLE]``. Imports are not part of the time.
+``python peer_sessions.py PEER INPUT OUTPUT [OPTIONS]``. Imports are not part of the time.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 
 def dysh(source: str, target: str) -> Callable[[], None]:
@@ -24,15 +27,19 @@ def dysh(source: str, target: str) -> Callable[[], None]:
     return run
 
 
-def gpucal(source: str, target: str, table: str) -> Callable[[], None]:
+def gpucal(source: str, target: str, table: str, codec: str, dtype: str) -> Callable[[], None]:
     """Total power with hot and cold load: Zarr L0 in, Zarr L1 out, all cores."""
+    import zarr  # noqa: F401
+
+    from gpucal.backend import select_backend
     from gpucal.config import load_config
     from gpucal.pipeline.batch import calibrate_store
 
-    config = load_config(None, atmosphere=table)
+    config = load_config(None, atmosphere=table, codec=codec, dtype=dtype)
+    backend = select_backend("cpu")
 
     def run() -> None:
-        report = calibrate_store(source, target, config)
+        report = calibrate_store(source, target, config, backend=backend)
         if report.failures:
             raise RuntimeError(report.failures[0].message)
 
@@ -47,7 +54,7 @@ def numpy(source: str, target: str) -> Callable[[], None]:
     fill = np.iinfo(np.int32).min
 
     def run() -> None:
-        scan = zarr.open_group(source, mode="r")["scan_000001"]
+        scan: Any = zarr.open_group(source, mode="r")["scan_000001"]
         raw, loads = scan["source/data_5d"], scan["calibration/data_5d"]
         modes = np.array(scan["source"].attrs["sobsmode"])
         counts = np.where(raw[...] == fill, np.nan, raw[...].astype(np.float64))
@@ -70,15 +77,26 @@ def numpy(source: str, target: str) -> Callable[[], None]:
     return run
 
 
+def peak_bytes() -> int:
+    """Most resident memory of this program; getrusage would count the one that started it too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found.group(1)) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     """Time one session."""
     peer, *paths = sys.argv[1:]
-    run = {"dysh": dysh, "gpucal": gpucal, "numpy": numpy}[peer](*paths)
+    peers: dict[str, Callable[..., Callable[[], None]]]
+    peers = {"dysh": dysh, "gpucal": gpucal, "numpy": numpy}
+    run = peers[peer](*paths)
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))
 
 
 if __name__ == "__main__":

@@ -30,10 +30,13 @@ class CountsSource(Protocol):
     def chunks(self) -> tuple[int, int, int, int, int]:
         """Storage granularity; reads aligned to it are decoded once."""
 
-    def read(self, c0: int, c1: int, subscan: int) -> npt.NDArray[Any]:
+    def read(
+        self, c0: int, c1: int, subscan: int, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         """Return the counts [c1-c0, D, R, A] of one subscan, C-contiguous, native endian.
 
-        The array may be read-only and must not be edited.
+        With ``out``, of that shape and dtype, they are put there. The array may be read-only and
+        must not be edited.
         """
 
 
@@ -57,8 +60,13 @@ class ArrayCounts:
         c, d, r, a, _ = self.shape
         return (c, d, r, a, 1)
 
-    def read(self, c0: int, c1: int, subscan: int) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(self.data[c0:c1, ..., subscan])
+    def read(
+        self, c0: int, c1: int, subscan: int, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        if out is None:
+            return np.ascontiguousarray(self.data[c0:c1, ..., subscan])
+        np.copyto(out, self.data[c0:c1, ..., subscan])
+        return out
 
 
 @dataclass(frozen=True, eq=False)

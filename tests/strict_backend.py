@@ -9,6 +9,7 @@ import numpy as np
 
 from cpu_fallback import NumpyKernels
 from gpucal.backend import Backend
+from gpucal.backend.lanes import HostLane, LanePool
 
 
 def to_numpy(array: Any) -> Any:
@@ -50,6 +51,19 @@ class StrictKernels:
         return strict.asarray(self._kernels.chi2(p, airmass, o, w, a, t, derivatives))
 
 
+class StrictLane(HostLane):
+    """Strict arrays over the recycled memory of a host lane."""
+
+    def upload(self, key: int, counts: Any) -> Any:
+        return strict.asarray(counts, copy=False)
+
+    def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        return strict.asarray(super().output(key, shape, dtype), copy=False)
+
+    def download(self, *arrays: Any) -> tuple[Any, ...]:
+        return tuple(to_numpy(a) for a in arrays)
+
+
 def strict_backend() -> Backend:
     """array-api-strict namespace: only what the standard has."""
     return Backend(
@@ -58,6 +72,7 @@ def strict_backend() -> Backend:
         kernels=StrictKernels(),
         asarray=lambda a: a if hasattr(a, "_array") else strict.asarray(np.asarray(a)),
         to_host=to_numpy,
+        lanes=lambda count: LanePool(count, StrictLane),
     )
 
 

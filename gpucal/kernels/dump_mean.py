@@ -34,7 +34,7 @@ def stage_shape(dumps: int, pixels: int, channels: int, itemsize: int) -> tuple[
     room = STAGE_BYTES // itemsize // channels
     chunk = max(1, (room - 1) // pixels)
     lines = WARP // math.gcd(WARP, pixels)
-    chunk = min(chunk // lines * lines or chunk, dumps)
+    chunk = max(1, min(chunk // lines * lines or chunk, dumps))
     return chunk, chunk * pixels | 1
 
 
@@ -61,16 +61,15 @@ def mean_over_dumps(counts: Array, valid: Array | None, device: Device) -> tuple
         return mean, number
     counts = xp.ascontiguousarray(counts)
     mask: Any = np.uint64(0) if valid is None else xp.ascontiguousarray(valid)
-    sizes = (np.int64(channels), np.int32(dumps), np.int32(pixels))
+    args = [counts, mask, mean, number, np.int64(channels), np.int32(dumps), np.int32(pixels)]
     staged = pixels < STAGED_BELOW
     if staged:
-        # At least a warp, whatever the number of channels: idle rows only help to load.
+        # A full block whatever the number of channels: rows without a channel help to load.
         down = THREADS // pixels
         chunk, pitch = stage_shape(dumps, pixels, down, counts.itemsize)
-        warps = np.int32(down * pixels // WARP)
+        args += [np.int32(chunk), np.int32(pitch), np.int32(down * pixels // WARP)]
         grid, block = (-(-channels // down), 1), (pixels, down)
-        sizes = (*sizes, np.int32(max(chunk, 1)), np.int32(pitch), warps)  # type: ignore[assignment]
     else:
         grid, block = row_blocks(channels, pixels)
-    device.run(kernel(counts.dtype, staged), grid, block, (counts, mask, mean, number, *sizes))
+    device.run(kernel(counts.dtype, staged), grid, block, args)
     return mean, number

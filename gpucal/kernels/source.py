@@ -10,7 +10,7 @@ import re
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FILES = ("calibrate", "dump_mean", "reference", "chi2")
 ELEMENTWISE = frozenset({"calibrate", "reference", "dump_mean"})
 """Files compiled without contraction of a * b + c, so that they give the bits of NumPy."""
 
-C_TYPES = {
+C_TYPES: dict[np.dtype[Any], str] = {
     np.dtype(np.int32): "int",
     np.dtype(np.uint32): "u32",
     np.dtype(np.float32): "float",
@@ -69,11 +69,12 @@ def all_kernels() -> list[Kernel]:
     """Every variant that the host side can ask for."""
     from gpucal.kernels import calibrate, chi2, dump_mean, reference
 
-    counts = tuple(C_TYPES)
-    spectra = (np.dtype(np.float32), np.dtype(np.float64))
+    counts: list[np.dtype[Any]] = list(C_TYPES)
+    spectra = counts[2:]
     found = [
         calibrate.kernel(count, out, per_dump, aligned)
-        for count, out, per_dump, aligned in product(counts, spectra, (False, True), (False, True))
+        for count, out in product(counts, spectra)
+        for per_dump, aligned in product((False, True), repeat=2)
     ]
     found += [dump_mean.kernel(count, staged) for count in counts for staged in (False, True)]
     found += [reference.kernel(aligned) for aligned in (False, True)]

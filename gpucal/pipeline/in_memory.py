@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
 from gpucal.backend import Backend, select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
@@ -19,6 +21,7 @@ from gpucal.steps.loads import load_means, nan_median
 from gpucal.steps.quality import quality_attributes
 
 Array = Any
+Host = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ class _ArraySink:
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
         xp = solution.backend.xp
+        self._asarray = solution.backend.asarray
         dtype = xp.float64 if solution.config.dtype == "f64" else xp.float32
         # Subscan first, so that a tile is written to one piece of memory.
         self.spectra = xp.empty((s, c, d, r, a), dtype=dtype)
@@ -57,10 +61,11 @@ class _ArraySink:
         self.t_sys = xp.empty((s, c, r, a), dtype=xp.float64)
 
     def write_tile(
-        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
+        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
     ) -> None:
-        self.spectra[output, channels[0] : channels[1], ...] = spectra
-        self.flags[output, channels[0] : channels[1], ...] = flags
+        place = (output, slice(*channels), ...)
+        self.spectra[place] = self._asarray(spectra)
+        self.flags[place] = self._asarray(flags)
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         self.t_sys[output, channels[0] : channels[1], ...] = t_sys

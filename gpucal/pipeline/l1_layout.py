@@ -87,17 +87,16 @@ class L1Sink:
         self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
     ) -> None:
         """Encode and store one tile; see ``TileSink``."""
-        to_host = self._solution.backend.to_host
         index = (channels[0] // self._step, 0, 0, 0, output)
-        self._spectra.write_chunk(index, to_host(spectra)[..., None])
+        self._spectra.write_chunk(index, spectra[..., None])
         if n_fill:
-            self._flags.write_chunk(index, to_host(flags)[..., None])
+            self._flags.write_chunk(index, flags[..., None])
             return
         # Without fill every dump has the same flags: tiles that share them share their bytes.
-        key = (flags.shape, to_host(flags[:, 0]).tobytes())
+        key = (flags.shape, flags[:, 0].tobytes())
         payload = self._payloads.get(key)
         if payload is None:
-            payload = self._flags.encode(to_host(flags)[..., None])
+            payload = self._flags.encode(flags[..., None])
             with self._lock:
                 if len(self._payloads) >= PAYLOADS_KEPT:
                     self._payloads.clear()

@@ -12,13 +12,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import FLAG_DTYPE
+from gpucal.backend.lanes import Lane, Lanes
 from gpucal.products import BeamMerge, DumpPair, NodBeams, PhaseDifference, Recipe
 from gpucal.steps.calibrate import ScanSolution, calibrate_tile, fold_reach, scale_of_output
 from gpucal.steps.quality import QualitySums, TileStatistics, tile_statistics
 
 Array = Any
+Host = npt.NDArray[Any]
 
 L1_CHUNK_BYTES = 16 << 20
 """Upper bound of one chunk of spectra, as f64; fixed, so that L1 depends on the shape alone."""
@@ -34,9 +41,9 @@ class TileSink(Protocol):
     """Takes calibrated tiles, from several threads at once; arrays are reused after the call."""
 
     def write_tile(
-        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
+        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
     ) -> None:
-        """Spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output."""
+        """On the host: spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output."""
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
@@ -141,10 +148,12 @@ def plan_units(solution: ScanSolution, budget: int) -> list[Unit]:
 class TileReader:
     """Raw counts of one unit: a window per subscan that moves up and decodes each chunk once."""
 
-    def __init__(self, solution: ScanSolution) -> None:
+    def __init__(self, solution: ScanSolution, lane: Lane) -> None:
         self._counts = solution.group.counts
-        self._backend = solution.backend
+        self._xp = solution.backend.xp
+        self._lane = lane
         self._windows: dict[int, tuple[int, Array]] = {}
+        self._reads: dict[int, int] = {}
 
     def __call__(self, c0: int, c1: int, subscan: int) -> Array:
         """Counts [c1-c0, D, R, A]; requests come with ascending c0."""
@@ -155,9 +164,9 @@ class TileReader:
         if c1 > stop:
             step = self._counts.chunks[0]
             end = min(-(-c1 // step) * step, self._counts.shape[0])
-            new = self._backend.asarray(self._counts.read(stop, end, subscan))
+            new = self._read(stop, end, subscan)
             if held is not None and c0 < stop:
-                new = self._backend.xp.concat([held[c0 - start :, ...], new], axis=0)
+                new = self._xp.concat([held[c0 - start :, ...], new], axis=0)
                 start = c0
             else:
                 start = stop
@@ -165,21 +174,74 @@ class TileReader:
             self._windows[subscan] = (start, held)
         return held[c0 - start : c1 - start, ...]
 
+    def _read(self, c0: int, c1: int, subscan: int) -> Array:
+        """Decode into the lane's memory; two pieces by turns, as the old window is still needed."""
+        n = self._reads[subscan] = self._reads.get(subscan, -1) + 1
+        place = list(self._reads).index(subscan)
+        key = 2 * place + n % 2
+        _, d, r, a, _ = self._counts.shape
+        staging = self._lane.staging(key, (c1 - c0, d, r, a), self._counts.dtype)
+        return self._lane.upload(key, self._counts.read(c0, c1, subscan, out=staging))
 
-class _Scratch(threading.local):
-    """Output buffers of one thread: fresh pages cost more than the arithmetic."""
 
-    arrays: tuple[Array, Array] | None = None
+TileResults = list[tuple[tuple[int, int], TileStatistics]]
 
-    def get(
-        self, solution: ScanSolution, shape: tuple[int, ...], dtype: Any
-    ) -> tuple[Array, Array]:
-        xp = solution.backend.xp
-        n = math.prod(shape)
-        if self.arrays is None or self.arrays[0].size < n or self.arrays[0].dtype != dtype:
-            self.arrays = (xp.empty(n, dtype=dtype), xp.empty(n, dtype=xp.uint16))
-        spectra, flags = self.arrays
-        return xp.reshape(spectra[:n], shape), xp.reshape(flags[:n], shape)
+
+class _TileWork:
+    """What one worker does with a unit; shared by all workers of a scan."""
+
+    def __init__(
+        self,
+        solution: ScanSolution,
+        sink: TileSink,
+        lanes: Lanes,
+        stop: threading.Event,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._solution = solution
+        self._sink = sink
+        self._lanes = lanes
+        self._stop = stop
+        self._progress = progress
+        self._dtype = np.dtype(np.float64 if solution.config.dtype == "f64" else np.float32)
+
+    def tasks(self, units: Sequence[Unit]) -> Iterator[Callable[[], TileResults]]:
+        """All the work of a scan, in the order in which its results are added up."""
+        for unit in units:
+            yield partial(self._unit, unit)
+        for output in range(self._solution.output_shape[4]):
+            yield partial(self._t_sys, output)
+
+    def _unit(self, unit: Unit) -> TileResults:
+        with self._lanes.take() as lane:
+            read = TileReader(self._solution, lane)
+            return [
+                (channels, self._tile(lane, read, output, channels))
+                for channels in unit.blocks
+                for output in unit.outputs
+            ]
+
+    def _tile(
+        self, lane: Lane, read: TileReader, output: int, channels: tuple[int, int]
+    ) -> TileStatistics:
+        if self._stop.is_set():
+            raise Cancelled
+        solution = self._solution
+        shape = (channels[1] - channels[0], *solution.output_shape[1:4])
+        spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
+        n_fill, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
+        tile = tile_statistics(solution, output, scale, spectra, flags, n_fill)
+        spectra_here, flags_here = lane.download(spectra, flags)
+        self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
+        if self._progress is not None:
+            self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
+        return tile
+
+    def _t_sys(self, output: int) -> TileResults:
+        for c0, c1 in t_sys_blocks(self._solution):
+            scale = scale_of_output(self._solution, output, c0, c1)
+            self._sink.write_t_sys(output, (c0, c1), scale.t_sys)
+        return []
 
 
 def stream_scan(
@@ -194,51 +256,19 @@ def stream_scan(
 ) -> QualitySums:
     """Calibrate every tile of a scan and hand it to ``sink``; returns the quality sums.
 
-    At most ``workers`` units run at once, fewer where their raw windows, spectra and flags would take
-    more than ``ring_bytes`` together; one always runs. Raises Cancelled when ``cancel`` is set, and the first error
-    of a worker.
+    At most ``workers`` units run at once, fewer where their raw windows, spectra and flags would
+    take more than ``ring_bytes`` together; one always runs. Raises Cancelled when ``cancel`` is set,
+    and the first error of a worker.
     """
-    xp = solution.backend.xp
-    dtype = xp.float64 if solution.config.dtype == "f64" else xp.float32
-    scratch = _Scratch()
-    _, d, r, a, _ = solution.output_shape
-    item = solution.group.counts.dtype.itemsize
     stop = cancel or threading.Event()
-
-    def calibrate_unit(unit: Unit) -> list[tuple[tuple[int, int], TileStatistics]]:
-        read = TileReader(solution)
-        results = []
-        for c0, c1 in unit.blocks:
-            for output in unit.outputs:
-                if stop.is_set():
-                    raise Cancelled
-                spectra, flags = scratch.get(solution, (c1 - c0, d, r, a), dtype)
-                n_fill, scale = calibrate_tile(solution, output, (c0, c1), read, spectra, flags)
-                sink.write_tile(output, (c0, c1), spectra, flags, n_fill)
-                tile = tile_statistics(solution, output, scale, spectra, flags, n_fill)
-                results.append(((c0, c1), tile))
-                if progress is not None:
-                    progress((c1 - c0) * d * r * a * item)
-        return results
-
-    def write_t_sys(output: int) -> list[tuple[tuple[int, int], TileStatistics]]:
-        for c0, c1 in t_sys_blocks(solution):
-            sink.write_t_sys(output, (c0, c1), scale_of_output(solution, output, c0, c1).t_sys)
-        return []
-
-    def tasks() -> Iterator[Callable[[], list[tuple[tuple[int, int], TileStatistics]]]]:
-        for unit in units:
-            yield lambda unit=unit: calibrate_unit(unit)  # type: ignore[misc]
-        for output in range(solution.output_shape[4]):
-            yield lambda output=output: write_t_sys(output)  # type: ignore[misc]
-
     units = plan_units(solution, ring_bytes // workers)
     largest = max(unit_bytes(solution, unit.outputs) for unit in units)
     most = max(1, min(workers + 1, ring_bytes // largest))
-    c = solution.output_shape[0]
+    work = _TileWork(solution, sink, solution.backend.lanes(workers), stop, progress)
+    c, _, r, a, _ = solution.output_shape
     sums = QualitySums(c, r, a)
     # Closing waits for the running tiles: nothing may write once this function is left.
-    with closing(in_order(tasks(), pool, most, stop)) as finished:
+    with closing(in_order(work.tasks(units), pool, most, stop)) as finished:
         try:
             for results in finished:
                 for channels, tile in results:

@@ -1,0 +1,249 @@
+"""The CUDA sources on the CPU, through the host code and launch geometry of a card.
+
+The contract of all kernel sets, then bit for bit against the NumPy twins.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import kernels_oracle as oracle
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_contract import (
+    DTYPES,
+    KernelContract,
+    assert_same_bits,
+    make_chi2,
+    make_counts,
+    scattered,
+    spoil,
+)
+
+from cpu_fallback import NumpyKernels
+from gpucal.kernels import CudaKernels
+
+SHIM = Path(__file__).parent / "shim"
+TWIN = NumpyKernels()
+RUBBISH = 12345.0
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 9), st.integers(1, 70), st.integers(1, 2), st.integers(1, 9)),
+    st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 2), st.integers(1, 180)),
+    st.tuples(st.integers(1, 700), st.integers(1, 6), st.just(1), st.integers(1, 2)),
+    st.tuples(st.just(1), st.integers(900, 9000), st.just(1), st.integers(1, 3)),
+    st.tuples(st.just(2), st.integers(1, 3), st.just(1), st.integers(900, 2100)),
+)
+"""Ordinary tiles; many pixels; many channels; long slabs of several blocks; odd, wide rows."""
+
+seeds = st.integers(0, 2**32 - 1)
+shares = st.sampled_from((0.0, 0.01, 0.5))
+some = settings(deadline=None, derandomize=True, max_examples=80)
+
+
+@pytest.fixture(scope="class")
+def xp():
+    return np
+
+
+@pytest.fixture(scope="class")
+def kernels(device):
+    return CudaKernels(device)
+
+
+class TestContract(KernelContract):
+    """All that every kernel set promises."""
+
+
+def moved(array, offset):
+    """The same values ``offset`` samples into a larger array, and that array."""
+    whole = np.full(array.size + offset + 9, 77, array.dtype)
+    place = whole[offset : offset + array.size].reshape(array.shape)
+    place[...] = array
+    return place, whole
+
+
+def untouched(whole, offset, size):
+    return (whole[:offset] == 77).all() and (whole[offset + size :] == 77).all()
+
+
+def make_tile(rng, shape, dtype, per_dump, share):
+    row = (shape[0], *shape[2:])
+    flags = np.where(rng.random(row) < share, rng.integers(0, 4096, row), 0).astype(np.uint16)
+    return [
+        make_counts(rng, shape, dtype, share),
+        spoil(rng, rng.normal(3e4, 10.0, shape if per_dump else row), share),
+        spoil(rng, rng.normal(0.01, 0.001, row), share),
+        flags,
+    ]
+
+
+class TestTwins:
+    """The same bits as NumPy, with nothing written outside the output."""
+
+    @some
+    @given(
+        shape=shapes,
+        seed=seeds,
+        dtype=st.sampled_from(DTYPES),
+        out_dtype=st.sampled_from((np.float32, np.float64)),
+        per_dump=st.booleans(),
+        share=shares,
+        offsets=st.one_of(
+            st.integers(0, 8).map(lambda n: [n] * 4), st.lists(st.integers(0, 8), min_size=4)
+        ),
+    )
+    def test_calibrate(
+        self, kernels, device, shape, seed, dtype, out_dtype, per_dump, share, offsets
+    ):
+        rng = np.random.default_rng(seed)
+        arrays = make_tile(rng, shape, dtype, per_dump, share)
+        expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
+        lost = TWIN.calibrate(*arrays, *expected)
+        places = [moved(a, n) for a, n in zip((*arrays[:2], *expected), offsets, strict=False)]
+        places[2][0][...] = RUBBISH
+        places[3][0][...] = 0xFFFF
+        for device.backwards in (False, True):
+            found = kernels.calibrate(
+                *(places[0][0], places[1][0], *arrays[2:], places[2][0], places[3][0])
+            )
+            assert found == lost
+            for i, one in enumerate(expected):
+                place, whole = places[2 + i]
+                assert_same_bits(place, one)
+                assert untouched(whole, offsets[2 + i], one.size)
+                place[...] = 0x7777
+
+    @pytest.mark.parametrize(
+        ("offsets", "expression"),
+        [
+            ((0, 0, 0), "calibrate<int, float, false, 4, 4>"),
+            ((3, 3, 3), "calibrate<int, float, false, 4, 4>"),
+            ((0, 4, 8), "calibrate<int, float, false, 4, 4>"),
+            ((0, 1, 0), "calibrate<int, float, false, 1, 4>"),
+        ],
+    )
+    def test_packs_where_addresses_allow(self, kernels, device, offsets, expression):
+        arrays = make_tile(np.random.default_rng(0), (3, 50, 1, 7), "int32", False, 0.0)
+        shape = arrays[0].shape
+        buffers = [
+            moved(a, n)[0]
+            for a, n in zip(
+                (arrays[0], np.empty(shape, "f4"), np.empty(shape, "u2")), offsets, strict=True
+            )
+        ]
+        # Allocations of NumPy begin at 16 bytes, those of CUDA at 256.
+        device.launched.clear()
+        kernels.calibrate(buffers[0], *arrays[1:], *buffers[1:])
+        assert device.launched[0][0].expression == expression
+
+    def test_output_may_be_a_view(self, kernels):
+        rng = np.random.default_rng(1)
+        arrays = make_tile(rng, (6, 5, 2, 3), "int32", False, 0.1)
+        expected = np.empty((6, 5, 2, 3)), np.empty((6, 5, 2, 3), np.uint16)
+        TWIN.calibrate(*arrays, *expected)
+        found = [scattered(np.zeros_like(a)) for a in expected]
+        kernels.calibrate(*(scattered(a) for a in arrays), *found)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+            assert (one.base[..., 1] == 0).all()
+
+    @some
+    @given(
+        shape=shapes,
+        seed=seeds,
+        dtype=st.sampled_from(DTYPES),
+        masked=st.sampled_from((None, 0.0, 0.5)),
+        share=shares,
+    )
+    def test_dump_mean(self, kernels, device, shape, seed, dtype, masked, share):
+        rng = np.random.default_rng(seed)
+        counts = make_counts(rng, shape, dtype, share)
+        valid = None if masked is None else rng.random(shape[1]) >= masked
+        expected, number = TWIN.dump_mean(counts, valid)
+        for device.backwards in (False, True):
+            mean, n = kernels.dump_mean(counts, valid)
+            assert_same_bits(n, number)
+            assert_same_bits(mean, expected)
+
+    @some
+    @given(shape=shapes, seed=seeds, per_dump=st.booleans(), share=shares, ends=st.booleans())
+    def test_reference(self, kernels, device, shape, seed, per_dump, share, ends):
+        rng = np.random.default_rng(seed)
+        row = (shape[0], *shape[2:])
+        off1, off2 = (spoil(rng, rng.normal(3e4, 1e3, row), share) for _ in range(2))
+        weight = rng.random(shape[1] if per_dump else None)
+        if ends and per_dump:
+            weight[:: max(1, shape[1] // 5)] = rng.choice([0.0, 1.0])
+        expected = TWIN.reference(off1, off2, weight)
+        for device.backwards in (False, True):
+            assert_same_bits(kernels.reference(off1, off2, weight), expected)
+
+    @pytest.mark.parametrize("fits", [1, 5, 33, 70])
+    @pytest.mark.parametrize("trials", [1, 9])
+    @pytest.mark.parametrize(
+        "shared", [(True, True, True), (True, False, True), (False, True, True), (False,) * 3]
+    )
+    def test_chi2(self, kernels, device, fits, trials, shared):
+        """To 1 ulp times the root of the number of channels, in every order of threads."""
+        rng = np.random.default_rng(fits)
+        channels = 300
+        case = make_chi2(rng, channels, trials, fits, 2, shared)
+        case[3][rng.random(case[3].shape) < 0.1] = 0.0
+        case[2][case[3] == 0.0] = np.nan
+        few = slice(0, 2)
+        sizes = oracle.chi2(*(a[..., few] if np.ndim(a) else a for a in case))[1]
+        limit = np.finfo(float).eps * np.sqrt(channels) * sizes
+        full = kernels.chi2(*case, derivatives=True)
+        expected = TWIN.chi2(*case, derivatives=True)
+        assert (np.abs(full - expected)[..., few] <= limit).all()
+        plain = kernels.chi2(*case)
+        assert (np.abs(plain - TWIN.chi2(*case))[..., few] <= limit[0]).all()
+        device.backwards = True
+        try:
+            assert_same_bits(kernels.chi2(*case, derivatives=True), full)
+            assert_same_bits(kernels.chi2(*case), plain)
+        finally:
+            device.backwards = False
+
+    @pytest.mark.parametrize("derivatives", [False, True])
+    def test_chi2_of_a_fit_does_not_depend_on_the_others(self, kernels, derivatives):
+        case = make_chi2(np.random.default_rng(2), 700, 3, 40, 1, (False, True, True))
+        together = kernels.chi2(*case, derivatives=derivatives)
+        for piece in (slice(0, 7), slice(7, 8), slice(8, 40)):
+            own = [
+                case[0][:, piece],
+                case[1],
+                *(np.ascontiguousarray(a[:, piece]) for a in case[2:4]),
+            ]
+            found = kernels.chi2(*own, *case[4:], derivatives=derivatives)
+            assert_same_bits(found, together[..., piece])
+
+    def test_a_grid_broadcast_to_all_fits_is_one_grid(self, kernels, device):
+        pwv, *rest = make_chi2(np.random.default_rng(8), 500, 20, 3, 1, (True, True, True))
+        one = kernels.chi2(pwv, *rest)
+        device.launched.clear()
+        assert_same_bits(kernels.chi2(np.broadcast_to(pwv, (20, 3)), *rest), one)
+        assert device.launched[0][0].expression == "chi2_shared<1, 8>"
+
+
+def test_shim_finds_a_thread_that_skips_a_barrier(tmp_path, shim_functions):
+    assert shim_functions
+    (tmp_path / "broken.cpp").write_text(
+        '#include "cuda_on_cpu.h"\n'
+        "__global__ void k(int* n) { if (threadIdx.x < (unsigned)*n) __syncthreads(); }\n"
+        'extern "C" int run(const unsigned* s, void** a) { return shim::launch(&k, s, a, 0); }\n'
+    )
+    library = tmp_path / "broken.so"
+    command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", f"-I{SHIM}"]
+    subprocess.run([*command, str(tmp_path / "broken.cpp"), "-o", str(library)], check=True)
+    run = ctypes.CDLL(str(library)).run
+    shape = (ctypes.c_uint * 6)(2, 1, 1, 8, 1, 1)
+    for waiting, status in ((8, 0), (0, 0), (7, 1)):
+        number = np.array([waiting], np.int32)
+        address = ctypes.c_void_p(number.ctypes.data)
+        assert run(shape, (ctypes.c_void_p * 1)(ctypes.addressof(address))) == status
