@@ -1,0 +1,68 @@
+"""The contract on a CUDA device; skipped without one unless GPUCAL_REQUIRE_GPU=1."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from kernel_contract import KernelContract, assert_same_bits, make_chi2, make_counts, spoil
+
+from cpu_fallback import NumpyKernels
+from gpucal.errors import BackendError
+from gpucal.kernels import CudaKernels
+
+
+@pytest.fixture(scope="class")
+def kernels():
+    try:
+        return CudaKernels()
+    except BackendError as error:
+        if os.environ.get("GPUCAL_REQUIRE_GPU") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="class")
+def xp(kernels):
+    assert kernels
+    return pytest.importorskip("cupy")
+
+
+class TestContractOnCard(KernelContract):
+    """All that every kernel set promises."""
+
+
+class TestTwinsOnCard:
+    """The bits of NumPy on tiles that fill many blocks; chi2 to 1e-12."""
+
+    @pytest.mark.parametrize("per_dump", [False, True])
+    @pytest.mark.parametrize("dtype", ["int32", "uint32", "float32", "float64"])
+    @pytest.mark.parametrize("shape", [(300, 200, 2, 64), (2000, 37, 2, 7), (30000, 61, 1, 1)])
+    def test_tiles(self, kernels, xp, shape, dtype, per_dump):
+        rng = np.random.default_rng(1)
+        row = (shape[0], *shape[2:])
+        counts = make_counts(rng, shape, dtype, 0.001)
+        off1, off2 = (spoil(rng, rng.normal(3e4, 1e3, row), 0.001) for _ in range(2))
+        weight = rng.random(shape[1]) if per_dump else rng.random()
+        factor = rng.normal(0.01, 0.001, row)
+        flags = np.where(rng.random(row) < 0.01, rng.integers(0, 4096, row), 0).astype(np.uint16)
+        found = []
+        for own, space in ((kernels, xp), (NumpyKernels(2), np)):
+            tile = [space.asarray(a) for a in (counts, off1, off2, factor, flags)]
+            reference = own.reference(*tile[1:3], space.asarray(weight))
+            out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
+            lost = own.calibrate(tile[0], reference, *tile[3:], *out)
+            found.append((np.array(lost), reference, *out, *own.dump_mean(tile[0])))
+        for one, other in zip(*found, strict=True):
+            assert_same_bits(one, other)
+
+    @pytest.mark.parametrize("shared", [(True, True, True), (False, False, True)])
+    def test_chi2(self, kernels, xp, shared):
+        case = make_chi2(np.random.default_rng(7), 8192, 3, 40, 1, shared)
+        arrays = [a if np.ndim(a) == 0 else xp.asarray(a) for a in case]
+        found = kernels.chi2(*arrays, derivatives=True).get()
+        again = kernels.chi2(*arrays, derivatives=True).get()
+        expected = NumpyKernels(2).chi2(*case, derivatives=True)
+        np.testing.assert_allclose(found[[0, 3]], expected[[0, 3]], rtol=1e-12)
+        assert_same_bits(again, found)
