@@ -8,8 +8,7 @@ was told to wait. Each copy must wait for the work of its own thread on the arra
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from cpu_fallback import NumpyKernels
 from gpucal.backend import Backend
-from gpucal.backend.lanes import device_lanes
+from gpucal.backend.lanes import DeviceStreams, device_lanes
 
 
 @dataclass(eq=False)
@@ -64,7 +63,7 @@ class FakeDevice:
 
     def __init__(self, capacity: int | None = None) -> None:
         self.lock = threading.RLock()
-        self.compute: FakeStream | None = None
+        self.compute = FakeStream(self)
         self.tick = 0
         self.last = threading.local()
         self.allocations = 0
@@ -75,12 +74,8 @@ class FakeDevice:
     def stream(self) -> FakeStream:
         return FakeStream(self)
 
-    @contextmanager
-    def current(self, stream: FakeStream) -> Iterator[None]:
-        with self.lock:
-            assert self.compute in (None, stream), "two compute streams"
-            self.compute = stream
-        yield
+    def default(self) -> FakeStream:
+        return self.compute
 
     def worked(self) -> None:
         """A kernel ran on the compute stream."""
@@ -139,12 +134,13 @@ class WatchedKernels:
 
 def fake_backend(device: FakeDevice, kernels: Any = None) -> Backend:
     """A backend whose tiles go through ``DeviceLane`` on the fake device."""
+    streams = DeviceStreams(device)
     return Backend(
         name="fake",
         xp=np,
         kernels=kernels or WatchedKernels(device),
         asarray=np.asarray,
         to_host=np.asarray,
-        lanes=lambda count: device_lanes(count, device),
+        lanes=lambda count: device_lanes(count, streams),
         device="fake",
     )

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from gpucal.backend import Backend
-from gpucal.backend.lanes import Bytes, LanePool, Stream, device_lanes
+from gpucal.backend.lanes import Bytes, DeviceStreams, LanePool, device_lanes
 from gpucal.errors import BackendError
 from gpucal.kernels import CudaKernels
 
@@ -59,10 +58,9 @@ class CupyCopies:
         """A stream that does not wait for the default one."""
         return self._cupy.cuda.Stream(non_blocking=True)
 
-    def current(self, stream: Stream) -> AbstractContextManager[Any]:
-        """A CuPy stream is its own context manager."""
-        chosen: AbstractContextManager[Any] = stream  # type: ignore[assignment]
-        return chosen
+    def default(self) -> Any:
+        """CuPy's default stream, that of every thread which chooses no other."""
+        return self._cupy.cuda.Stream.null
 
     def pinned(self, nbytes: int) -> Bytes:
         """Page-locked host memory, u8 [nbytes]; raises BackendError when there is none left."""
@@ -104,13 +102,13 @@ class CupyCopies:
 def cuda_backend(*, reason: str = "asked for") -> Backend:
     """The backend of the current CUDA device. Raises BackendError when it cannot be used."""
     cupy = import_cupy()
-    copies = CupyCopies(cupy)
+    streams = DeviceStreams(CupyCopies(cupy))
 
     def to_host(array: Any) -> Any:
         return cupy.asnumpy(array) if isinstance(array, cupy.ndarray) else np.asarray(array)
 
     def lanes(count: int) -> LanePool:
-        return device_lanes(count, copies)
+        return device_lanes(count, streams)
 
     return Backend(
         name="cuda",

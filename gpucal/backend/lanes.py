@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,8 +91,7 @@ class LanePool:
         try:
             if lane is None:
                 lane = self._make()
-            with getattr(lane, "current", nullcontext)():
-                yield lane
+            yield lane
         finally:
             self._free.put(lane)
 
@@ -125,8 +124,8 @@ class CopyDevice(Protocol):
     def stream(self) -> Stream:
         """A new stream that does not wait for the default one."""
 
-    def current(self, stream: Stream) -> AbstractContextManager[Any]:
-        """Make ``stream`` the one that array operations of this thread go to."""
+    def default(self) -> Stream:
+        """The stream that array operations of all threads go to."""
 
     def pinned(self, nbytes: int) -> Bytes:
         """Page-locked host memory."""
@@ -145,12 +144,16 @@ class CopyDevice(Protocol):
 
 
 class DeviceStreams:
-    """Upload, compute and download run side by side; one set serves all lanes of a device."""
+    """Upload, compute and download run side by side; one set serves all lanes of a device.
+
+    Compute is the default stream, where the steps of all threads run one after another: an array
+    made by one of them is whole when another reads it.
+    """
 
     def __init__(self, device: CopyDevice) -> None:
         self.device = device
         self.upload = device.stream()
-        self.compute = device.stream()
+        self.compute = device.default()
         self.download = device.stream()
 
 
@@ -167,10 +170,6 @@ class DeviceLane:
         self._pinned: dict[tuple[str, int], Bytes] = {}
         self._memory: dict[tuple[str, int], Array] = {}
         self._uploaded: dict[int, Event] = {}
-
-    def current(self) -> AbstractContextManager[Any]:
-        """Array operations of this thread go to the compute stream while the lane is held."""
-        return self._streams.device.current(self._streams.compute)
 
     def staging(self, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """See ``Lane.staging``; waits for the copy that may still read this memory."""
@@ -223,7 +222,6 @@ class DeviceLane:
         return memory
 
 
-def device_lanes(count: int, device: CopyDevice) -> LanePool:
-    """Lanes of one device that share its three streams."""
-    streams = DeviceStreams(device)
+def device_lanes(count: int, streams: DeviceStreams) -> LanePool:
+    """Lanes that share the three streams of a device."""
     return LanePool(count, lambda: DeviceLane(streams))

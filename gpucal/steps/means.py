@@ -17,6 +17,8 @@ from gpucal.steps.gain_drift import corrected
 
 Array = Any
 BLOCK_BYTES = 16 << 20
+MEAN_LANES = 4
+"""Blocks in flight: OFF means are made while another scan streams."""
 
 
 def dump_means(
@@ -42,9 +44,17 @@ def dump_means(
     for key in unique:
         by_subscan.setdefault(key.subscan, []).append(key)
 
+    lanes = backend.lanes(MEAN_LANES)
+    inner = group.shape[1:4]
+
     def reduce_block(task: tuple[int, int, int]) -> None:
-        subscan, c0, c1 = task
-        counts = backend.asarray(group.counts.read(c0, c1, subscan))
+        with lanes.take() as lane:
+            subscan, c0, c1 = task
+            staging = lane.staging(0, (c1 - c0, *inner), group.counts.dtype)
+            counts = lane.upload(0, group.counts.read(c0, c1, subscan, out=staging))
+            reduce_counts(counts, subscan, c0, c1)
+
+    def reduce_counts(counts: Array, subscan: int, c0: int, c1: int) -> None:
         if drift is not None:
             counts = corrected(counts, group.mjd[:, subscan], drift, c0, c1, backend)
         for key in by_subscan[subscan]:

@@ -13,6 +13,7 @@ from truth_setup import calibrated, simulate_scan, steady
 
 from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
 from gpucal.config import CalibrationConfig
+from gpucal.errors import LoadError
 from gpucal.pipeline import stream
 
 
@@ -99,9 +100,11 @@ def test_the_fake_device_notices_a_missing_wait(rule: str) -> None:
         theirs = calibrated(simulated, config, backend=backend)
         if not np.array_equal(theirs.spectra, ours.spectra, equal_nan=True):
             noticed = "stale data"
+    except LoadError:  # the counts of the loads never came
+        noticed = "stale data"
     except AssertionError as error:
         noticed = str(error)
-    assert "does not wait" in noticed or noticed in ("two compute streams", "stale data")
+    assert "does not wait" in noticed or noticed == "stale data"
 
 
 def test_staging_waits_for_the_copy_that_reads_it() -> None:

