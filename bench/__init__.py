@@ -1,14 +1,21 @@
-"""Benches of the kernels: ``python -m bench [NAME..] [--quick] [--save]``."""
+"""Benches: ``python -m bench [NAME..] [--quick] [--save]``, or ``python -m bench io|peers``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benches named in ``argv``, or all of them, and return the exit status."""
+    """Run the benches named in ``argv``, or those of all kernels, and return the exit status."""
     # Imported here: each bench is also a module of its own to run with ``python -m``.
     from bench import bench_calibrate, bench_chi2, bench_dump_mean, bench_reference, harness
 
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in ("io", "peers"):
+        from bench import bench_io, bench_peers
+
+        main_of = bench_io.main if arguments[0] == bench_io.NAME else bench_peers.main
+        return main_of(arguments[1:])
     modules = (bench_calibrate, bench_dump_mean, bench_reference, bench_chi2)
-    return harness.main({module.NAME: module.cases for module in modules}, argv)
+    return harness.main({module.NAME: module.cases for module in modules}, arguments)

@@ -46,3 +46,78 @@ def test_command_line_shows_and_saves(load, monkeypatch, tmp_path, capsys):
     assert all(line["versions"]["numpy"] for line in lines)
     with pytest.raises(SystemExit):
         load("bench").main(["nothing"])
+
+
+def check_numbers(results):
+    for result in results:
+        for name, value in asdict(result).items():
+            if isinstance(value, float):
+                assert math.isfinite(value), name
+                assert value >= 0, name
+        assert 0 < result.seconds_min <= result.seconds_median <= result.seconds_max
+
+
+def test_io_bench_copies_the_spectra_it_is_compared_with(load, tmp_path):
+    bench = load("bench.bench_io")
+    night = bench.Night(tmp_path, "toy", "zstd:1", 2)
+    night.calibrate()
+    night.remember()
+    night.copy()
+    for name in ("spectra", "flags", "t_sys"):
+        files = [
+            sorted(p.relative_to(store) for p in store.glob(f"scan_000001/{name}/c/**/*"))
+            for store in (night.l1, night.copied)
+        ]
+        assert files[0] == files[1]
+        assert len(files[0]) > 1
+        for path in (p for p in files[0] if (night.l1 / p).is_file()):
+            same = (night.l1 / path).read_bytes() == (night.copied / path).read_bytes()
+            assert same, f"{path} differs"
+
+
+def test_io_bench_at_toy_size(load, tmp_path, capsys):
+    bench = load("bench.bench_io")
+    results = bench.run_bench("toy", workers=2, folder=tmp_path)
+    assert [r.case for r in results] == list(bench.CODECS)
+    check_numbers(results)
+    for result in results:
+        assert sum(result.stages.values()) == pytest.approx(1.0)
+        assert min(result.stages[s] for s in ("decode", "kernel", "encode", "store")) > 0
+    assert not list(tmp_path.iterdir())
+    assert load("bench").main(["io", "--toy", "--codec", "none", "--folder", str(tmp_path)]) == 0
+    assert "sync" in capsys.readouterr().out
+
+
+def test_stage_clock_puts_the_functions_back(load):
+    stages = load("bench.stages")
+    before = [getattr(owner, name) for owner, name in stages.STAGES.values()]
+    with pytest.raises(ZeroDivisionError), stages.StageClock():
+        raise ZeroDivisionError
+    assert [getattr(owner, name) for owner, name in stages.STAGES.values()] == before
+
+
+def test_peers_bench_without_dysh(load, tmp_path, capsys):
+    bench = load("bench.bench_peers")
+    console = load("rich.console").Console(width=120)
+    results = bench.run_bench("toy", console, venv=None, folder=tmp_path)
+    assert [r.case for r in results] == ["gpucal zstd:1 f64", "gpucal none f32", "numpy zstd:1 f64"]
+    check_numbers(results)
+    assert all(r.ratio_to_dysh is None for r in results)
+    bench.show(results, console)
+    assert "gpucal" in capsys.readouterr().out
+
+
+def test_gbt_file_reads_back(load, tmp_path):
+    pytest.importorskip("astropy")
+    load("bench.gbt_file").write_gbt_file(tmp_path / "a.fits", 8, 64)
+    from astropy.io import fits
+
+    with fits.open(tmp_path / "a.fits") as file:
+        table = file[1].data
+        assert table["DATA"].shape == (8, 64)
+        assert list(table["SCAN"]) == [1] * 4 + [2] * 4
+        assert list(table["CAL"]) == ["T", "F"] * 4
+        diode = table["DATA"][::2].mean() - table["DATA"][1::2].mean()
+    assert diode == pytest.approx(1.5e6, rel=0.3)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        load("bench.gbt_file").write_gbt_file(tmp_path / "b.fits", 6, 64)

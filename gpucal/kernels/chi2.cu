@@ -141,6 +141,7 @@ __global__ void __launch_bounds__(256, 2) chi2_shared(
             a1[i] = used ? amplitude[place + (i64)channels * amplitude_fits] : 0.0;
         }
         __syncthreads();
+#pragma unroll 1
         for (int i = thread; i < 2 * TRIALS * TILE; i += threads) {
             const int c = i % TILE, trial = i / TILE % TRIALS, sideband = i / (TILE * TRIALS);
             if (tile + c < end && first_trial + trial < trials)

@@ -63,26 +63,23 @@ __global__ void __launch_bounds__(256, 4) mean_direct(
     number[place] = total.number;
 }
 
-constexpr int ROWS = 8, COLUMNS = 2;  // samples that a lane asks for at once, as far as there are
+// From global to shared memory without a register between, so that many copies are in flight.
+template <class T>
+__device__ __forceinline__ void begin_copy(T* shared, const T* global) {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+                 :
+                 : "r"((u32)__cvta_generic_to_shared(shared)), "l"(global), "n"(sizeof(T))
+                 : "memory");
+#else
+    *shared = *global;
+#endif
+}
 
-// Lane i of rows y, y + warps, ...: from the slabs of the block's channels to shared memory.
-template <class Count>
-__device__ __forceinline__ void copy_stretches(
-    const Count* __restrict__ source, int samples, Count* stage, int pitch, int y, int warps,
-    int rows, int i, int length) {
-    Count count[ROWS][COLUMNS];
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-#pragma unroll
-        for (int k = 0; k < COLUMNS; ++k)
-            if (y + r * warps < rows && i + k * 32 < length)
-                count[r][k] = source[(i64)(y + r * warps) * samples + i + k * 32];
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-#pragma unroll
-        for (int k = 0; k < COLUMNS; ++k)
-            if (y + r * warps < rows && i + k * 32 < length)
-                stage[(y + r * warps) * pitch + i + k * 32] = count[r][k];
+__device__ __forceinline__ void end_copies() {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
 }
 
 // The same for few pixels: each warp reads a stretch of one channel, and the threads then find
@@ -104,10 +101,13 @@ __global__ void __launch_bounds__(256, 4) mean_staged(
     for (int start = 0; start < dumps; start += chunk) {
         const int begin = start * pixels;
         const int length = samples - begin < stretch ? samples - begin : stretch;
-        const Count* source = counts + first_channel * samples + begin;
-        for (int y = warp; warp < warps && y < here; y += ROWS * warps)
-            for (int i = lane; i < length; i += COLUMNS * 32)
-                copy_stretches(source, samples, stage, pitch, y, warps, here, i, length);
+#pragma unroll 1
+        for (int y = warp; warp < warps && y < here; y += warps) {
+            const Count* source = counts + (first_channel + y) * samples + begin;
+#pragma unroll 4
+            for (int i = lane; i < length; i += 32) begin_copy(stage + y * pitch + i, source + i);
+        }
+        end_copies();
         __syncthreads();
         if ((int)threadIdx.y < here) {
             const int last = dumps - start < chunk ? dumps - start : chunk;

@@ -10,7 +10,7 @@ __device__ __forceinline__ double blended(double first, double second, double w)
 }
 
 // off1, off2 [c,R,A]; weight [D]; out [c,D,R,A]. dump_step: dumps in ``width`` packs.
-template <int V, int UNROLL>
+template <int V>
 __global__ void __launch_bounds__(256) blend(
     const double* __restrict__ off1, const double* __restrict__ off2,
     const double* __restrict__ weight, double* __restrict__ out, i64 channels, int samples,
@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(256) blend(
         second[j] = off2[pixel];
     }
     double* row = out + slab.channel * samples;
-#pragma unroll UNROLL
+#pragma unroll 1
     for (int at = slab.first; at < samples; at += slab.step) {
         Pack<double, V> value;
 #pragma unroll

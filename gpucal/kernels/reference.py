@@ -12,12 +12,12 @@ from gpucal.kernels.geometry import divider, pack_phase, slab_geometry
 from gpucal.kernels.source import Kernel
 
 PACK = 2
-UNROLL = 4
+"""Samples of one store of 16 bytes."""
 
 
 def kernel(aligned: bool) -> Kernel:
     """The variant that stores 16 bytes at a time, or the one for odd addresses."""
-    return Kernel("reference", f"blend<{PACK if aligned else 1}, {UNROLL}>")
+    return Kernel("reference", f"blend<{PACK if aligned else 1}>")
 
 
 def blend_references(off1: Array, off2: Array, weight: Any, device: Device) -> Array:

@@ -100,7 +100,7 @@ def test_packs_move_at_once_and_loads_go_ahead(compiled, expression, load, store
 
 
 def test_blend_stores_16_bytes(compiled):
-    body = entries(compiled("reference", "sm_90"))["blend<2, 4>"]
+    body = entries(compiled("reference", "sm_90"))["blend<2>"]
     assert re.search(r"st\.global\.v2\.[bf]64", body)
 
 
@@ -132,4 +132,4 @@ def test_compiler_errors_are_told(compile_log, compiled, monkeypatch):
 
 def test_command_line(compile_log, capsys):
     assert compile_log.main(["reference", "--arch", "sm_90"]) == 0
-    assert "blend<2, 4>" in capsys.readouterr().out
+    assert "blend<2>" in capsys.readouterr().out
