@@ -6,6 +6,7 @@ The contract of all kernel sets, then bit for bit against the NumPy twins.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import subprocess
 from pathlib import Path
 
@@ -229,6 +230,59 @@ class TestTwins:
         device.launched.clear()
         assert_same_bits(kernels.chi2(np.broadcast_to(pwv, (20, 3)), *rest), one)
         assert device.launched[0][0].expression == "chi2_shared<1, 8>"
+
+
+def guarded(array, side):
+    """A copy with an unreadable page right before ("front") or after ("back") it."""
+    page = mmap.PAGESIZE
+    pages = -(-array.nbytes // page)
+    memory = np.frombuffer(mmap.mmap(-1, (pages + 1) * page), np.uint8)
+    wall, start = (pages * page, pages * page - array.nbytes) if side == "back" else (0, page)
+    place = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    place[...] = array
+    address = ctypes.c_void_p(memory.ctypes.data + wall)
+    assert ctypes.CDLL(None).mprotect(address, ctypes.c_size_t(page), 0) == 0
+    return place
+
+
+@pytest.mark.parametrize("side", ["front", "back"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(3, 23, 1, 7), (70, 9, 1, 3), (2, 501, 1, 1), (3, 5, 2, 35), (1, 3, 1, 901)]
+)
+def test_nothing_is_touched_outside_the_arrays(shim_functions, device, shape, dtype, side):
+    """A stray read or write ends the process here, as it may on a card."""
+    assert shim_functions
+    rng = np.random.default_rng(4)
+    kernels = CudaKernels(device)
+    for per_dump in (False, True):
+        arrays = [guarded(a, side) for a in make_tile(rng, shape, dtype, per_dump, 0.1)]
+        expected = np.empty(shape), np.empty(shape, np.uint16)
+        found = [guarded(a, side) for a in expected]
+        device.launched.clear()
+        assert kernels.calibrate(*arrays, *found) == TWIN.calibrate(*arrays, *expected)
+        assert "true, 2" in device.launched[0][0].expression or not per_dump
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+    valid = guarded(rng.random(shape[1]) < 0.7, side)
+    for one, other in zip(
+        kernels.dump_mean(arrays[0], valid), TWIN.dump_mean(arrays[0], valid), strict=True
+    ):
+        assert_same_bits(one, other)
+    rows = [guarded(rng.normal(size=arrays[2].shape), side) for _ in range(2)]
+    weight = guarded(rng.random(shape[1]), side)
+    assert_same_bits(kernels.reference(*rows, weight), TWIN.reference(*rows, weight))
+
+
+@pytest.mark.parametrize("side", ["front", "back"])
+@pytest.mark.parametrize("shared", [(True, True, True), (False, True, True), (False,) * 3])
+def test_chi2_reads_nothing_outside_its_arrays(device, shared, side):
+    pwv, airmass, *arrays = make_chi2(np.random.default_rng(5), 131, 9, 5, 2, shared)
+    arrays = [guarded(a, side) for a in arrays]
+    for derivatives in (False, True):
+        case = (guarded(pwv, side), airmass, *arrays, derivatives)
+        found, expected = CudaKernels(device).chi2(*case), TWIN.chi2(*case)
+        np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
 def test_shim_finds_a_thread_that_skips_a_barrier(tmp_path, shim_functions):
