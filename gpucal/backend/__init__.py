@@ -75,6 +75,9 @@ class KernelSet(Protocol):
         """
 
 
+NOT_YET_CUDA = "auto does not choose cuda before it has run on a card; ask for it with --backend"
+
+
 @dataclass(frozen=True)
 class Backend:
     """An array namespace, its kernels, the two transfers and the lanes that tiles run in."""
@@ -96,16 +99,11 @@ def select_backend(name: str = "auto", *, threads: int = 1) -> Backend:
     """
     if name not in ("auto", "cpu", "cuda"):
         raise BackendError(f"backend is {name!r}, expected auto, cuda or cpu.")
-    reason = "asked for"
-    if name != "cpu":
+    if name == "cuda":
         from gpucal.backend.cuda import cuda_backend
 
-        try:
-            return cuda_backend(reason="asked for" if name == "cuda" else "a CUDA device was found")
-        except BackendError as error:
-            if name == "cuda":
-                raise
-            reason = error.message
+        return cuda_backend()
     from gpucal.backend.cpu import cpu_backend
 
+    reason = "asked for" if name == "cpu" else NOT_YET_CUDA
     return cpu_backend(threads=threads, reason=reason)

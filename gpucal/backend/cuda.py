@@ -16,36 +16,9 @@ from gpucal.backend import Backend
 from gpucal.backend.lanes import Bytes, DeviceStreams, LanePool, device_lanes
 from gpucal.errors import BackendError
 from gpucal.kernels import CudaKernels
+from gpucal.kernels.device import CupyDevice
 
 Array = Any
-INSTALL = "pip install 'gpucal[cuda13]' (CUDA 13) or 'gpucal[cuda12]' (CUDA 12)"
-
-
-def import_cupy() -> Any:
-    """CuPy with a usable device.
-
-    Raises BackendError saying what is missing: the package, the driver or a device.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise BackendError(
-            f"the cuda backend needs CuPy, which cannot be imported: {error}.",
-            hint=f"Install it with {INSTALL}.",
-        ) from error
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(
-            f"CuPy finds no usable CUDA device: {error}.",
-            hint="Check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES.",
-        ) from error
-    if count < 1:
-        raise BackendError(
-            "CuPy finds no CUDA device.",
-            hint="Check the driver with nvidia-smi, and CUDA_VISIBLE_DEVICES.",
-        )
-    return cupy
 
 
 class CupyCopies:
@@ -101,7 +74,8 @@ class CupyCopies:
 
 def cuda_backend(*, reason: str = "asked for") -> Backend:
     """The backend of the current CUDA device. Raises BackendError when it cannot be used."""
-    cupy = import_cupy()
+    card = CupyDevice()
+    cupy = card.xp
     streams = DeviceStreams(CupyCopies(cupy))
 
     def to_host(array: Any) -> Any:
@@ -113,7 +87,7 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
     return Backend(
         name="cuda",
         xp=cupy,
-        kernels=CudaKernels(),
+        kernels=CudaKernels(card),
         asarray=cupy.asarray,
         to_host=to_host,
         lanes=lanes,
@@ -134,7 +108,7 @@ def describe_device() -> dict[str, Any]:
 
     Raises BackendError when there is none.
     """
-    cupy = import_cupy()
+    cupy = CupyDevice().xp
     runtime = cupy.cuda.runtime
     free, total = runtime.memGetInfo()
     return {

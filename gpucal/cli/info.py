@@ -26,6 +26,7 @@ EXTRAS = {
     # extra: (module that shows it is there, what it is for)
     "fits": ("astropy", "import sdfits"),
     "plot": ("matplotlib", "plot"),
+    "cuda13": ("cupy", "calibrate --backend cuda (CUDA 13; cuda12 for CUDA 12)"),
     "cluster": ("distributed", "calibrate --scheduler"),
     "atm-build": ("pyrtlib", "atm build"),
 }
@@ -76,7 +77,12 @@ def _backend(name: str) -> dict[str, Any]:
     except BackendError as error:
         _, _, reason = error.message.partition(", but ")
         return {"available": False, "reason": reason or error.message}
-    return {"available": True, "device": backend.device}
+    found: dict[str, Any] = {"available": True, "device": backend.device}
+    if name == "cuda":
+        from gpucal.backend.cuda import describe_device
+
+        found["card"] = describe_device()
+    return found
 
 
 def _extra(name: str) -> dict[str, Any]:
@@ -137,6 +143,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         there = f"available ({backend.get('device')})"
         text = there if backend["available"] else f"not available: {backend['reason']}"
         rows.append((f"backend {name}", text))
+        rows += [(f"  {key}", str(value)) for key, value in backend.get("card", {}).items()]
     device = facts["device"]
     memory = device["memory_bytes"]
     rows.append(("processor", f"{device['cpu']}, {device['cores']} cores usable"))

@@ -40,7 +40,7 @@ class CupyDevice:
         except ImportError as error:
             raise BackendError(
                 f"the CUDA kernels need CuPy, which cannot be imported: {error}.",
-                hint="Install cupy-cuda13x, or cupy-cuda12x for an older driver.",
+                hint="Install it with pip install 'gpucal[cuda13]' (CUDA 13) or 'gpucal[cuda12]' (12).",
             ) from error
         try:
             devices = cupy.cuda.runtime.getDeviceCount()
