@@ -45,7 +45,6 @@ class TileStatistics:
     n_flagged: int
     mean: F64
     n_differences: F64
-    difference2: F64
     expected2: F64
     normalised2: F64
 
@@ -117,23 +116,20 @@ def tile_statistics(
     both = xp.where(good, both, 1.0)
     n = xp.sum(xp.astype(good, xp.float64), axis=0)
 
-    def typical(values: Array) -> F64:
-        """Sum that the typical square stands for: the median, so that lines do not count."""
-        level = nan_median(values, xp) / MEDIAN_OF_SQUARE
-        return np.asarray(backend.to_host(xp.where(n > 0, level * n, 0.0)), dtype=np.float64)
+    # The median stands for the typical square, so that lines do not count.
+    level = nan_median(square / both, xp) / MEDIAN_OF_SQUARE
 
-    def total(values: Array) -> F64:
-        return np.asarray(backend.to_host(xp.sum(values, axis=0)), dtype=np.float64)
+    def here(values: Array) -> F64:
+        return np.asarray(backend.to_host(values), dtype=np.float64)
 
     return TileStatistics(
         n_samples=int(np.prod(spectra.shape)),
         n_nan=n_nan,
         n_flagged=n_flagged,
         mean=np.asarray(backend.to_host(mean)),
-        n_differences=np.asarray(backend.to_host(n), dtype=np.float64),
-        difference2=typical(0.5 * square),
-        expected2=total(xp.where(good, 0.5 * both, 0.0)),
-        normalised2=typical(square / both),
+        n_differences=here(n),
+        expected2=here(xp.sum(xp.where(good, 0.5 * both, 0.0), axis=0)),
+        normalised2=here(xp.where(n > 0, level * n, 0.0)),
     )
 
 
@@ -153,7 +149,7 @@ class QualitySums:
         self.samples += tile.n_samples
         self.nans += tile.n_nan
         self.flagged += tile.n_flagged
-        part = np.stack([tile.n_differences, tile.difference2, tile.expected2, tile.normalised2])
+        part = np.stack([tile.n_differences, tile.expected2, tile.normalised2])
         self._blocks[c0] = self._blocks[c0] + part if c0 in self._blocks else part
         good = np.isfinite(tile.mean)
         self.mean[c0:c1] += np.where(good, tile.mean, 0.0)
@@ -161,7 +157,7 @@ class QualitySums:
 
     @property
     def sums(self) -> F64:
-        """f64 [4,R,A]; the blocks are added from the lowest channel up, whatever came first."""
+        """f64 [3,R,A]; the blocks are added from the lowest channel up, whatever came first."""
         return np.asarray(sum(self._blocks[c0] for c0 in sorted(self._blocks)), dtype=np.float64)
 
     def ripple(self) -> F64:
@@ -185,6 +181,7 @@ def quality_attributes(
     """The ``qa`` attribute of L1: plain numbers, [R][A] lists where a pixel has its own."""
     totals = sums.sums
     n = np.where(totals[0] > 0, totals[0], np.nan)
+    expected, ratio = np.sqrt(totals[1] / n), np.sqrt(totals[2] / n)
     atmosphere = solution.atmosphere
     t_rec = nan_median(
         solution.backend.xp.reshape(solution.loads.t_rec, (-1,)), solution.backend.xp
@@ -201,9 +198,9 @@ def quality_attributes(
         "bad_channel_fraction": float(np.mean(solution.backend.to_host(solution.loads.bad))),
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
-        "rms_measured": np.sqrt(totals[1] / n).tolist(),
-        "rms_expected": np.sqrt(totals[2] / n).tolist(),
-        "rms_ratio": np.sqrt(totals[3] / n).tolist(),
+        "rms_measured": (ratio * expected).tolist(),
+        "rms_expected": expected.tolist(),
+        "rms_ratio": ratio.tolist(),
         "baseline_ripple": sums.ripple().tolist(),
     }
 
