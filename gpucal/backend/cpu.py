@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import Any
 
@@ -9,6 +10,13 @@ import numpy as np
 
 import cpu_fallback
 from gpucal.backend import Backend
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_backend(*, threads: int = 1, reason: str = "asked for") -> Backend:

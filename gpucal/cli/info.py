@@ -17,6 +17,7 @@ from rich.table import Table
 
 from gpucal import __version__
 from gpucal.backend import select_backend
+from gpucal.backend.cpu import usable_cores
 from gpucal.cli.json_text import json_text
 from gpucal.cli.summary import make_console
 from gpucal.errors import BackendError
@@ -106,13 +107,6 @@ def cpu_model() -> str:
     except OSError:
         pass  # not Linux: platform knows less, but something
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_bytes() -> int | None:

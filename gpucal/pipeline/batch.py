@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpucal.backend import Backend, select_backend
+from gpucal.backend.cpu import usable_cores
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalWarning
 from gpucal.io.atm_tables import load_table, site_table
@@ -108,7 +108,7 @@ class _Night:
         self.config = config
         self.observer = observer
         self.command_line = command_line
-        self.workers = config.workers or os.cpu_count() or 1
+        self.workers = config.workers or usable_cores()
         self.backend = backend or select_backend(config.backend)
         self.l0 = open_l0(l0)
         self.table = self._table()
@@ -261,13 +261,13 @@ class _Night:
                 for solution, timer in solved.solutions
             ]
             attributes = {
+                **_passed_through(solved.solutions[0][0]),
                 "scan_number": solved.number,
                 "failed_bands": solved.failed_bands,
                 "config_sha256": self.config.fingerprint(),
                 "config": self.config.result_keys(),
                 "l0_metadata_sha256": found,
                 "atmosphere_sha256": self.table.sha256 if self.table is not None else None,
-                **_passed_through(solved.solutions[0][0]),
             }
             writer.set_attrs("", attributes)
         except BaseException:

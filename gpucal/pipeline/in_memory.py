@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from gpucal.backend import Backend, select_backend
+from gpucal.backend.cpu import usable_cores
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.physics.atm import AtmosphereTable
@@ -100,7 +100,7 @@ def calibrate_scan(
             scan=scan.number,
             band=scan.band,
         )
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         first = load_means(source, config, backend, pool)
         second = load_means(later_load, config, backend, pool) if later_load is not None else None
