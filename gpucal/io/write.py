@@ -226,6 +226,15 @@ class ScanWriter:
         for index in writer.indices():
             writer.write_chunk(index, values[writer.region(index)])
 
+    def drop(self, group: str) -> None:
+        """Forget a group below the scan with all that was written into it; no writer may be at work."""
+        name = group.strip("/")
+        with self._lock:
+            for known in (self._groups, self._arrays):
+                for key in [k for k in known if k == name or k.startswith(f"{name}/")]:
+                    del known[key]
+        atomic.discard(self._staged / name)
+
     def commit(self, overwrite: bool = False) -> None:
         """Sync the scan and put it in place; with ``overwrite`` it replaces the one there.
 

@@ -256,10 +256,7 @@ class _Night:
         found = solved.checksums(self.library)
         writer = self.l1.begin(solved.number)
         try:
-            summaries = [
-                self._band(solution, timer, writer, pool, (solved.started, found))
-                for solution, timer in solved.solutions
-            ]
+            summaries = self._bands(solved, writer, pool, found)
             attributes = {
                 **_passed_through(solved.solutions[0][0]),
                 "scan_number": solved.number,
@@ -274,6 +271,27 @@ class _Night:
             writer.abort()
             raise
         return lambda: self._commit(writer, solved.number, summaries)
+
+    def _bands(
+        self, solved: _Solved, writer: ScanWriter, pool: ThreadPoolExecutor, found: dict[str, str]
+    ) -> list[ScanSummary]:
+        """Stream band after band; one that fails leaves the others, the last error is raised when all do."""
+        summaries: list[ScanSummary] = []
+        for i, (solution, timer) in enumerate(solved.solutions):
+            band = solution.scan.band
+            try:
+                summaries.append(self._band(solution, timer, writer, pool, (solved.started, found)))
+            except Cancelled:
+                raise
+            except Exception as error:
+                if not summaries and i + 1 == len(solved.solutions):
+                    raise
+                writer.drop(band)
+                failure = failure_of(solved.number, "calibrate", error)
+                self.failures.append(failure)
+                self.observer.message("error", failure.sentence)
+                solved.failed_bands.append(band)
+        return summaries
 
     def _band(
         self,
