@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 Array = Any
 
@@ -217,7 +218,7 @@ class SkyModel:
 
     def transmission(self, sideband: int, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
         """t of one sideband for channels c0..c1: f64 [c, R|1, A|1]; ``pwv`` [R|1, A|1] mm."""
-        xp = self.opacity.__array_namespace__()
+        xp = array_namespace(self.opacity)
         b, q, c = (self.opacity[i, sideband, :, c0:c1, :, None] for i in range(3))
         p = pwv[None, None, :, :]
         return xp.mean(xp.exp(-airmass * (b * p + q * (p * p) + c)), axis=0)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from gpucal.axes import Flag
 
@@ -51,7 +52,7 @@ def shifted(values: Array, flags: Array, first: int, span: tuple[int, int], shif
     straddle c - shift. A NaN there gives NaN; a NaN further away drops out of the sum. Channels that are
     not covered get NaN and the flag FILL_VALUE.
     """
-    xp = values.__array_namespace__()
+    xp = array_namespace(values)
     n, weights = sinc_weights(shift)
     c0, c1 = span
     fraction = shift - n

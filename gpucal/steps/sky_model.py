@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 from gpucal.backend import Backend
 from gpucal.config import CalibrationConfig
@@ -106,7 +107,7 @@ def sky_brightness(model: SkyModel, pwv: Array, airmass: float, c0: int, c1: int
 
 def zenith_opacity(model: SkyModel, sideband: int, pwv: float) -> Array:
     """-ln t at the zenith, Np, f64 [C,F]; finite also where the sky is opaque."""
-    xp = model.opacity.__array_namespace__()
+    xp = array_namespace(model.opacity)
     b, q, c = (model.opacity[i, sideband, ...] for i in range(3))
     tau = b * pwv + q * (pwv * pwv) + c
     least = xp.min(tau, axis=0)

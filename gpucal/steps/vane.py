@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from gpucal.backend import Backend
 from gpucal.config import CalibrationConfig
@@ -114,7 +115,7 @@ def channel_calibration(
     measured at ``airmass``; the transmission of the ON is left to the caller.
     """
     c0, c1 = channels
-    xp = sky.__array_namespace__()
+    xp = array_namespace(sky)
     span = xp.where(loads.bad[c0:c1, ...], xp.nan, loads.hot[c0:c1, ...] - sky[c0:c1, ...])
     j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
     line_gain = setup.line_gain()
