@@ -1,0 +1,146 @@
+#!/bin/sh
+# Everything that needs a card, in one call of at most 9 minutes and without network:
+#   sh bench/gpu_run.sh          tests on the card, compute-sanitizer, kernel benches, whole nights
+#   sh bench/gpu_run.sh --dry    the same stages without a card, at toy size; measures nothing
+# Logs and results go to $OUT (default bench/results). Wheels in .whl/ are installed to
+# $GPUCAL_SITE (default /tmp/site). The exit status is 0 only if every stage passed.
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+dry=
+case ${1:-} in
+"") ;;
+--dry) dry=1 ;;
+*)
+    echo "usage: $0 [--dry]" >&2
+    exit 2
+    ;;
+esac
+
+total_seconds=535
+started=$(date +%s)
+if [ -n "$dry" ]; then
+    out=$(mktemp -d) || exit 1
+    trap 'rm -rf "$out"' EXIT
+else
+    out=${OUT:-bench/results}
+    mkdir -p "$out" || exit 1
+    out=$(cd "$out" && pwd) || exit 1
+fi
+summary=$out/gpu_run.log
+: >"$summary" || exit 1
+say() { echo "$*" | tee -a "$summary"; }
+
+python=
+for name in python3 python3.13 python3.12 python3.11 python; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$name
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    say "FAILED: no python3 of version 3.11 or newer is on the PATH."
+    exit 1
+fi
+
+failed=
+site=${GPUCAL_SITE:-/tmp/site}
+PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+if [ -z "$dry" ] && [ -d .whl ]; then
+    if "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
+        --target "$site" .whl/*.whl >>"$summary" 2>&1; then
+        PYTHONPATH=$site:$PYTHONPATH
+    else
+        say "wheels: pip cannot install .whl/*.whl to $site: see $summary"
+        failed="$failed wheels,"
+    fi
+fi
+PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE
+
+needed="numpy scipy zarr numcodecs rich typer pydantic array_api_compat google_crc32c pytest hypothesis"
+[ -n "$dry" ] || needed="$needed cupy"
+# shellcheck disable=SC2086 # a list of names
+if ! "$python" -c '
+import importlib, sys
+print("python", sys.version.split()[0], "at", sys.executable)
+missing = []
+for name in sys.argv[1:]:
+    try:
+        module = importlib.import_module(name)
+        print("   ", name, getattr(module, "__version__", ""))
+    except Exception as error:
+        reason = " ".join(str(error).split())[-200:]
+        missing.append(f"    {name} is missing: {type(error).__name__}: {reason}")
+print(*missing, sep="\n")
+sys.exit(bool(missing))
+' $needed >>"$summary" 2>&1; then
+    say "packages: $(grep -c ' is missing: ' "$summary") cannot be imported; carry their wheels in .whl/:"
+    grep ' is missing: ' "$summary"
+    failed="$failed packages,"
+fi
+if [ -z "$dry" ] && command -v nvidia-smi >/dev/null 2>&1; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm \
+        --format=csv >>"$summary" 2>&1
+fi
+
+# stage NAME SECONDS COMMAND..: its output goes to NAME.log and its last lines are shown.
+stage() {
+    name=$1 limit=$2
+    shift 2
+    left=$((total_seconds - $(date +%s) + started))
+    if [ "$left" -lt 5 ]; then
+        say "$name: NOT RUN, the $total_seconds s of the whole call are used up"
+        failed="$failed $name,"
+        return
+    fi
+    [ "$limit" -le "$left" ] || limit=$left
+    begin=$(date +%s)
+    timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+    status=$?
+    spent=$(($(date +%s) - begin))
+    echo "== $name"
+    tail -n 40 "$out/$name.log"
+    case $status in
+    0) say "$name: passed in $spent s" ;;
+    124 | 137) say "$name: FAILED, stopped at its limit of $limit s" ;;
+    *) say "$name: FAILED with exit status $status after $spent s" ;;
+    esac
+    [ "$status" -eq 0 ] || failed="$failed $name,"
+}
+
+# Plugins and warnings of other packages on that machine are none of our business.
+PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD
+tests="-q -p no:cacheprovider -W default --tb=short"
+if [ -n "$dry" ]; then
+    unset GPUCAL_REQUIRE_GPU
+    # shellcheck disable=SC2086 # a list of options
+    stage pytest 60 "$python" -m pytest $tests -r fE tests/kernels/test_on_card.py tests/backend
+    say "memcheck, racecheck: not run, they need a card"
+    stage bench 60 "$python" -m bench.bench_gpu --dry
+    stage chain 60 "$python" -m bench.gpu_chain --dry
+else
+    # shellcheck disable=SC2086 # a list of options
+    stage pytest 150 env GPUCAL_REQUIRE_GPU=1 \
+        "$python" -m pytest $tests --durations=5 tests/kernels tests/backend
+    if command -v compute-sanitizer >/dev/null 2>&1; then
+        for tool in memcheck racecheck; do
+            stage $tool 70 compute-sanitizer --tool $tool --error-exitcode 9 \
+                "$python" -m bench.bench_gpu --toy
+        done
+    else
+        say "memcheck, racecheck: not run, compute-sanitizer is not on the PATH"
+    fi
+    stage bench 80 "$python" -m bench.bench_gpu --save --results "$out"
+    stage chain 160 "$python" -m bench.gpu_chain --save --results "$out"
+fi
+
+echo "== summary"
+cat "$summary"
+[ -z "$dry" ] || echo "dry run: nothing was measured"
+if [ -n "$failed" ]; then
+    echo "FAILED:${failed%,}"
+    exit 1
+fi
+echo "all stages passed in $(($(date +%s) - started)) s"

@@ -1,0 +1,267 @@
+"""``bench/gpu_run.sh``: the dry run passes here; on a card nothing that fails goes unnoticed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "bench" / "gpu_run.sh"
+MODULES = ("pytest", "bench.bench_gpu", "bench.gpu_chain")
+
+pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="needs timeout(1)")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of ``bench`` from the source tree."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module
+
+
+def gpu_run(*arguments, path, **environment):
+    """Run the script with ``path`` before the system's own commands."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "GPUCAL_"))}
+    env |= {"PATH": f"{path}:/usr/bin:/bin", **environment}
+    return subprocess.run(
+        ["/bin/sh", str(SCRIPT), *arguments], capture_output=True, text=True, env=env, timeout=120
+    )
+
+
+def command(folder, name, body):
+    """A command that notes its arguments in ``folder/calls`` and then does ``body``."""
+    path = folder / name
+    note = f'echo "{name} [${{GPUCAL_REQUIRE_GPU:-}}] $*" >>"{folder}/calls"\n'
+    path.write_text(f"#!/bin/sh\n{note}{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A folder whose python3 does nothing, but fails for the module it is told to fail for."""
+    command(tmp_path, "python3", 'case " $* " in *" $FAILS "*) exit 3 ;; esac')
+    return tmp_path
+
+
+def passed(done):
+    """Number of stages that passed, from the summary."""
+    return done.stdout.partition("== summary")[2].count(": passed in")
+
+
+def calls(folder):
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_dry_run_passes_and_says_that_nothing_was_measured():
+    before = sorted((ROOT / "bench" / "results").iterdir())
+    done = gpu_run("--dry", path=Path(sys.executable).parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "dry run: nothing was measured" in done.stdout
+    assert done.stdout.count("dry run: no GPU number") >= 4
+    for stage in ("pytest", "bench", "chain"):
+        assert f"\n{stage}: passed in" in done.stdout
+    assert sorted((ROOT / "bench" / "results").iterdir()) == before
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("module", MODULES)
+def test_a_stage_that_fails_shows_and_does_not_stop_the_others(stand_in, module, dry):
+    arguments = ["--dry"] if dry else []
+    done = gpu_run(*arguments, path=stand_in, FAILS=module, OUT=str(stand_in / "out"))
+    assert done.returncode == 1
+    stage = {"pytest": "pytest", "bench.bench_gpu": "bench", "bench.gpu_chain": "chain"}[module]
+    assert f"\n{stage}: FAILED with exit status 3" in done.stdout
+    assert passed(done) == 2
+    assert [m for line in calls(stand_in) for m in MODULES if f"-m {m} " in line] == list(MODULES)
+
+
+def test_on_a_card_every_stage_runs(stand_in):
+    command(stand_in, "compute-sanitizer", 'shift 4; exec "$@"')
+    out = stand_in / "out"
+    done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = calls(stand_in)
+    assert any("[1] -m pytest" in line and "tests/kernels tests/backend" in line for line in lines)
+    for tool in ("memcheck", "racecheck"):
+        assert any(f"compute-sanitizer [] --tool {tool}" in line for line in lines)
+        assert f"\n{tool}: passed in" in done.stdout
+    assert sum(f"--save --results {out}" in line for line in lines) == 2
+    assert not any("--dry" in line for line in lines)
+    assert "nothing was measured" not in done.stdout
+    logs = {"bench.log", "chain.log", "gpu_run.log", "memcheck.log", "pytest.log", "racecheck.log"}
+    assert {p.name for p in out.iterdir()} == logs
+
+
+def test_without_compute_sanitizer_it_says_so(stand_in):
+    if any(Path(folder, "compute-sanitizer").exists() for folder in ("/usr/bin", "/bin")):
+        pytest.skip("compute-sanitizer is installed here")
+    done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
+    assert "compute-sanitizer is not on the PATH" in done.stdout
+    assert done.returncode == 0
+
+
+def test_a_stage_that_reaches_its_limit_is_named(stand_in):
+    command(stand_in, "timeout", "exit 124")
+    done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
+    assert done.returncode == 1
+    assert "\npytest: FAILED, stopped at its limit of 150 s" in done.stdout
+    limits = [int(c.split()[4]) for c in calls(stand_in) if c.startswith("timeout")]
+    assert len(limits) == 3
+    assert sum(limits) + 2 * 70 <= 540, "with compute-sanitizer"
+
+
+def test_what_is_missing_is_named(stand_in):
+    command(
+        stand_in,
+        "python3",
+        'case "$*" in *numpy*) echo "    zarr is missing: no module"; exit 1 ;; esac',
+    )
+    done = gpu_run(path=stand_in, OUT=str(stand_in / "out"))
+    assert done.returncode == 1
+    assert "zarr is missing" in done.stdout
+    assert "FAILED: packages" in done.stdout
+    assert passed(done) == 3
+
+
+def test_an_unknown_option_is_refused(stand_in):
+    assert gpu_run("--fast", path=stand_in).returncode == 2
+
+
+def test_benches_fail_without_a_card(load, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for name in ("bench_gpu", "gpu_chain"):
+        assert load(f"bench.{name}").main([]) == 1
+        assert "CuPy" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            load(f"bench.{name}").main(["--dry", "--save"])
+
+
+class NumpyAsCupy:
+    """NumPy with what the benches use of CuPy beside it."""
+
+    __version__ = "0"
+
+    def __init__(self, event):
+        self.pooled = True
+        self.cuda = SimpleNamespace(
+            Event=event,
+            get_elapsed_time=lambda start, stop: 1e3 * (stop.at - start.at),
+            set_allocator=self._set_allocator,
+            runtime=SimpleNamespace(
+                memGetInfo=lambda: (6 << 18, 1 << 30),
+                runtimeGetVersion=lambda: 13000,
+                driverGetVersion=lambda: 13000,
+            ),
+        )
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+    def _set_allocator(self, allocator):
+        self.pooled = allocator is not None
+
+    def get_default_memory_pool(self):
+        return SimpleNamespace(free_all_blocks=lambda: None)
+
+
+@pytest.fixture
+def pretended(load, monkeypatch):
+    """A card that is NumPy, found where the real one is."""
+    from cpu_fallback import NumpyKernels
+    from gpucal.backend import Backend, cuda
+
+    xp = NumpyAsCupy(load("bench.gpu_card").HostEvent)
+    backend = Backend("cuda", xp, NumpyKernels(1), np.asarray, np.asarray, device="Pretended 1")
+    monkeypatch.setattr(cuda, "cuda_backend", lambda: backend)
+    small = load("bench.gpu_cases").CHI2["toy"]
+    monkeypatch.setitem(load("bench.gpu_cases").CHI2, "full", small)
+    toy = load("bench.gpu_chain").NIGHTS["toy"]
+    monkeypatch.setitem(load("bench.gpu_chain").NIGHTS, "full", toy)
+    monkeypatch.setitem(load("bench.gpu_chain").REPEATS, "full", 1)
+    return xp
+
+
+def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
+    options = ["--save", "--results", str(tmp_path)]
+    assert load("bench.bench_gpu").main(options) == 0
+    assert load("bench.gpu_chain").main(options) == 0
+    lines = (tmp_path / "pretended-1.jsonl").read_text().splitlines()
+    results = [json.loads(line) for line in lines]
+    assert {r["bench"] for r in results} == {
+        *("gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2", "gpu_chain")
+    }
+    nights = [r for r in results if r["bench"] == "gpu_chain"]
+    assert len(nights) == 4
+    assert all(r["agrees"] and r["samples"] and r["stages"]["wall_ms"] > 0 for r in nights)
+    assert {r["size"] for r in results} == {"full"}
+    assert (tmp_path / "roofline-pretended-1.png").exists()
+    assert pretended.pooled
+    assert "dry run" not in capsys.readouterr().out
+
+
+def test_toy_sizes_on_a_card_do_without_the_pool(load, pretended):
+    assert load("bench.bench_gpu").main(["--toy"]) == 0
+    assert not pretended.pooled
+
+
+def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
+    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+    results, failed = bench.run_bench(card, "toy")
+    assert failed == 0
+    assert len({(r.bench, r.case) for r in results}) == len(results)
+    kernels = {"gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2"}
+    assert {r.bench for r in results} == kernels
+    for r in results:
+        assert 0 < r.seconds_min <= r.seconds_median <= r.seconds_max
+        assert r.ratio_to_copy == pytest.approx(r.gb_per_s / r.copy_gb_per_s)
+        assert math.isfinite(r.seconds_sem)
+        assert r.nbytes >= r.samples * (4 if "chi2" not in r.bench else 0)
+    pytest.importorskip("matplotlib")
+    assert bench.roofline(results, tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, capsys):
+    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+
+    def broken(*_):
+        raise ZeroDivisionError("broken on purpose")
+
+    monkeypatch.setattr(card.kernels, "dump_mean", broken)
+    results, failed = bench.run_bench(card, "toy")
+    assert failed == 1
+    assert "broken on purpose" in capsys.readouterr().err
+    assert {r.bench for r in results} == {"gpu_calibrate", "gpu_reference", "gpu_chi2"}
+
+
+def test_arrays_on_the_card_repeat_the_block(load):
+    cases, card = load("bench.gpu_cases"), load("bench.gpu_card").host_card()
+    array = cases.repeated(card, np.arange(7, dtype=np.int32), (3, 5))
+    np.testing.assert_array_equal(array.ravel(), np.arange(15) % 7)
+
+
+def test_differences_of_stores_are_seen(load):
+    chain = load("bench.gpu_chain")
+    values = np.array([[1.0, -2.0], [np.nan, 3.0]])
+    assert chain.difference(values, values) == 0.0
+    assert chain.difference(values * (1 + 1e-11), values) > chain.AGREEMENT
+    assert chain.difference(np.nan_to_num(values), values) == math.inf
+    blank = np.full(3, np.nan)
+    assert chain.difference(blank, blank) == 0.0
+
+
+def test_nights_that_differ_fail(load, monkeypatch, capsys):
+    chain = load("bench.gpu_chain")
+    monkeypatch.setattr(chain, "compare", lambda *_: (1, 0.0, 4))
+    assert chain.main(["--dry"]) == 1
+    assert "differ by 0.0e+00, 4 flags" in capsys.readouterr().out
