@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
 import statistics
@@ -29,6 +28,7 @@ from rich.table import Table
 
 import gpucal
 from cpu_fallback import NumpyKernels
+from gpucal.backend.cpu import usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("toy", "quick", "full")
@@ -96,13 +96,6 @@ def device_name() -> str:
         model = found.group(1) if found else model
     words = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
     return f"{words}-{usable_cores()}-cores"
-
-
-def usable_cores() -> int:
-    """Number of cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Copy:
