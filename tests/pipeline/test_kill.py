@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -105,6 +106,14 @@ def test_killed_while_replacing(tmp_path: Path) -> None:
 def wait_for_start(out: Path, process: subprocess.Popen[bytes]) -> None:
     """Until the first scan of a run is being written, or the process has ended."""
     staging = atomic.staging_dir(out)
-    before = set(staging.glob("scan_*"))
-    while process.poll() is None and not set(staging.glob("scan_*")) - before:
+    before = staged(staging)
+    while process.poll() is None and not staged(staging) - before:
         time.sleep(0.002)
+
+
+def staged(staging: Path) -> set[str]:
+    """Names in the staging folder; the run removes it, also while it is being listed."""
+    try:
+        return {name for name in os.listdir(staging) if name.startswith("scan_")}
+    except FileNotFoundError:
+        return set()
