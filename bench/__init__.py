@@ -9,7 +9,14 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benches named in ``argv``, or those of all kernels, and return the exit status."""
     # Imported here: each bench is also a module of its own to run with ``python -m``.
-    from bench import bench_calibrate, bench_chi2, bench_dump_mean, bench_reference, harness
+    from bench import (
+        bench_calibrate,
+        bench_chi2,
+        bench_dump_mean,
+        bench_fold,
+        bench_reference,
+        harness,
+    )
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in ("io", "peers"):
@@ -17,5 +24,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         main_of = bench_io.main if arguments[0] == bench_io.NAME else bench_peers.main
         return main_of(arguments[1:])
-    modules = (bench_calibrate, bench_dump_mean, bench_reference, bench_chi2)
+    modules = (bench_calibrate, bench_dump_mean, bench_reference, bench_chi2, bench_fold)
     return harness.main({module.NAME: module.cases for module in modules}, arguments)

@@ -4,7 +4,8 @@
     python -m bench.bench_gpu --toy           on a card, toy sizes: for a memory checker
     python -m bench.bench_gpu --dry           the same path on NumPy: measures nothing
 
-A time is that of one call as the pipeline makes it, so launches and allocations are in it; sizes are
+Beside each kernel runs its plain form (``bench.gpu_baseline``): first for its results, which must agree,
+then for its time. A time is that of one call as the pipeline makes it, so launches and allocations are in it; sizes are
 such that they hardly count. Calibrate also waits for the number it returns.
 """
 
@@ -15,7 +16,7 @@ import math
 import statistics
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import harness
+from bench.gpu_baseline import disagreement
 from bench.gpu_card import Card, cuda_card, host_card
 from bench.gpu_cases import CASES, EXP_OPERATIONS, GpuCase, normal_block, repeated, room
 from gpucal.errors import BackendError
 
 DRY_NOTE = "dry run: no GPU number"
+
+AGREEMENT = 1e-12
+"""Largest difference of a kernel from its plain form, relative to the sample or the rms around it."""
 
 REPEATS = {"toy": 3, "full": 40}
 WARM_UP = {"toy": 1, "full": 3}
@@ -40,6 +45,8 @@ class GpuResult:
 
     bench: str
     case: str
+    form: str
+    """"kernel", or "plain" for the ElementwiseKernel or ReductionKernel it is measured against."""
     size: str
     repeats: int
     samples: int
@@ -54,6 +61,9 @@ class GpuResult:
     copy_gb_per_s: float
     copy_gb_per_s_sem: float
     ratio_to_copy: float
+    ratio_to_plain: float | None
+    difference: float | None
+    """Largest relative difference of the two forms."""
     device: str
     date: str
     versions: dict[str, str]
@@ -74,24 +84,64 @@ class Copy:
         self._copyto(self.target, self.source)
 
 
+def copy_rate(card: Card, size: str) -> float:
+    """GB/s of the device-to-device copy, read and written; the median of some."""
+    copy = Copy(card, size)
+    copy.run()
+    rate: float = copy.nbytes / statistics.median(card.seconds(copy.run) for _ in range(10)) / 1e9
+    del copy
+    card.release()
+    return rate
+
+
 def sem(values: Sequence[float]) -> float:
-    """Standard error of the mean."""
-    return statistics.stdev(values) / math.sqrt(len(values))
+    """Standard error of the mean; NaN for a single value."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def measure(card: Card, case: GpuCase, copy: Copy, size: str) -> GpuResult:
-    """Time the case and the copy in turns, after a warm-up that compiles and allocates."""
-    for run in (*case.runs, copy.run) * WARM_UP[size]:
+def measure(card: Card, case: GpuCase, copy: Copy, size: str) -> list[GpuResult]:
+    """Time the case, its plain form and the copy in turns, after a warm-up that compiles.
+
+    Raises ValueError when the two forms disagree.
+    """
+    difference = None
+    forms: dict[str, Sequence[Callable[[], object]]] = {"kernel": case.runs}
+    if case.plain is not None and card.has_plain:
+        forms["plain"] = [case.plain]
+        difference = disagreement(case.plain(), case.runs[0](), card.xp)
+        if difference > AGREEMENT:
+            raise ValueError(
+                f"{case.bench} {case.case}: the plain form differs by {difference:.1e}"
+            )
+    forms["copy"] = [copy.run]
+    for run in [run for runs in forms.values() for run in runs] * WARM_UP[size]:
         run()
-    own, copied = [], []
+    times: dict[str, list[float]] = {form: [] for form in forms}
     for i in range(REPEATS[size]):
-        own.append(card.seconds(case.runs[i % len(case.runs)]))
-        copied.append(card.seconds(copy.run))
+        for form, runs in forms.items():
+            times[form].append(card.seconds(runs[i % len(runs)]))
+    copied = times.pop("copy")
+    return [_result(card, case, copy, size, form, times, copied, difference) for form in times]
+
+
+def _result(
+    card: Card,
+    case: GpuCase,
+    copy: Copy,
+    size: str,
+    form: str,
+    times: dict[str, list[float]],
+    copied: list[float],
+    difference: float | None,
+) -> GpuResult:
+    own = times[form]
     median, copy_median = statistics.median(own), statistics.median(copied)
     copy_rate = copy.nbytes / copy_median / 1e9
+    plain = statistics.median(times["plain"]) if "plain" in times else None
     return GpuResult(
         bench=case.bench,
         case=case.case,
+        form=form,
         size=size,
         repeats=len(own),
         samples=case.samples,
@@ -106,6 +156,8 @@ def measure(card: Card, case: GpuCase, copy: Copy, size: str) -> GpuResult:
         copy_gb_per_s=copy_rate,
         copy_gb_per_s_sem=copy_rate * sem(copied) / copy_median,
         ratio_to_copy=case.nbytes / median / 1e9 / copy_rate,
+        ratio_to_plain=None if plain is None else plain / median,
+        difference=difference,
         device=card.name,
         date=harness.now(),
         versions=card.versions,
@@ -123,7 +175,7 @@ def run_bench(card: Card, size: str) -> tuple[list[GpuResult], int]:
     for cases in CASES:
         try:
             for case in cases(card, size):
-                results.append(measure(card, case, copy, size))
+                results += measure(card, case, copy, size)
                 card.release()
         except Exception:
             traceback.print_exc()
@@ -137,11 +189,20 @@ def show(results: Sequence[GpuResult], console: Console, note: str) -> None:
     table = Table(title=f"{first.device}, medians of {first.repeats}, size {first.size}{note}")
     table.add_column("kernel")
     table.add_column("case")
-    for heading in ("ms", "SEM", "Msamples/s", "GB/s", "copy GB/s", "of copy"):
+    for heading in (
+        "ms",
+        "SEM",
+        "Msamples/s",
+        "GB/s",
+        "copy GB/s",
+        "of copy",
+        "x plain",
+        "differs",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for r in results:
         table.add_row(
-            r.bench.removeprefix("gpu_"),
+            r.bench.removeprefix("gpu_") + (" plain" if r.form == "plain" else ""),
             r.case,
             f"{r.seconds_median * 1e3:.4g}",
             f"{r.seconds_sem * 1e3:.2g}",
@@ -149,6 +210,8 @@ def show(results: Sequence[GpuResult], console: Console, note: str) -> None:
             f"{r.gb_per_s:.4g}",
             f"{r.copy_gb_per_s:.4g}",
             f"{r.ratio_to_copy:.3f}",
+            "" if r.ratio_to_plain is None or r.form == "plain" else f"{r.ratio_to_plain:.2f}",
+            "" if r.difference is None else f"{r.difference:.0e}",
         )
     console.print(table)
 
@@ -160,21 +223,23 @@ def roofline(results: Sequence[GpuResult], path: Path) -> bool:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xscale="log", yscale="log")
-    for name in dict.fromkeys(r.bench for r in results):
-        own = [r for r in results if r.bench == name]
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(r.bench for r in results))}
+    for name, form in dict.fromkeys((r.bench, r.form) for r in results):
+        own = [r for r in results if (r.bench, r.form) == (name, form)]
         x = [r.operations / r.nbytes for r in own]
         y = [r.operations / r.seconds_median / 1e9 for r in own]
-        axes.plot(x, y, "o", label=name.removeprefix("gpu_"))
+        label = name.removeprefix("gpu_") + (", plain" if form == "plain" else "")
+        axes.plot(x, y, "x" if form == "plain" else "o", color=colours[name], label=label)
     ends = np.array(axes.get_xlim())
     rate = statistics.median(r.copy_gb_per_s for r in results)
     axes.plot(ends, ends * rate, "k-", label=f"copy, {rate:.0f} GB/s")
     axes.set_xlabel(f"operations per necessary byte (an exponential counts {EXP_OPERATIONS})")
     axes.set_ylabel("f64 operations, 10$^9$ s$^{-1}$")
     axes.set_title(results[0].device)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return True

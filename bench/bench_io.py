@@ -26,6 +26,7 @@ from rich.table import Table
 from bench import harness
 from bench.stages import StageClock
 from gpucal.backend import select_backend
+from gpucal.backend.cpu import usable_cores
 from gpucal.config import load_config
 from gpucal.io.codecs import ChunkEncoder
 from gpucal.pipeline.batch import calibrate_store
@@ -246,7 +247,7 @@ def run_bench(
     results = []
     for codec in codecs:
         with work_folder(channels * dumps * 18 * n_on * 40, folder) as place:
-            results.append(measure(place, size, codec, workers or harness.usable_cores()))
+            results.append(measure(place, size, codec, workers or usable_cores()))
     return results
 
 

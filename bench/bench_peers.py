@@ -24,6 +24,7 @@ from rich.table import Table
 from bench import harness
 from bench.bench_io import work_folder
 from bench.gbt_file import write_gbt_file
+from gpucal.backend.cpu import usable_cores
 from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
@@ -165,7 +166,7 @@ def _result(
         bench=NAME,
         case=peer,
         size=size,
-        threads=harness.usable_cores() if peer.startswith("gpucal") else 1,
+        threads=usable_cores() if peer.startswith("gpucal") else 1,
         repeats=len(runs),
         samples=samples,
         seconds_median=median,

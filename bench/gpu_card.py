@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bench import harness
+from bench import harness, host_loops
+from bench.gpu_baseline import PlainKernels
 from cpu_fallback import NumpyKernels
 from gpucal.backend import KernelSet
 
@@ -25,12 +26,15 @@ class Card:
 
     xp: Any
     kernels: KernelSet
+    plain: PlainKernels
     name: str
     free_bytes: int
     event: Callable[[], Any]
     elapsed_ms: Callable[[Any, Any], float]
     release: Callable[[], None]
     versions: dict[str, str]
+    has_plain: bool = True
+    """False where the plain forms cannot be built: a dry run without a compiler."""
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Time between two events around one call."""
@@ -79,6 +83,7 @@ def cuda_card(size: str) -> Card:
     return Card(
         xp=xp,
         kernels=backend.kernels,
+        plain=PlainKernels(xp, xp),
         name=slug(backend.device),
         free_bytes=int(runtime.memGetInfo()[0]),
         event=xp.cuda.Event,
@@ -98,12 +103,14 @@ def host_card() -> Card:
     return Card(
         xp=np,
         kernels=NumpyKernels(threads=1),
+        plain=PlainKernels(np, host_loops),
         name="no-card",
         free_bytes=1 << 30,
         event=HostEvent,
         elapsed_ms=lambda start, stop: 1e3 * (stop.at - start.at),
         release=lambda: None,
         versions=harness.versions(),
+        has_plain=host_loops.available(),
     )
 
 

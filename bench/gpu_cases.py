@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bench.gpu_card import Array, Card
 from gpucal.axes import FILL_INT32
+from gpucal.physics.fold import fold_shifts
 
 MOST_BYTES = {"toy": 1 << 18, "full": 8 << 30}
 """Of one case: several milliseconds, so that a launch is below 1 % of it."""
 
 SHARE_OF_FREE = 6
+AIRMASS = 1.3
 BLOCK = 1 << 22
 """Random samples made on the host and repeated on the card, larger there than any cache line."""
 
@@ -34,6 +37,12 @@ CALIBRATE = [
     ("int32", "float64", True, (30, 2, 64)),
 ]
 DUMP_MEAN = [(60, 2, 9), (60, 2, 64), (60, 2, 7), (250, 1, 1), (1, 2, 32)]
+FOLD = [
+    (34.3, "float64", (60, 2, 9)),
+    (34.3, "float64", (30, 2, 64)),
+    (34.3, "float32", (60, 2, 9)),
+    (34.0, "float64", (60, 2, 9)),
+]
 REFERENCE = [(0, 2, 32), (60, 2, 9), (60, 2, 64)]
 CHI2 = {
     "toy": [("grid", 9, 3, 300, True), ("newton", 1, 3, 300, True), ("newton", 1, 3, 300, False)],
@@ -56,7 +65,9 @@ class GpuCase:
     nbytes: int
     """Bytes that must be read and written, however it is done."""
     operations: float
-    runs: list[Callable[[], object]]
+    runs: list[Callable[[], tuple[Any, ...]]]
+    plain: Callable[[], tuple[Any, ...]] | None = None
+    """The plain form of the first of ``runs``, with the same results."""
 
 
 def repeated(card: Card, block: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Array:
@@ -103,14 +114,13 @@ def calibrate_cases(card: Card, size: str) -> Iterator[GpuCase]:
         flags = xp.zeros(row, dtype=np.uint16)
         out = xp.zeros(shape, dtype=out_type)
         out_flags = xp.zeros(shape, dtype=np.uint16)
-        arrays = (counts, reference, factor, flags, out, out_flags)
-
-        def run(arrays: tuple[Array, ...] = arrays) -> object:
-            return card.kernels.calibrate(*arrays)
-
+        inputs = (counts, reference, factor, flags)
+        fused, plain = into(card, "calibrate", inputs, (out, out_flags))
         form = f"{counts_type}->{out_type}{' per dump' if per_dump else ''}"
-        nbytes = sum(a.nbytes for a in arrays)
-        yield GpuCase("gpu_calibrate", f"{list(shape)} {form}", total, nbytes, 2.0 * total, [run])
+        nbytes = sum(a.nbytes for a in (*inputs, out, out_flags))
+        yield GpuCase(
+            "gpu_calibrate", f"{list(shape)} {form}", total, nbytes, 2.0 * total, [fused], plain
+        )
 
 
 def dump_mean_cases(card: Card, size: str) -> Iterator[GpuCase]:
@@ -121,12 +131,12 @@ def dump_mean_cases(card: Card, size: str) -> Iterator[GpuCase]:
         shape = (channels, dumps, *receivers)
         total = math.prod(shape)
         counts = repeated(card, counts_block(total), shape)
-
-        def run(counts: Array = counts) -> object:
-            return card.kernels.dump_mean(counts)
-
         nbytes = counts.nbytes + 12 * channels * pixels
-        yield GpuCase("gpu_dump_mean", f"{list(shape)} int32", total, nbytes, 1.0 * total, [run])
+        yield GpuCase(
+            *("gpu_dump_mean", f"{list(shape)} int32", total, nbytes, 1.0 * total),
+            [partial(card.kernels.dump_mean, counts)],
+            partial(card.plain.dump_mean, counts),
+        )
 
 
 def reference_cases(card: Card, size: str) -> Iterator[GpuCase]:
@@ -136,15 +146,19 @@ def reference_cases(card: Card, size: str) -> Iterator[GpuCase]:
         channels = max(1, room(card, size) // (pixels * (16 + 8 * max(1, dumps))))
         row = (channels, *receivers)
         rows = math.prod(row)
-        offs = [repeated(card, normal_block(rows, 3e4, s), row) for s in (10.0, 12.0)]
+        one, two = (repeated(card, normal_block(rows, 3e4, s), row) for s in (10.0, 12.0))
         weight = card.xp.asarray(np.linspace(0.1, 0.9, dumps) if dumps else np.array(0.3))
 
-        def run(offs: list[Array] = offs, weight: Array = weight) -> object:
-            return card.kernels.reference(*offs, weight)
+        def run(one: Array = one, two: Array = two, weight: Array = weight) -> tuple[Array]:
+            return (card.kernels.reference(one, two, weight),)
 
         total = rows * max(1, dumps)
         case = f"{list(row)} {dumps or 'no'} dumps"
-        yield GpuCase("gpu_reference", case, total, 16 * rows + 8 * total, 3.0 * total, [run])
+        yield GpuCase(
+            *("gpu_reference", case, total, 16 * rows + 8 * total, 3.0 * total),
+            [run],
+            partial(card.plain.reference, one, two, weight),
+        )
 
 
 def chi2_cases(card: Card, size: str) -> Iterator[GpuCase]:
@@ -152,10 +166,7 @@ def chi2_cases(card: Card, size: str) -> Iterator[GpuCase]:
     for form, trials, fits, channels, shared in CHI2[size]:
         newton, last = form == "newton", 1 if shared else fits
         sets = [chi2_arrays(card, trials, fits, channels, last, seed) for seed in range(3)]
-        runs = [
-            lambda a=arrays, newton=newton: card.kernels.chi2(a[0], 1.3, *a[1:], derivatives=newton)
-            for arrays in sets
-        ]
+        runs = [chi2_run(card, arrays, newton) for arrays in sets]
         total = trials * fits * channels
         points = trials * last * channels * 2
         operations = points * (EXP_OPERATIONS + (13 if newton else 7)) + total * (
@@ -163,7 +174,16 @@ def chi2_cases(card: Card, size: str) -> Iterator[GpuCase]:
         )
         nbytes = sum(a.nbytes for a in sets[0]) + 8 * (4 if newton else 1) * trials * fits
         case = f"{form}{', shared' if shared else ''}: K={trials} N={fits} C={channels}"
-        yield GpuCase("gpu_chi2", case, total, nbytes, float(operations), runs)
+        # The grid alone: with derivatives the plain form would be four sums one after another.
+        plain = None if newton else partial(card.plain.chi2, AIRMASS, *sets[0])
+        yield GpuCase("gpu_chi2", case, total, nbytes, float(operations), runs, plain)
+
+
+def chi2_run(card: Card, arrays: Sequence[Array], newton: bool) -> Callable[[], tuple[Any, ...]]:
+    """One call of the kernel."""
+    pwv, observed, weight, amplitude, opacity = arrays
+    tables = (observed, weight, amplitude, opacity)
+    return lambda: (card.kernels.chi2(pwv, AIRMASS, *tables, derivatives=newton),)
 
 
 def chi2_arrays(
@@ -185,4 +205,51 @@ def chi2_arrays(
     return on_card
 
 
-CASES = (calibrate_cases, dump_mean_cases, reference_cases, chi2_cases)
+def fold_cases(card: Card, size: str) -> Iterator[GpuCase]:
+    """Frequency switch: both phases moved by their throw, 33 taps each, or by whole channels."""
+    xp, limit = card.xp, room(card, size)
+    for throw, out_type, (dumps, *receivers) in FOLD:
+        pixels = math.prod(receivers)
+        sample = 8 + 2 + np.dtype(out_type).itemsize + 2
+        channels = max(1, limit // (pixels * (dumps * sample + 18)))
+        shape, row = (channels, dumps, *receivers), (channels, *receivers)
+        total = math.prod(shape)
+        shifts = fold_shifts(np.array([[throw], [-throw]]) * np.ones((1, receivers[0])))
+        taps = int(np.count_nonzero(shifts.taps[0, 0]))
+        inputs = (
+            repeated(card, normal_block(total, 0.0, 30.0), shape),
+            xp.zeros(shape, dtype=np.uint16),
+            repeated(card, normal_block(total, 1e-4, 1e-6), row),
+            *(xp.asarray(shifts.taps), xp.asarray(-shifts.whole)),
+            repeated(card, normal_block(total, 0.8, 0.01), row),
+            xp.zeros(row, dtype=np.uint16),
+        )
+        outputs = xp.zeros(shape, dtype=out_type), xp.zeros(shape, dtype=np.uint16)
+        fused, plain = into(card, "fold", inputs, outputs)
+        yield GpuCase(
+            *("gpu_fold", f"{list(shape)} by {throw} {out_type}", total),
+            *(sum(a.nbytes for a in (*inputs, *outputs)), (4.0 * taps + 6.0) * total),
+            *([fused], plain),
+        )
+
+
+def into(
+    card: Card, name: str, inputs: tuple[Array, ...], outputs: tuple[Array, Array]
+) -> tuple[Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]:
+    """The kernel ``name``, which writes into arrays, and its plain form, which has its own."""
+
+    def fused() -> tuple[Any, ...]:
+        return (*outputs, getattr(card.kernels, name)(*inputs, *outputs))
+
+    own: list[Array] = []
+
+    def plain() -> tuple[Any, ...]:
+        # Allocated when first called: a case without its plain form has no use for them.
+        own.extend(() if own else (card.xp.zeros_like(a) for a in outputs))
+        found: tuple[Any, ...] = getattr(card.plain, name)(*inputs, *own)
+        return found
+
+    return fused, plain
+
+
+CASES = (calibrate_cases, dump_mean_cases, reference_cases, chi2_cases, fold_cases)

@@ -1,76 +1,81 @@
 """Whole nights, L0 store to L1 store: the card against all cores of its host, in turns.
 
-    python -m bench.gpu_chain --save          on a machine with a card
+    python -m bench.gpu_chain --save          on a machine with a card; --folder: on that disk
     python -m bench.gpu_chain --dry           toy nights, the host against itself: measures nothing
 
-Both must write the same flags and, to ``AGREEMENT``, the same spectra; else the exit status is 1.
+The card takes part once for each way to read and write: ``io = host`` and ``io = device``. All must write
+the same flags and, to ``AGREEMENT``, the same spectra as the host; else the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import statistics
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import zarr
 from rich.console import Console
 from rich.table import Table
 
 from bench import harness
-from bench.bench_gpu import DRY_NOTE
+from bench.bench_gpu import DRY_NOTE, copy_rate, sem
 from bench.bench_io import SHARED_MEMORY, work_folder
-from bench.gpu_card import slug
+from bench.fake_card import fake_card
+from bench.gpu_card import Card, cuda_card, host_card, slug
+from bench.gpu_night import NIGHTS, Night, NoRoom, compare, has_io, scans_with_room
+from bench.gpu_stages import StageRun, shares
 from gpucal.backend import Backend, select_backend
-from gpucal.config import load_config
+from gpucal.backend.cpu import usable_cores
 from gpucal.errors import BackendError
-from gpucal.pipeline.batch import calibrate_store
-from gpucal.simulate import simulate_night
-from gpucal.simulate.presets import preset
 
 AGREEMENT = 1e-12
 """Largest difference of two spectra, relative to the larger of the sample and the rms around it."""
 
 REPEATS = {"toy": 1, "full": 3}
-CODECS = {"toy": ("zstd:1",), "full": ("none", "zstd:1")}
-NIGHTS = {
-    "toy": {"upgreat": (64, 4, 2, 2), "chai": (32, 3, 2, 1)},
-    "full": {"upgreat": (16384, 20, 6, 3), "chai": (16384, 16, 4, 2)},
-}
-"""Channels, dumps, ON subscans, scans; upgreat 2 x 7 pixels, chai 2 bands of 64."""
+CODECS = {"toy": ("zstd:1",), "full": ("zstd:1", "none")}
 
 
 @dataclass(frozen=True)
 class ChainResult:
-    """One night with one codec; seconds are per night, ``other`` is the host."""
+    """One night with one codec and one way to read and write; seconds are per night."""
 
     bench: str
     case: str
+    io: str
+    """"host" or "device", or "cpu" for the host itself."""
     size: str
     repeats: int
     threads: int
     samples: int
+    nbytes: int
+    """Counts that are read, spectra and flags that are written; before compression."""
     seconds_median: float
+    seconds_sem: float
     seconds_min: float
     seconds_max: float
     msamples_per_s: float
-    host_seconds_median: float
-    host_seconds_min: float
-    host_seconds_max: float
-    host_msamples_per_s: float
+    copy_gb_per_s: float
+    ratio_to_copy: float
     ratio_to_host: float
     largest_difference: float
     flags_differ: int
     agrees: bool
     stages: dict[str, float]
-    host_stages: dict[str, float]
     """Milliseconds of each stage, summed over the scans, of the last repeat."""
+    alone: dict[str, float]
+    """Seconds of each stage alone (``bench.gpu_stages``); empty for io = device."""
+    shares: dict[str, float]
+    overlap: float | None
+    """Seconds of the night over those of its slowest stage alone: 1 is all behind one another's back."""
+    messages: list[str]
+    """What the run said about its input and output."""
     folder: str
     host: str
     device: str
@@ -78,193 +83,201 @@ class ChainResult:
     versions: dict[str, str]
 
 
-@dataclass
-class Night:
-    """One simulated L0 store and the options it is calibrated with."""
+@dataclass(frozen=True)
+class Setting:
+    """What all nights of one call share."""
 
-    folder: Path
-    codec: str
-
-    def simulate(self, name: str, size: str) -> None:
-        """Write the L0 store and the table of its atmosphere."""
-        channels, dumps, n_on, scans = NIGHTS[size][name]
-        setup = preset(name, channels=channels, dumps=dumps, n_on=n_on)
-        simulate_night(
-            self.folder / "l0", setup, scans, codec=self.codec, table_out=self.folder / "table.npz"
-        )
-
-    def calibrate(self, backend: Backend, out: str) -> tuple[float, dict[str, float]]:
-        """Calibrate into ``out``; returns the wall time and the milliseconds of each stage."""
-        target = self.folder / out
-        shutil.rmtree(target, ignore_errors=True)
-        config = load_config(None, codec=self.codec, atmosphere=str(self.folder / "table.npz"))
-        reports: list[Any] = []
-        wall = harness.seconds(
-            lambda: reports.append(
-                calibrate_store(self.folder / "l0", target, config, backend=backend)
-            )
-        )
-        if reports[0].failures:
-            raise RuntimeError(reports[0].failures[0].sentence)
-        stages: dict[str, float] = {}
-        for summary in reports[0].summaries:
-            for stage, spent in summary.timing.items():
-                stages[stage] = stages.get(stage, 0.0) + spent
-        return wall, stages
+    size: str
+    card: Backend
+    host: Backend
+    copy_gb_per_s: float
+    folder: Path | None
+    """Where to write; None is memory, if it fits."""
 
 
-def pairs(one: Path, other: Path, name: str) -> Iterator[tuple[Any, Any]]:
-    """Pieces of all arrays called ``name`` in two stores. Raises ValueError when they do not match."""
-    stores = [zarr.open_group(path, mode="r") for path in (one, other)]
-    found = [
-        {key: array for key, array in store.members(max_depth=None) if key.endswith(f"/{name}")}
-        for store in stores
-    ]
-    if not found[0] or found[0].keys() != found[1].keys():
-        raise ValueError(f"the stores hold {sorted(found[0])} and {sorted(found[1])}.")
-    for key in sorted(found[0]):
-        first, second = (arrays[key] for arrays in found)
-        if first.shape != second.shape:
-            raise ValueError(f"{key} has shapes {first.shape} and {second.shape}.")
-        for s in range(first.shape[-1]):
-            yield np.asarray(first[..., s]), np.asarray(second[..., s])
+def measure(name: str, codec: str, setting: Setting) -> list[ChainResult]:
+    """Calibrate one night in every way in turns, after a warm-up of each, and each stage alone.
 
-
-def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    """Largest |a - b| over max(|b|, rms of b); infinite when one is NaN where the other is not."""
-    seen = np.isfinite(b)
-    if not np.array_equal(np.isfinite(a), seen):
-        return float("inf")
-    if not seen.any():
-        return 0.0
-    values = b[seen]
-    scale = np.maximum(np.abs(values), np.sqrt(np.mean(values * values)))
-    return float(np.max(np.abs(a[seen] - values) / np.maximum(scale, np.finfo(float).tiny)))
-
-
-def compare(one: Path, other: Path) -> tuple[int, float, int]:
-    """Samples of spectra, their largest difference, and the number of flags that differ."""
-    samples, largest = 0, 0.0
-    for a, b in pairs(one, other, "spectra"):
-        samples += a.size
-        largest = max(largest, difference(a, b))
-    return samples, largest, sum(int((a != b).sum()) for a, b in pairs(one, other, "flags"))
-
-
-def measure(
-    name: str, codec: str, size: str, backends: tuple[Backend, Backend], chosen: Path | None
-) -> ChainResult:
-    """Calibrate one night with both backends in turns, after a warm-up of each."""
-    channels, dumps, n_on, scans = NIGHTS[size][name]
-    pixels = {"upgreat": 14, "chai": 128}[name]
-    with work_folder(channels * dumps * pixels * n_on * scans * 40, chosen) as folder:
+    Raises NoRoom when there is no room for a single scan.
+    """
+    scans, needed = scans_with_room(name, setting.size, setting.folder)
+    ways = {"cpu": setting.host, "host": setting.card}
+    if has_io():
+        ways["device"] = setting.card
+    runs: dict[str, list[tuple[float, dict[str, float], list[str]]]] = {io: [] for io in ways}
+    found: dict[str, tuple[int, float, int]] = {}
+    with work_folder(needed, setting.folder) as folder:
         night = Night(folder, codec)
-        night.simulate(name, size)
-        for backend in backends:
-            night.calibrate(backend, "warm-up")
+        night.simulate(name, setting.size, scans)
+        for io, backend in ways.items():
+            night.calibrate(backend, "warm-up", io)
         shutil.rmtree(folder / "warm-up")
-        walls: tuple[list[float], list[float]] = ([], [])
-        stages: list[dict[str, float]] = [{}, {}]
-        for _ in range(REPEATS[size]):
-            for i, backend in enumerate(backends):
-                wall, stages[i] = night.calibrate(backend, f"l1-{i}")
-                walls[i].append(wall)
-        samples, largest, flags_differ = compare(folder / "l1-0", folder / "l1-1")
+        for turn in range(REPEATS[setting.size]):
+            for io, backend in ways.items():
+                out = "l1-cpu" if io == "cpu" else "l1-card"
+                runs[io].append(night.calibrate(backend, out, io))
+                if turn == 0:
+                    found[io] = compare(folder / out, folder / "l1-cpu")
+        alone = {io: stages_alone(night, ways[io]) for io in ("cpu", "host")}
         place = "memory" if SHARED_MEMORY in folder.parents else "disk"
-    card, host = (statistics.median(w) for w in walls)
+    case = f"{name} {codec}, {scans} scan{'s' if scans > 1 else ''}"
+    host = statistics.median(wall for wall, _, _ in runs["cpu"])
+    return [
+        _result((case, io, place), setting, runs[io], found[io], alone.get(io, {}), host)
+        for io in ways
+    ]
+
+
+def stages_alone(night: Night, backend: Backend) -> dict[str, float]:
+    """Seconds of each stage alone on this backend."""
+    run = StageRun(night.folder / "l0", night.config("host"), backend, night.folder / "alone")
+    return run.seconds()
+
+
+def _result(
+    what: tuple[str, str, str],
+    setting: Setting,
+    runs: list[tuple[float, dict[str, float], list[str]]],
+    found: tuple[int, float, int],
+    alone: dict[str, float],
+    host: float,
+) -> ChainResult:
+    (case, io, place), (samples, largest, flags_differ) = what, found
+    walls = [wall for wall, _, _ in runs]
+    median = statistics.median(walls)
+    # Counts i32, spectra f64 and flags u16.
+    nbytes = samples * (4 + 8 + 2)
     return ChainResult(
         bench="gpu_chain",
-        case=f"{name} {codec}",
-        size=size,
-        repeats=len(walls[0]),
-        threads=harness.usable_cores(),
+        case=case,
+        io=io,
+        size=setting.size,
+        repeats=len(walls),
+        threads=usable_cores(),
         samples=samples,
-        seconds_median=card,
-        seconds_min=min(walls[0]),
-        seconds_max=max(walls[0]),
-        msamples_per_s=samples / card / 1e6,
-        host_seconds_median=host,
-        host_seconds_min=min(walls[1]),
-        host_seconds_max=max(walls[1]),
-        host_msamples_per_s=samples / host / 1e6,
-        ratio_to_host=host / card,
+        nbytes=nbytes,
+        seconds_median=median,
+        seconds_sem=sem(walls),
+        seconds_min=min(walls),
+        seconds_max=max(walls),
+        msamples_per_s=samples / median / 1e6,
+        copy_gb_per_s=setting.copy_gb_per_s,
+        ratio_to_copy=nbytes / median / 1e9 / setting.copy_gb_per_s,
+        ratio_to_host=host / median,
         largest_difference=largest,
         flags_differ=flags_differ,
         agrees=largest <= AGREEMENT and not flags_differ,
-        stages=stages[0],
-        host_stages=stages[1],
+        stages=runs[-1][1],
+        alone=alone,
+        shares=shares(alone) if alone else {},
+        overlap=median / max(alone.values()) if alone else None,
+        messages=runs[-1][2],
         folder=place,
         host=harness.device_name(),
-        device=slug(backends[0].device),
+        device=harness.device_name() if io == "cpu" else slug(setting.card.device),
         date=harness.now(),
         versions={**harness.versions(), "zarr": zarr.__version__},
     )
 
 
 def show(results: Sequence[ChainResult], console: Console, note: str) -> None:
-    """Print a table of results."""
-    first = results[0]
-    table = Table(title=f"nights in {first.folder}: {first.device} against {first.host}{note}")
+    """Print a table of results, and the stages below."""
+    card = next(r.device for r in results if r.io != "cpu")
+    table = Table(title=f"nights: {card} against {results[0].host}{note}")
     table.add_column("night")
     for heading in (
-        *("Msamples", "card s", "min-max", "Msamples/s", "host s", "min-max", "Msamples/s"),
-        *("x host", "difference", "flags differ"),
+        *("in", "io", "Msamples", "s", "min-max", "SEM", "Msamples/s", "x host", "of copy"),
+        *("overlap", "difference", "flags differ"),
     ):
         table.add_column(heading, justify="right")
     for r in results:
         table.add_row(
             r.case,
+            r.folder,
+            r.io,
             f"{r.samples / 1e6:.3g}",
             f"{r.seconds_median:.3g}",
             f"{r.seconds_min:.3g}-{r.seconds_max:.3g}",
+            f"{r.seconds_sem:.2g}",
             f"{r.msamples_per_s:.0f}",
-            f"{r.host_seconds_median:.3g}",
-            f"{r.host_seconds_min:.3g}-{r.host_seconds_max:.3g}",
-            f"{r.host_msamples_per_s:.0f}",
             f"{r.ratio_to_host:.2f}",
+            f"{r.ratio_to_copy:.4f}",
+            "" if r.overlap is None else f"{r.overlap:.2f}",
             f"{r.largest_difference:.1e}",
             str(r.flags_differ),
         )
     console.print(table)
+    for r in results:
+        if r.alone:
+            parts = (f"{k} {v:.3g} s ({r.shares[k]:.0%})" for k, v in r.alone.items())
+            console.print(f"{r.case}, io {r.io}, each stage alone: {', '.join(parts)}")
+        for text in r.messages:
+            console.print(f"{r.case}, io {r.io}: {text}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: ``--dry``, ``--save``, ``--results FOLDER``, ``--folder FOLDER``."""
-    parser = argparse.ArgumentParser(description="Nights on a card and on its host.")
-    parser.add_argument("--dry", action="store_true", help="toy nights, cpu against cpu")
-    parser.add_argument("--save", action="store_true", help="append to RESULTS/DEVICE.jsonl")
-    parser.add_argument("--results", type=Path, default=harness.RESULTS)
-    parser.add_argument("--folder", type=Path, help="where to write; default: memory, if it fits")
-    options = parser.parse_args(argv)
-    if options.save and options.dry:
-        parser.error("--save is for a card, not for --dry.")
-    size = "toy" if options.dry else "full"
-    try:
-        backends = (select_backend("cpu" if options.dry else "cuda"), select_backend("cpu"))
-    except BackendError as error:
-        print(error, file=sys.stderr)
-        return 1
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    results: list[ChainResult] = []
-    failed = 0
-    for name in NIGHTS[size]:
-        for codec in CODECS[size]:
+def run_bench(
+    setting: Setting, until: float, results: Path | None
+) -> tuple[list[ChainResult], int]:
+    """Measure every night until the time is up; returns the results and how many failed.
+
+    What is measured is saved at once. A night is begun only if one as long as the longest so far
+    would end in time; what is left out is said.
+    """
+    found: list[ChainResult] = []
+    failed, longest = 0, 0.0
+    for codec in CODECS[setting.size]:
+        for name in NIGHTS[setting.size]:
+            begin = time.monotonic()
+            if begin + longest > until:
+                print(f"{name} {codec}: left out, the time is up")
+                continue
             try:
-                result = measure(name, codec, size, backends, options.folder)
+                new = measure(name, codec, setting)
+            except NoRoom as error:
+                print(f"{name} {codec}: left out: {error}")
+                continue
             except Exception:
                 traceback.print_exc()
                 failed += 1
                 continue
-            results.append(result)
-            # At once: what is measured is kept when the time is up.
-            if options.save:
-                harness.save([result], options.results)
+            finally:
+                longest = max(longest, time.monotonic() - begin)
+            found += new
+            if results is not None:
+                harness.save(new, results, slug(setting.card.device))
+    return found, failed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: ``--dry``, ``--save``, ``--results``, ``--folder``, ``--seconds``."""
+    parser = argparse.ArgumentParser(description="Nights on a card and on its host.")
+    parser.add_argument("--dry", action="store_true", help="toy nights, a device without hardware")
+    parser.add_argument("--save", action="store_true", help="append to RESULTS/DEVICE.jsonl")
+    parser.add_argument("--results", type=Path, default=harness.RESULTS)
+    parser.add_argument("--folder", type=Path, help="where to write; default: memory, if it fits")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no night that ends later")
+    options = parser.parse_args(argv)
+    if options.save and options.dry:
+        parser.error("--save is for a card, not for --dry.")
+    until = time.monotonic() + options.seconds
+    size = "toy" if options.dry else "full"
+    try:
+        card: Card = host_card() if options.dry else cuda_card(size)
+        first = fake_card() if options.dry else select_backend("cuda")
+        rate = copy_rate(card, size)
+    except BackendError as error:
+        print(error, file=sys.stderr)
+        return 1
+    setting = Setting(size, first, select_backend("cpu"), rate, options.folder)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    results, failed = run_bench(setting, until, options.results if options.save else None)
     if results:
         show(results, console, f" ({DRY_NOTE})" if options.dry else "")
     for r in results:
         if not r.agrees:
             print(
-                f"{r.case}: the results differ by {r.largest_difference:.1e}, {r.flags_differ} flags"
+                f"{r.case}, io {r.io}: the results differ by {r.largest_difference:.1e}, "
+                f"{r.flags_differ} flags"
             )
             failed += 1
     if options.dry:
@@ -273,4 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Stopped at its limit it still removes its stores: the next stage needs their memory.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

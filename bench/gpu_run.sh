@@ -1,9 +1,14 @@
 #!/bin/sh
 # Everything that needs a card, in one call of at most 9 minutes and without network:
-#   sh bench/gpu_run.sh          tests on the card, compute-sanitizer, kernel benches, whole nights
-#   sh bench/gpu_run.sh --dry    the same stages without a card, at toy size; measures nothing
-# Logs and results go to $OUT (default bench/results). Wheels in .whl/ are installed to
-# $GPUCAL_SITE (default /tmp/site). The exit status is 0 only if every stage passed.
+#   sh bench/gpu_run.sh            tests on the card, kernel benches, PWV fits, whole nights in memory and
+#                                  on disk, compute-sanitizer
+#   sh bench/gpu_run.sh --dry      the same stages without a card, at toy size; measures nothing
+#   sh bench/gpu_run.sh --wheels   where there is a network: collects in .whl/ what gpu_wheels.txt names
+#                                  for Python 3.12, Linux x86-64 and CUDA 13; add to it, where the machine
+#                                  has no CuPy:  --wheels cupy-cuda13x
+# Logs and results go to $OUT (default bench/results). Wheels in .whl/ are installed to $GPUCAL_SITE
+# (default /tmp/site), without network; an old CuPy there stays where .whl/ has none. Nights on disk
+# go to $GPUCAL_BENCH_DISK (default bench/scratch). The exit status is 0 only if every stage passed.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
@@ -11,8 +16,20 @@ dry=
 case ${1:-} in
 "") ;;
 --dry) dry=1 ;;
+--wheels)
+    shift
+    collect() {
+        "${PYTHON:-python3}" -m pip download -d .whl --only-binary=:all: --python-version 3.12 \
+            --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+            --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \
+            --platform manylinux2014_x86_64 "$@"
+    }
+    # pydantic and its core fit together only in pairs, so pip has to find them.
+    collect pydantic && collect --no-deps -r bench/gpu_wheels.txt "$@"
+    exit
+    ;;
 *)
-    echo "usage: $0 [--dry]" >&2
+    echo "usage: $0 [--dry | --wheels [MORE..]]" >&2
     exit 2
     ;;
 esac
@@ -59,7 +76,11 @@ PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE
 
 needed="numpy scipy zarr numcodecs rich typer pydantic array_api_compat google_crc32c pytest hypothesis"
-[ -n "$dry" ] || needed="$needed cupy"
+wanted=
+if [ -z "$dry" ]; then
+    needed="$needed cupy"
+    wanted="nvidia.nvcomp kvikio matplotlib"
+fi
 # shellcheck disable=SC2086 # a list of names
 if ! "$python" -c '
 import importlib, sys
@@ -79,6 +100,20 @@ sys.exit(bool(missing))
     grep ' is missing: ' "$summary"
     failed="$failed packages,"
 fi
+# shellcheck disable=SC2086 # a list of names
+"$python" - $wanted >"$out/wanted" 2>&1 <<'PYTHON'
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        module = importlib.import_module(name)
+        print("   ", name, getattr(module, "__version__", ""))
+    except Exception as error:
+        reason = " ".join(str(error).split())[-200:]
+        print(f"    {name} cannot be imported, so what it does is not measured: {reason}")
+PYTHON
+cat "$out/wanted" >>"$summary"
+grep ' cannot be imported' "$out/wanted" || true
+rm -f "$out/wanted"
 if [ -z "$dry" ] && command -v nvidia-smi >/dev/null 2>&1; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm \
         --format=csv >>"$summary" 2>&1
@@ -113,28 +148,39 @@ stage() {
 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD
 tests="-q -p no:cacheprovider -W default --tb=short"
+disk=${GPUCAL_BENCH_DISK:-bench/scratch}
+if [ -n "$dry" ]; then
+    disk=$out/scratch
+fi
+mkdir -p "$disk" || exit 1
 if [ -n "$dry" ]; then
     unset GPUCAL_REQUIRE_GPU
     # shellcheck disable=SC2086 # a list of options
-    stage pytest 60 "$python" -m pytest $tests -r fE tests/kernels/test_on_card.py tests/backend
-    say "memcheck, racecheck: not run, they need a card"
+    stage pytest 60 "$python" -m pytest $tests -r fE tests/kernels/test_on_card.py
     stage bench 60 "$python" -m bench.bench_gpu --dry
+    stage pwv 30 "$python" -m bench.gpu_pwv --dry
     stage chain 60 "$python" -m bench.gpu_chain --dry
+    stage disk 60 "$python" -m bench.gpu_chain --dry --folder "$disk"
+    say "memcheck, racecheck: not run, they need a card"
 else
     # shellcheck disable=SC2086 # a list of options
-    stage pytest 150 env GPUCAL_REQUIRE_GPU=1 \
+    stage pytest 140 env GPUCAL_REQUIRE_GPU=1 \
         "$python" -m pytest $tests --durations=5 tests/kernels tests/backend
+    stage bench 90 "$python" -m bench.bench_gpu --save --results "$out"
+    stage pwv 40 "$python" -m bench.gpu_pwv --save --results "$out"
+    stage chain 120 "$python" -m bench.gpu_chain --save --results "$out" --seconds 110
+    stage disk 70 "$python" -m bench.gpu_chain --save --results "$out" --seconds 60 --folder "$disk"
+    # Last, as it measures nothing: what is left of the time is for it.
     if command -v compute-sanitizer >/dev/null 2>&1; then
         for tool in memcheck racecheck; do
-            stage $tool 70 compute-sanitizer --tool $tool --error-exitcode 9 \
+            stage $tool 37 compute-sanitizer --tool $tool --error-exitcode 9 \
                 "$python" -m bench.bench_gpu --toy
         done
     else
         say "memcheck, racecheck: not run, compute-sanitizer is not on the PATH"
     fi
-    stage bench 80 "$python" -m bench.bench_gpu --save --results "$out"
-    stage chain 160 "$python" -m bench.gpu_chain --save --results "$out"
 fi
+[ -n "${GPUCAL_BENCH_DISK:-}" ] || rm -rf bench/scratch
 
 echo "== summary"
 cat "$summary"

@@ -207,10 +207,10 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def save(results: Sequence[Saved], folder: Path = RESULTS) -> Path:
-    """Append results as JSON lines to the file of this device, and return its path."""
+def save(results: Sequence[Saved], folder: Path = RESULTS, name: str = "") -> Path:
+    """Append results as JSON lines to the file of this device, or ``name``; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results[0].device}.jsonl"
+    path = folder / f"{name or results[0].device}.jsonl"
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(result)) + "\n" for result in results)
     return path

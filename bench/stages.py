@@ -12,7 +12,7 @@ from typing import Any
 
 import cpu_fallback
 from gpucal.io import array_writer, atomic, chunk_files, codecs
-from gpucal.pipeline import batch, l1_layout, stream
+from gpucal.pipeline import l1_layout, solved, stream
 
 STAGES: dict[str, tuple[Any, str]] = {
     "decode": (chunk_files.ChunkFiles, "decode"),
@@ -21,7 +21,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "encode": (codecs.ChunkEncoder, "payload"),
     "store": (array_writer, "_write_chunk_file"),
     "sync": (atomic, "sync_tree"),
-    "solve": (batch, "solve_scan"),
+    "solve": (solved, "solve_scan"),
     "small arrays": (l1_layout, "small_arrays"),
 }
 """Stage -> the function that does it and nothing of another stage (in its own thread)."""

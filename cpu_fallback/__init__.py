@@ -10,6 +10,7 @@ from typing import Any
 from cpu_fallback.calibrate import calibrate_tile
 from cpu_fallback.chi2 import chi2_sums
 from cpu_fallback.dump_mean import mean_over_dumps
+from cpu_fallback.fold import FoldTile, fold_phases
 from cpu_fallback.reference import blend_references
 from cpu_fallback.workers import Workers
 
@@ -17,7 +18,7 @@ __all__ = ["NumpyKernels"]
 
 
 class NumpyKernels:
-    """The four fused functions on NumPy arrays, split over ``threads`` threads.
+    """The five fused functions on NumPy arrays, split over ``threads`` threads.
 
     Results do not depend on ``threads``. One object may be used from several threads at once.
     Raises ValueError when ``threads`` is below 1 or when array shapes or dtypes do not fit.
@@ -77,3 +78,24 @@ class NumpyKernels:
         return chi2_sums(
             pwv, airmass, observed, weight, amplitude, opacity, derivatives, self._workers
         )
+
+    def fold(
+        self,
+        spectra: Any,
+        flags: Any,
+        weight: Any,
+        taps: Any,
+        nearest: Any,
+        transmission: Any | None,
+        base_flags: Any,
+        out: Any,
+        out_flags: Any,
+    ) -> int:
+        """Both phases of a frequency switch as one into ``out`` and ``out_flags``; physics section 7.
+
+        See ``gpucal.backend.KernelSet.fold``.
+        """
+        tile = FoldTile(
+            *(spectra, flags, weight, taps, nearest, transmission, base_flags, out, out_flags)
+        )
+        return fold_phases(tile, self._workers)

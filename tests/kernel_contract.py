@@ -324,6 +324,8 @@ class KernelContract:
         assert np.isnan(to_host(mean)).all()
         assert mean.shape == (2, 2, 3)
         assert not to_host(number).any()
+        arrays = make_fold(np.random.default_rng(0), (0, 2, 1, 3), 4, 1, "mixed", 0.0)
+        assert self.run_fold(kernels, xp, arrays, 0)[2] == 0
         pwv, airmass, *arrays = make_chi2(np.random.default_rng(0), 0, 3, 2, 1, (True,) * 3)
         arguments = (xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
         assert_same_bits(kernels.chi2(*arguments, derivatives=True), np.zeros((4, 3, 2)))
@@ -360,6 +362,118 @@ class KernelContract:
         bend = (full[1, 2] - full[1, 0]) / (2 * step)
         assert full[1, 1] == pytest.approx(slope, rel=1e-5)
         assert full[2, 1] == pytest.approx(bend, rel=1e-5)
+
+    def run_fold(self, kernels, xp, arrays, channels, out_dtype=np.float64):
+        """Run into buffers full of rubbish, and return spectra, flags and the number lost."""
+        shape = (channels, *arrays[0].shape[1:])
+        out = xp.full(shape, 12345.0, dtype=out_dtype)
+        out_flags = xp.full(shape, 0xFFFF, dtype=np.uint16)
+        on_device = [None if a is None else xp.asarray(a) for a in arrays]
+        lost = kernels.fold(*on_device, out, out_flags)
+        assert isinstance(lost, int)
+        return to_host(out), to_host(out_flags), lost
+
+    @examples
+    @given(
+        shape=shapes,
+        seed=seeds,
+        out_dtype=st.sampled_from((np.float64, np.float32)),
+        half=st.sampled_from((1, 2, 16)),
+        form=st.sampled_from(("whole", "between", "mixed")),
+        through=st.sampled_from((None, "own", "shared")),
+        scatter=st.booleans(),
+        spoilt=shares,
+    )
+    def test_fold_equals_oracle(
+        self, kernels, xp, shape, seed, out_dtype, half, form, through, scatter, spoilt
+    ):
+        rng = np.random.default_rng(seed)
+        arrays = make_fold(rng, shape, int(rng.integers(0, 9)), half, form, spoilt)
+        arrays[5] = {
+            None: None,
+            "own": arrays[5],
+            "shared": np.ascontiguousarray(arrays[5][:, :1, :1]),
+        }[through]
+        if scatter:
+            arrays = [None if a is None else scattered(a) for a in arrays]
+        arrays = [None if a is None else frozen(a) for a in arrays]
+        found = self.run_fold(kernels, xp, arrays, shape[0], out_dtype)
+        expected = oracle.fold(*arrays, out_dtype)
+        assert_same_bits(found[0], expected[0])
+        assert_same_bits(found[1], expected[1])
+        assert found[2] == expected[2]
+
+    def test_fold_moves_a_line_onto_itself(self, kernels, xp):
+        """A line of 1 K, up in one phase and down in the other, comes out as 1 K at its channel."""
+        channels, throw = 40, 7
+        spectra = np.zeros((channels, 1, 1, 1))
+        spectra[20 + throw], spectra[20 - throw] = 1.0, -1.0
+        taps = np.zeros((2, 1, 3))
+        taps[..., 1] = 1.0
+        nearest = np.array([[[throw]] * 2, [[-throw]] * 2])
+        row = np.ones((channels, 1, 1))
+        flags, base = np.zeros(spectra.shape, "u2"), np.zeros(row.shape, "u2")
+        arrays = (spectra, flags, row, taps, nearest, 0.5 * row, base)
+        out, bits, lost = self.run_fold(kernels, xp, arrays, channels)
+        assert out[20, 0, 0, 0] == 2.0
+        assert lost == 2 * throw
+        assert (bits[:throw] == 2).all()
+        assert (bits[throw:-throw] == 0).all()
+        assert np.isnan(out[-throw:]).all()
+        out[[20, 20 - 2 * throw, 20 + 2 * throw]] = 0.0
+        assert not out[throw:-throw].any()
+
+    def test_fold_keeps_flags_apart(self, kernels, xp):
+        # Bit 0 of the input excuses NaN; bit 0 of the base flags does not count.
+        spectra = np.array([np.nan, np.nan, 5.0, 1.0])[:, None, None, None]
+        flags = np.array([1, 0, 256, 0], np.uint16)[:, None, None, None]
+        row = np.ones((4, 1, 1))
+        taps, nearest = np.ones((2, 1, 1)), np.zeros((2, 2, 1), np.int64)
+        base = np.array([0, 0, 1, 5], np.uint16)[:, None, None]
+        arrays = (spectra, flags, row, taps, nearest, None, base)
+        out, bits, lost = self.run_fold(kernels, xp, arrays, 4)
+        np.testing.assert_array_equal(out[:, 0, 0, 0], [np.nan, np.nan, 0.0, 0.0])
+        np.testing.assert_array_equal(bits[:, 0, 0, 0], [1, 2, 256, 4])
+        assert lost == 1
+
+    def test_fold_does_not_depend_on_tiles(self, kernels, xp):
+        rng = np.random.default_rng(13)
+        arrays = make_fold(rng, (61, 9, 2, 5), 4, 16, "mixed", 0.01)
+        whole = self.run_fold(kernels, xp, arrays, 61)
+        for step in (1, 7, 33):
+            tiles = []
+            for c in range(0, 61, step):
+                own = [*arrays[:4], arrays[4] + c, *(a[c : c + step] for a in arrays[5:])]
+                tiles.append(self.run_fold(kernels, xp, own, len(own[5])))
+            assert_same_bits(np.concatenate([t[0] for t in tiles]), whole[0])
+            assert_same_bits(np.concatenate([t[1] for t in tiles]), whole[1])
+            assert sum(t[2] for t in tiles) == whole[2]
+
+
+def make_fold(rng, shape, around, half, form, share):
+    """Inputs of fold: spectra, flags, weight, taps, nearest, transmission, base flags.
+
+    ``around``: channels of the input on each side of the output; ``form``: "whole", "between" or
+    "mixed" shifts.
+    """
+    channels, dumps, receivers, pixels = shape
+    wide, row = channels + 2 * around, (channels, receivers, pixels)
+    whole = {"whole": [True], "between": [False], "mixed": [True, False]}[form]
+    nearest = np.empty((2, 2, receivers), np.int64)
+    nearest[:, 0] = around + rng.integers(-around - 2, around + 3, (2, receivers))
+    step = rng.choice([-1, 1], (2, receivers)) * ~rng.choice(whole, (2, receivers))
+    nearest[:, 1] = nearest[:, 0] + step
+    spectra = spoil(rng, rng.normal(0.0, 30.0, (wide, dumps, receivers, pixels)), share)
+    some = rng.random(spectra.shape) < share
+    return [
+        spectra,
+        np.where(some, rng.integers(0, 4096, some.shape), 0).astype(np.uint16),
+        spoil(rng, rng.uniform(1e-5, 1e-4, (wide, receivers, pixels)), 0.2 * share),
+        rng.normal(0.0, 0.3, (2, receivers, 2 * half + 1)),
+        nearest,
+        spoil(rng, rng.uniform(0.1, 1.0, row), 0.2 * share),
+        np.where(rng.random(row) < share, rng.integers(0, 4096, row), 0).astype(np.uint16),
+    ]
 
 
 def make_chi2(rng, channels, trials, fits, points, shared):

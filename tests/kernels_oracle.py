@@ -1,4 +1,4 @@
-"""The four kernels as plain loops over Python floats: slow, obvious, and sharing no code.
+"""The kernels as plain loops over Python floats: slow, obvious, and sharing no code.
 
 Equations: physics sections 4 (loads), 5 (atmosphere), 6 (spectrum) and 7 (reference).
 """
@@ -150,3 +150,58 @@ def chi2(pwv, airmass, observed, weight, amplitude, opacity):
                 2.0 * w * s1 * s1,
             )
     return sums, sizes
+
+
+def _at(column, place, beyond):
+    return column[place] if 0 <= place < len(column) else beyond
+
+
+def _shifted(column, here, other, taps):
+    """One shifted sample of the spectra of one pixel: sum over the taps without NaN."""
+    if here == other:
+        taps = taps[len(taps) // 2 : len(taps) // 2 + 1]
+    total = norm = 0.0
+    for m, tap in enumerate(taps):
+        value = float(_at(column, here - len(taps) // 2 + m, math.nan))
+        if not math.isnan(value):
+            total += float(tap) * value
+            norm += float(tap)
+    if math.isnan(_at(column, here, math.nan)) or math.isnan(_at(column, other, math.nan)):
+        return math.nan
+    return total / (norm or 1.0)
+
+
+def _ratio(numerator, denominator):
+    """Division as IEEE 754 has it."""
+    with np.errstate(all="ignore"):
+        return float(np.float64(numerator) / np.float64(denominator))
+
+
+def fold(spectra, flags, weight, taps, nearest, transmission, base_flags, out_dtype):
+    """Return folded spectra, flags and the number of samples with bit 1."""
+    channels = len(base_flags)
+    _, dumps, receivers, pixels = spectra.shape
+    shape = (channels, dumps, receivers, pixels)
+    out, out_flags, lost = np.empty(shape, out_dtype), np.empty(shape, np.uint16), 0
+    if transmission is not None:
+        transmission = np.broadcast_to(transmission, base_flags.shape)
+    for c, d, r, a in np.ndindex(shape):
+        t, w, flag = [], [], int(base_flags[c, r, a]) & ~BAD_CHANNEL
+        for p in range(2):
+            here, other = (int(n) + c for n in nearest[p, :, r])
+            t.append(_shifted(spectra[:, d, r, a], here, other, taps[p, r]))
+            w.append(float(_at(weight[:, r, a], here, math.nan)))
+            for place in (here, other):
+                flag |= int(_at(flags[:, d, r, a], place, FILL_VALUE))
+        value = _ratio(w[0] * t[0] - w[1] * t[1], w[0] + w[1])
+        if transmission is not None:
+            value = _ratio(value, transmission[c, r, a])
+        if not math.isfinite(value):
+            value = math.nan
+            if not flag & BAD_CHANNEL:
+                flag |= FILL_VALUE
+        with np.errstate(over="ignore"):
+            out[c, d, r, a] = np.dtype(out_dtype).type(value)
+        out_flags[c, d, r, a] = flag
+        lost += bool(flag & FILL_VALUE)
+    return out, out_flags, lost

@@ -50,6 +50,9 @@ class StrictKernels:
         p, o, w, a, t = arrays
         return strict.asarray(self._kernels.chi2(p, airmass, o, w, a, t, derivatives))
 
+    def fold(self, *arrays: Any) -> int:
+        return self._kernels.fold(*(None if a is None else to_numpy(a) for a in arrays))
+
 
 class StrictLane(HostLane):
     """Strict arrays over the recycled memory of a host lane."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BENCHES = ("calibrate", "dump_mean", "reference", "chi2")
+BENCHES = ("calibrate", "dump_mean", "reference", "chi2", "fold")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_toy_bench_reports_finite_ratios(load, name):
 
 def test_command_line_shows_and_saves(load, monkeypatch, tmp_path, capsys):
     harness = load("bench.harness")
-    monkeypatch.setattr(harness.save, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(harness.save, "__defaults__", (tmp_path, ""))
     assert load("bench").main(["reference", "chi2", "--toy", "--threads", "1", "--save"]) == 0
     assert "of copy" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.jsonl")

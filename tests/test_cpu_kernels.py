@@ -8,11 +8,19 @@ import threading
 
 import numpy as np
 import pytest
-from kernel_contract import KernelContract, assert_same_bits, make_chi2, make_counts, spoil
+from kernel_contract import (
+    KernelContract,
+    assert_same_bits,
+    make_chi2,
+    make_counts,
+    make_fold,
+    spoil,
+)
 
 import cpu_fallback.calibrate
 import cpu_fallback.chi2
 import cpu_fallback.dump_mean
+import cpu_fallback.fold
 import cpu_fallback.reference
 from cpu_fallback import NumpyKernels
 from cpu_fallback.workers import Workers
@@ -49,13 +57,15 @@ class TestSmallBlocks(KernelContract):
             patch.setattr(cpu_fallback.dump_mean, "BLOCK_SAMPLES", 16)
             patch.setattr(cpu_fallback.dump_mean, "EXACT_DUMPS", 4)
             patch.setattr(cpu_fallback.reference, "BLOCK_SAMPLES", 16)
+            patch.setattr(cpu_fallback.fold, "BLOCK_SAMPLES", 16)
+            patch.setattr(cpu_fallback.fold, "ROW_SAMPLES", 4)
             patch.setattr(cpu_fallback.chi2, "BLOCK_CHANNELS", 4)
             patch.setattr(cpu_fallback.chi2, "BLOCK_ROWS", 2)
             yield NumpyKernels(threads=3)
 
 
 def results(kernels, seed=6):
-    """All four kernels on one set of inputs large enough for several blocks."""
+    """All kernels on one set of inputs large enough for several blocks."""
     rng = np.random.default_rng(seed)
     shape, row = (300, 60, 2, 9), (300, 2, 9)
     counts = make_counts(rng, shape, "int32", 0.0001)
@@ -71,7 +81,10 @@ def results(kernels, seed=6):
     found.append(kernels.reference(off1, off2, np.linspace(0, 1, 60)))
     for shared in ((True, True, True), (False, True, True), (False, False, False)):
         found.append(kernels.chi2(*make_chi2(rng, 9000, 3, 2, 1, shared), derivatives=True))
-    return found
+    fold = make_fold(rng, shape, 30, 16, "mixed", 1e-4)
+    out, out_flags = np.empty(shape), np.empty(shape, np.uint16)
+    lost = kernels.fold(*fold, out, out_flags)
+    return [*found, out, out_flags, np.array(lost)]
 
 
 def test_results_do_not_depend_on_threads():
@@ -201,6 +214,26 @@ def test_other_kernels_refuse_what_does_not_fit():
         bad[place] = bad[place][..., :2]
         with pytest.raises(ValueError, match=name if name != "observed" else "weight"):
             kernels.chi2(*bad)
+    arrays = make_fold(np.random.default_rng(0), (4, 2, 3, 5), 2, 1, "mixed", 0.0)
+    arrays += [np.zeros((4, 2, 3, 5)), np.zeros((4, 2, 3, 5), np.uint16)]
+    names = [
+        "spectra",
+        "flags",
+        "weight",
+        "taps",
+        "nearest",
+        "transmission",
+        "base_flags",
+        "out",
+        "out_flags",
+    ]
+    for place, name in enumerate(names):
+        wrong = arrays[place][:-1] if name != "out" else arrays[place][..., :-1]
+        said = {"spectra": "flags has shape", "out": "spectra has shape"}.get(name, f"{name} has")
+        with pytest.raises(ValueError, match=said):
+            kernels.fold(*arrays[:place], wrong, *arrays[place + 1 :])
+        with pytest.raises(ValueError, match=f"{name} is int8"):
+            kernels.fold(*arrays[:place], arrays[place].astype("i1"), *arrays[place + 1 :])
     with pytest.raises(ValueError, match="threads is 0"):
         NumpyKernels(threads=0)
 

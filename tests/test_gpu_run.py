@@ -17,7 +17,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench" / "gpu_run.sh"
-MODULES = ("pytest", "bench.bench_gpu", "bench.gpu_chain")
+STAGES = {
+    "pytest": "-m pytest",
+    "bench": "-m bench.bench_gpu",
+    "pwv": "-m bench.gpu_pwv",
+    "chain": "-m bench.gpu_chain",
+    "disk": "--folder",
+}
+"""Stage -> words of its command that no other stage has (disk has those of chain too)."""
 
 pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="needs timeout(1)")
 
@@ -67,22 +74,27 @@ def test_dry_run_passes_and_says_that_nothing_was_measured():
     done = gpu_run("--dry", path=Path(sys.executable).parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dry run: nothing was measured" in done.stdout
-    assert done.stdout.count("dry run: no GPU number") >= 4
-    for stage in ("pytest", "bench", "chain"):
+    assert done.stdout.count("dry run: no GPU number") >= 7
+    assert "io device: info: the device reads counts and writes spectra" in done.stdout
+    for stage in STAGES:
         assert f"\n{stage}: passed in" in done.stdout
     assert sorted((ROOT / "bench" / "results").iterdir()) == before
 
 
 @pytest.mark.parametrize("dry", [True, False])
-@pytest.mark.parametrize("module", MODULES)
-def test_a_stage_that_fails_shows_and_does_not_stop_the_others(stand_in, module, dry):
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_fails_shows_and_does_not_stop_the_others(stand_in, stage, dry):
     arguments = ["--dry"] if dry else []
-    done = gpu_run(*arguments, path=stand_in, FAILS=module, OUT=str(stand_in / "out"))
+    words = STAGES[stage]
+    done = gpu_run(*arguments, path=stand_in, FAILS=words, OUT=str(stand_in / "out"))
     assert done.returncode == 1
-    stage = {"pytest": "pytest", "bench.bench_gpu": "bench", "bench.gpu_chain": "chain"}[module]
     assert f"\n{stage}: FAILED with exit status 3" in done.stdout
-    assert passed(done) == 2
-    assert [m for line in calls(stand_in) for m in MODULES if f"-m {m} " in line] == list(MODULES)
+    # The nights on disk are the same command with a folder more.
+    failing = [s for s in STAGES if s == stage or (stage, s) == ("chain", "disk")]
+    assert passed(done) == len(STAGES) - len(failing)
+    ran = [line for line in calls(stand_in) if " -m " in line and "-m pip" not in line]
+    assert len(ran) == len(STAGES)
+    assert all(text in line for text, line in zip(STAGES.values(), ran, strict=True))
 
 
 def test_on_a_card_every_stage_runs(stand_in):
@@ -95,10 +107,10 @@ def test_on_a_card_every_stage_runs(stand_in):
     for tool in ("memcheck", "racecheck"):
         assert any(f"compute-sanitizer [] --tool {tool}" in line for line in lines)
         assert f"\n{tool}: passed in" in done.stdout
-    assert sum(f"--save --results {out}" in line for line in lines) == 2
+    assert sum(f"--save --results {out}" in line for line in lines) == 4
     assert not any("--dry" in line for line in lines)
     assert "nothing was measured" not in done.stdout
-    logs = {"bench.log", "chain.log", "gpu_run.log", "memcheck.log", "pytest.log", "racecheck.log"}
+    logs = {f"{stage}.log" for stage in (*STAGES, "gpu_run", "memcheck", "racecheck")}
     assert {p.name for p in out.iterdir()} == logs
 
 
@@ -114,10 +126,10 @@ def test_a_stage_that_reaches_its_limit_is_named(stand_in):
     command(stand_in, "timeout", "exit 124")
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
     assert done.returncode == 1
-    assert "\npytest: FAILED, stopped at its limit of 150 s" in done.stdout
+    assert "\npytest: FAILED, stopped at its limit of 140 s" in done.stdout
     limits = [int(c.split()[4]) for c in calls(stand_in) if c.startswith("timeout")]
-    assert len(limits) == 3
-    assert sum(limits) + 2 * 70 <= 540, "with compute-sanitizer"
+    assert len(limits) == len(STAGES)
+    assert sum(limits) + 2 * 37 <= 535, "with compute-sanitizer"
 
 
 def test_what_is_missing_is_named(stand_in):
@@ -130,7 +142,51 @@ def test_what_is_missing_is_named(stand_in):
     assert done.returncode == 1
     assert "zarr is missing" in done.stdout
     assert "FAILED: packages" in done.stdout
-    assert passed(done) == 3
+    assert passed(done) == len(STAGES)
+
+
+def test_what_is_not_measured_for_want_of_a_package_is_said(stand_in):
+    command(
+        stand_in, "python3", 'case "$*" in *kvikio*) echo "    kvikio cannot be imported" ;; esac'
+    )
+    done = gpu_run(path=stand_in, OUT=str(stand_in / "out"))
+    assert done.stdout.count("kvikio cannot be imported") == 2
+    assert done.returncode == 0
+
+
+def test_wheels_are_installed_without_network_and_come_first(stand_in, tmp_path):
+    root = tmp_path / "checkout"
+    (root / "bench").mkdir(parents=True)
+    (root / ".whl").mkdir()
+    (root / ".whl" / "one-1-py3-none-any.whl").touch()
+    shutil.copy(SCRIPT, root / "bench")
+    command(stand_in, "python3", 'case "$*" in *bench_gpu*) echo "path $PYTHONPATH" ;; esac')
+    env = {
+        "PATH": f"{stand_in}:/usr/bin:/bin",
+        "GPUCAL_SITE": "/somewhere",
+        "OUT": str(root / "out"),
+    }
+    run = ["/bin/sh", str(root / "bench" / SCRIPT.name)]
+    done = subprocess.run(run, capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 0
+    (line,) = (line for line in calls(stand_in) if "-m pip install" in line)
+    assert {"--no-index", "--no-deps", ".whl/one-1-py3-none-any.whl"} <= set(line.split())
+    assert f"path /somewhere:{root}" in done.stdout
+    assert not (root / "bench" / "scratch").exists()
+
+
+def test_wheels_are_collected_for_the_machine_with_the_card(stand_in, tmp_path):
+    root = tmp_path / "checkout"
+    (root / "bench").mkdir(parents=True)
+    for name in ("gpu_run.sh", "gpu_wheels.txt"):
+        shutil.copy(ROOT / "bench" / name, root / "bench")
+    env = {"PATH": f"{stand_in}:/usr/bin:/bin"}
+    run = ["/bin/sh", str(root / "bench" / SCRIPT.name), "--wheels", "cupy-cuda13x"]
+    assert subprocess.run(run, env=env, check=False, timeout=60).returncode == 0
+    first, second = calls(stand_in)
+    assert "-d .whl --only-binary=:all: --python-version 3.12" in first
+    assert first.endswith(" pydantic")
+    assert second.endswith("--no-deps -r bench/gpu_wheels.txt cupy-cuda13x")
 
 
 def test_an_unknown_option_is_refused(stand_in):
@@ -139,7 +195,7 @@ def test_an_unknown_option_is_refused(stand_in):
 
 def test_benches_fail_without_a_card(load, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for name in ("bench_gpu", "gpu_chain"):
+    for name in ("bench_gpu", "gpu_chain", "gpu_pwv"):
         assert load(f"bench.{name}").main([]) == 1
         assert "CuPy" in capsys.readouterr().err
         with pytest.raises(SystemExit):
@@ -151,7 +207,7 @@ class NumpyAsCupy:
 
     __version__ = "0"
 
-    def __init__(self, event):
+    def __init__(self, event, host_loops):
         self.pooled = True
         self.cuda = SimpleNamespace(
             Event=event,
@@ -163,6 +219,9 @@ class NumpyAsCupy:
                 driverGetVersion=lambda: 13000,
             ),
         )
+
+        self.ElementwiseKernel = host_loops.ElementwiseKernel
+        self.ReductionKernel = host_loops.ReductionKernel
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -180,14 +239,17 @@ def pretended(load, monkeypatch):
     from cpu_fallback import NumpyKernels
     from gpucal.backend import Backend, cuda
 
-    xp = NumpyAsCupy(load("bench.gpu_card").HostEvent)
+    if not load("bench.host_loops").available():
+        pytest.skip("g++ stands in for NVRTC")
+    xp = NumpyAsCupy(load("bench.gpu_card").HostEvent, load("bench.host_loops"))
     backend = Backend("cuda", xp, NumpyKernels(1), np.asarray, np.asarray, device="Pretended 1")
     monkeypatch.setattr(cuda, "cuda_backend", lambda: backend)
     small = load("bench.gpu_cases").CHI2["toy"]
     monkeypatch.setitem(load("bench.gpu_cases").CHI2, "full", small)
-    toy = load("bench.gpu_chain").NIGHTS["toy"]
-    monkeypatch.setitem(load("bench.gpu_chain").NIGHTS, "full", toy)
+    toy = load("bench.gpu_night").NIGHTS["toy"]
+    monkeypatch.setitem(load("bench.gpu_night").NIGHTS, "full", toy)
     monkeypatch.setitem(load("bench.gpu_chain").REPEATS, "full", 1)
+    monkeypatch.setitem(load("bench.gpu_pwv").SIZES, "full", load("bench.gpu_pwv").SIZES["toy"])
     return xp
 
 
@@ -195,14 +257,27 @@ def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
     options = ["--save", "--results", str(tmp_path)]
     assert load("bench.bench_gpu").main(options) == 0
     assert load("bench.gpu_chain").main(options) == 0
+    assert load("bench.gpu_pwv").main(options) == 0
     lines = (tmp_path / "pretended-1.jsonl").read_text().splitlines()
     results = [json.loads(line) for line in lines]
     assert {r["bench"] for r in results} == {
-        *("gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2", "gpu_chain")
+        *("gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2", "gpu_fold"),
+        *("gpu_chain", "gpu_pwv"),
     }
+    common = {"device", "case", "nbytes", "seconds_median", "seconds_sem", "ratio_to_copy"}
+    assert all(common <= r.keys() for r in results)
     nights = [r for r in results if r["bench"] == "gpu_chain"]
-    assert len(nights) == 4
+    ways = ["cpu", "host", "device"]
+    assert [r["io"] for r in nights] == 4 * ways
     assert all(r["agrees"] and r["samples"] and r["stages"]["wall_ms"] > 0 for r in nights)
+    for r in nights:
+        assert set(r["alone"]) == set(
+            load("bench.gpu_stages").STAGES if r["io"] != "device" else ()
+        )
+        assert r["overlap"] is None or r["overlap"] > 0
+    fits = [r for r in results if r["bench"] == "gpu_pwv"]
+    assert [r["form"] for r in fits] == ["card", "host"]
+    assert all(r["agrees"] for r in fits)
     assert {r["size"] for r in results} == {"full"}
     assert (tmp_path / "roofline-pretended-1.png").exists()
     assert pretended.pooled
@@ -218,9 +293,10 @@ def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
     bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
     results, failed = bench.run_bench(card, "toy")
     assert failed == 0
-    assert len({(r.bench, r.case) for r in results}) == len(results)
-    kernels = {"gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2"}
-    assert {r.bench for r in results} == kernels
+    assert len({(r.bench, r.case, r.form) for r in results}) == len(results)
+    kernels = {"gpu_calibrate", "gpu_dump_mean", "gpu_reference", "gpu_chi2", "gpu_fold"}
+    for form in ("kernel", "plain") if card.has_plain else ("kernel",):
+        assert {r.bench for r in results if r.form == form} == kernels
     for r in results:
         assert 0 < r.seconds_min <= r.seconds_median <= r.seconds_max
         assert r.ratio_to_copy == pytest.approx(r.gb_per_s / r.copy_gb_per_s)
@@ -241,7 +317,30 @@ def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, 
     results, failed = bench.run_bench(card, "toy")
     assert failed == 1
     assert "broken on purpose" in capsys.readouterr().err
-    assert {r.bench for r in results} == {"gpu_calibrate", "gpu_reference", "gpu_chi2"}
+    left = {"gpu_calibrate", "gpu_reference", "gpu_chi2", "gpu_fold"}
+    assert {r.bench for r in results} == left
+
+
+def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(load, monkeypatch, capsys):
+    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+    if not card.has_plain:
+        pytest.skip("needs g++")
+    reference = card.kernels.reference
+    monkeypatch.setattr(card.kernels, "reference", lambda *a: reference(*a) * (1 + 1e-11))
+    results, failed = bench.run_bench(card, "toy")
+    assert failed == 1
+    assert "the plain form differs by 1.0e-11" in capsys.readouterr().err
+    assert "gpu_reference" not in {r.bench for r in results}
+
+
+def test_disagreement_of_results(load):
+    differ = load("bench.gpu_baseline").disagreement
+    a = np.array([1.0, -2.0, np.nan])
+    whole = np.arange(3)
+    assert differ((a, whole, 3), (a, whole, 3), np) == 0.0
+    assert differ((a,), (a * (1 + 1e-9),), np) == pytest.approx(1e-9, rel=0.1)
+    for found, expected in ((np.nan_to_num(a), a), (np.arange(3), np.arange(3) + 1), (4, 3)):
+        assert differ((found,), (expected,), np) == math.inf
 
 
 def test_arrays_on_the_card_repeat_the_block(load):
@@ -251,13 +350,13 @@ def test_arrays_on_the_card_repeat_the_block(load):
 
 
 def test_differences_of_stores_are_seen(load):
-    chain = load("bench.gpu_chain")
+    chain, night = load("bench.gpu_chain"), load("bench.gpu_night")
     values = np.array([[1.0, -2.0], [np.nan, 3.0]])
-    assert chain.difference(values, values) == 0.0
-    assert chain.difference(values * (1 + 1e-11), values) > chain.AGREEMENT
-    assert chain.difference(np.nan_to_num(values), values) == math.inf
+    assert night.difference(values, values) == 0.0
+    assert night.difference(values * (1 + 1e-11), values) > chain.AGREEMENT
+    assert night.difference(np.nan_to_num(values), values) == math.inf
     blank = np.full(3, np.nan)
-    assert chain.difference(blank, blank) == 0.0
+    assert night.difference(blank, blank) == 0.0
 
 
 def test_nights_that_differ_fail(load, monkeypatch, capsys):
@@ -265,3 +364,28 @@ def test_nights_that_differ_fail(load, monkeypatch, capsys):
     monkeypatch.setattr(chain, "compare", lambda *_: (1, 0.0, 4))
     assert chain.main(["--dry"]) == 1
     assert "differ by 0.0e+00, 4 flags" in capsys.readouterr().out
+
+
+def test_no_night_is_begun_that_would_end_too_late(load, capsys):
+    assert load("bench.gpu_chain").main(["--dry", "--seconds", "0"]) == 0
+    assert "chai zstd:1: left out, the time is up" in capsys.readouterr().out
+
+
+def test_a_night_has_as_many_scans_as_there_is_room_for(load, monkeypatch, tmp_path):
+    night = load("bench.gpu_night")
+    one = 64 * 4 * 14 * 2 * 40
+    for free, scans in ((1e12, 2), (1.3 * one, 1)):
+        monkeypatch.setattr(night.shutil, "disk_usage", lambda _, n=free: SimpleNamespace(free=n))
+        assert night.scans_with_room("upgreat", "toy", tmp_path) == (scans, scans * one)
+    monkeypatch.setattr(night.shutil, "disk_usage", lambda _: SimpleNamespace(free=one))
+    with pytest.raises(night.NoRoom, match="needed for one scan"):
+        night.scans_with_room("upgreat", "toy", tmp_path)
+
+
+def test_plain_forms_are_left_out_of_the_compile_log_without_headers(load, monkeypatch):
+    log = load("bench.compile_log")
+    monkeypatch.setattr(log, "cupy_headers", lambda: None)
+    assert list(log.plain_forms("sm_90")) == []
+    source = log.plain_source(log.CALIBRATE, 3, {"C": "int32", "O": "float64"})
+    assert "typedef int C;" in source
+    assert "CArray<unsigned short, 3, 0, 1> _raw_flags, CIndexer<3, 1> _ind) {" in source

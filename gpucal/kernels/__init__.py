@@ -1,7 +1,4 @@
-"""The kernels of the CUDA backend, twins of ``cpu_fallback``; importable without a GPU.
-
-Frequency-switch folding is not among them: ``gpucal.physics.fold`` runs on device arrays as it is.
-"""
+"""The kernels of the CUDA backend, twins of ``cpu_fallback``; importable without a GPU."""
 
 from __future__ import annotations
 
@@ -11,16 +8,17 @@ from gpucal.kernels.calibrate import Tile, calibrate_tile
 from gpucal.kernels.chi2 import Problem, chi2_sums
 from gpucal.kernels.device import CupyDevice, Device
 from gpucal.kernels.dump_mean import mean_over_dumps
+from gpucal.kernels.fold import FoldTile, fold_phases
 from gpucal.kernels.reference import blend_references
 
 __all__ = ["CudaKernels"]
 
 
 class CudaKernels:
-    """The four fused functions on CuPy arrays, on the current device and its current stream.
+    """The five fused functions on CuPy arrays, on the current device and its current stream.
 
-    Results are those of ``cpu_fallback.NumpyKernels``: the same bits for calibrate, reference and
-    dump_mean; for chi2 up to rounding, in an order of summation of its own that never changes. May be
+    Results are those of ``cpu_fallback.NumpyKernels``: the same bits for all but
+    chi2; for chi2 up to rounding, in an order of summation of its own that never changes. May be
     used from several threads. ``device``: where to run; None is CuPy's device.
     Raises BackendError when CuPy or a device is missing, ValueError when arrays do not fit.
     """
@@ -74,3 +72,24 @@ class CudaKernels:
         """
         problem = Problem(pwv, observed, weight, amplitude, opacity)
         return chi2_sums(problem, airmass, derivatives, self._device)
+
+    def fold(
+        self,
+        spectra: Any,
+        flags: Any,
+        weight: Any,
+        taps: Any,
+        nearest: Any,
+        transmission: Any | None,
+        base_flags: Any,
+        out: Any,
+        out_flags: Any,
+    ) -> int:
+        """Both phases of a frequency switch as one into ``out`` and ``out_flags``; physics section 7.
+
+        See ``gpucal.backend.KernelSet.fold``. Waits for the current stream.
+        """
+        tile = FoldTile(
+            *(spectra, flags, weight, taps, nearest, transmission, base_flags, out, out_flags)
+        )
+        return fold_phases(tile, self._device)

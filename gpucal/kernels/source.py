@@ -16,9 +16,9 @@ import numpy as np
 
 FOLDER = Path(__file__).parent
 
-FILES = ("calibrate", "dump_mean", "reference", "chi2")
+FILES = ("calibrate", "dump_mean", "reference", "chi2", "fold")
 
-ELEMENTWISE = frozenset({"calibrate", "reference", "dump_mean"})
+ELEMENTWISE = frozenset({"calibrate", "reference", "dump_mean", "fold"})
 """Files compiled without contraction of a * b + c, so that they give the bits of NumPy."""
 
 C_TYPES: dict[np.dtype[Any], str] = {
@@ -67,7 +67,7 @@ def compiler_options(file: str) -> tuple[str, ...]:
 
 def all_kernels() -> list[Kernel]:
     """Every variant that the host side can ask for."""
-    from gpucal.kernels import calibrate, chi2, dump_mean, reference
+    from gpucal.kernels import calibrate, chi2, dump_mean, fold, reference
 
     counts: list[np.dtype[Any]] = list(C_TYPES)
     spectra = counts[2:]
@@ -79,4 +79,5 @@ def all_kernels() -> list[Kernel]:
     found += [dump_mean.kernel(count, staged) for count in counts for staged in (False, True)]
     found += [reference.kernel(aligned) for aligned in (False, True)]
     found += chi2.kernels()
+    found += [fold.kernel(out) for out in spectra]
     return found

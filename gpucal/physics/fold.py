@@ -1,22 +1,31 @@
-"""Shift spectra by a number of channels, for folding frequency-switched spectra; section 7."""
+"""Weights that shift spectra by a number of channels, for folding frequency switches; section 7."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+import numpy.typing as npt
 
-from gpucal.axes import Flag
-
-Array = Any
+F64 = npt.NDArray[np.float64]
 
 HALF_WIDTH = 16
 """Half width of the windowed sinc, channels."""
 
 KAISER_BETA = 9.0
 """Kaiser window: side lobes near 1e-6 for spectra sampled at 2.5 channels or more per FWHM."""
+
+
+class Shifts(NamedTuple):
+    """How each of the two phases of each receiver moves: out(c) = sum_m taps[m] x(c - n + m).
+
+    taps f64 [2,R,33], m = -16..16. whole i64 [2,2,R]: c - whole[:, 0] is the channel next to c - shift,
+    which is c - n, and c - whole[:, 1] the one on its other side, or the same where shift = n.
+    """
+
+    taps: F64
+    whole: npt.NDArray[np.int64]
 
 
 def shift_reach(shift: float) -> tuple[int, int]:
@@ -44,48 +53,14 @@ def sinc_weights(shift: float) -> tuple[int, np.ndarray[Any, np.dtype[np.float64
     return n, weights / weights.sum()
 
 
-def shifted(values: Array, flags: Array, first: int, span: tuple[int, int], shift: float) -> Any:
-    """Spectra moved up by ``shift`` channels: out(c) = values(c - shift) for c in ``span``.
-
-    values f64 [m, ...] and flags u16 [m, ...] hold the channels first..first+m. Returns (out, flags)
-    for the channels span[0]..span[1]. Flags travel with the shift: the union of the two channels that
-    straddle c - shift. A NaN there gives NaN; a NaN further away drops out of the sum. Channels that are
-    not covered get NaN and the flag FILL_VALUE.
-    """
-    xp = array_namespace(values)
-    n, weights = sinc_weights(shift)
-    c0, c1 = span
-    fraction = shift - n
-    # out(c) lies between the channels c-n and c-n-sign(f)
-    near = [0] if fraction == 0 else [0, -1 if fraction > 0 else 1]
-    total = xp.zeros((c1 - c0, *values.shape[1:]), dtype=xp.float64)
-    norm = xp.zeros_like(total)
-    bits = xp.zeros(total.shape, dtype=xp.uint16)
-    broken = xp.zeros(total.shape, dtype=xp.bool)
-    for m in np.flatnonzero(weights).tolist():
-        tap = m - HALF_WIDTH
-        part = _window(values, first, c0 - n + tap, c1 - c0, xp.nan, xp)
-        gone = xp.isnan(part)
-        total = total + xp.where(gone, 0.0, float(weights[m]) * part)
-        norm = norm + float(weights[m]) * xp.astype(~gone, xp.float64)
-        if tap in near:
-            broken = broken | gone
-            bits = bits | _window(flags, first, c0 - n + tap, c1 - c0, int(Flag.FILL_VALUE), xp)
-    if fraction != 0:
-        total = total / xp.where(norm == 0, 1.0, norm)
-    return xp.where(broken, xp.nan, total), bits
-
-
-def _window(values: Array, first: int, start: int, n: int, fill: float, xp: Any) -> Array:
-    """Channels start..start+n of an array whose channel 0 is ``first``; ``fill`` outside."""
-    lo = max(start, first)
-    hi = min(start + n, first + values.shape[0])
-    rest = values.shape[1:]
-    if hi <= lo:
-        return xp.full((n, *rest), fill, dtype=values.dtype)
-    parts = [values[lo - first : hi - first, ...]]
-    if lo > start:
-        parts.insert(0, xp.full((lo - start, *rest), fill, dtype=values.dtype))
-    if hi < start + n:
-        parts.append(xp.full((start + n - hi, *rest), fill, dtype=values.dtype))
-    return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+def fold_shifts(throw: F64) -> Shifts:
+    """Weights and whole channels for a throw f64 [2,R] of both phases, channels."""
+    phases, receivers = throw.shape
+    taps = np.empty((phases, receivers, 2 * HALF_WIDTH + 1))
+    whole = np.empty((phases, 2, receivers), dtype=np.int64)
+    for place in np.ndindex(throw.shape):
+        shift = float(throw[place])
+        n, taps[place] = sinc_weights(shift)
+        # c - shift lies between the channels c - n and c - n - sign(f)
+        whole[place[0], :, place[1]] = n, n + int(np.sign(shift - n))
+    return Shifts(taps, whole)

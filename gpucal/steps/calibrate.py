@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gpucal.axes import Flag
 from gpucal.backend import Backend
 from gpucal.config import CalibrationConfig
-from gpucal.physics.fold import shift_reach, shifted
+from gpucal.physics.fold import fold_shifts, shift_reach
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
     Atmosphere,
@@ -351,7 +351,8 @@ def _fold(
 
     w = 1/T_sys*^2. The transmission is that of the folded frequency, which both phases share.
     """
-    xp = solution.backend.xp
+    backend = solution.backend
+    xp = backend.xp
     n_chan = solution.output_shape[0]
     c0, c1 = channels
     below, above = fold_reach(recipe.throw)
@@ -362,32 +363,10 @@ def _fold(
     around = scale_of_output(solution, output, lo, hi)
     scale = around.cut(c0 - lo, c1 - lo)
     _apply(solution, counts, reference, around.gain, around, wide, wide_flags)
-    quiet = xp.zeros((hi - lo, 1, *scale.flags.shape[1:]), dtype=xp.uint16)
-    weight = (1.0 / around.t_sys_star**2)[:, None, ...]
-    for r in range(recipe.throw.shape[1]):
-        parts = []
-        for shift in recipe.throw[:, r].tolist():
-            t, bits = shifted(
-                wide[:, :, r : r + 1, :], wide_flags[:, :, r : r + 1, :], lo, channels, shift
-            )
-            whole = float(math.floor(shift + 0.5))
-            w, _ = shifted(
-                weight[:, :, r : r + 1, :], quiet[:, :, r : r + 1, :], lo, channels, whole
-            )
-            parts.append((t, bits, w))
-        (t1, bits1, w1), (t2, bits2, w2) = parts
-        folded = (w1 * t1 - w2 * t2) / (w1 + w2)
-        if scale.t_sig is not None:
-            folded = folded / _receiver(scale.t_sig, r)[:, None, ...]
-        own = scale.flags[:, None, r : r + 1, :]
-        bits = bits1 | bits2 | (own & ~xp.asarray(int(Flag.BAD_CHANNEL), dtype=xp.uint16))
-        lost = ~xp.isfinite(folded) & ((bits & int(Flag.BAD_CHANNEL)) == 0)
-        bits = bits | xp.astype(lost, xp.uint16) * xp.asarray(int(Flag.FILL_VALUE), dtype=xp.uint16)
-        out[:, :, r : r + 1, :] = xp.where(xp.isfinite(folded), folded, xp.nan)
-        out_flags[:, :, r : r + 1, :] = bits
-    return _count_fill(out_flags, xp), scale
-
-
-def _receiver(values: Array, receiver: int) -> Array:
-    """One receiver of [c,R|1,A|1], kept as an axis."""
-    return values if values.shape[1] == 1 else values[:, receiver : receiver + 1, :]
+    shifts = fold_shifts(recipe.throw)
+    n_fill = backend.kernels.fold(
+        *(wide, wide_flags, 1.0 / around.t_sys_star**2),
+        *(backend.asarray(shifts.taps), backend.asarray(c0 - lo - shifts.whole)),
+        *(scale.t_sig, scale.flags, out, out_flags),
+    )
+    return n_fill, scale

@@ -6,7 +6,14 @@ import os
 
 import numpy as np
 import pytest
-from kernel_contract import KernelContract, assert_same_bits, make_chi2, make_counts, spoil
+from kernel_contract import (
+    KernelContract,
+    assert_same_bits,
+    make_chi2,
+    make_counts,
+    make_fold,
+    spoil,
+)
 
 from cpu_fallback import NumpyKernels
 from gpucal.errors import BackendError
@@ -54,6 +61,17 @@ class TestTwinsOnCard:
             out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
             lost = own.calibrate(tile[0], reference, *tile[3:], *out)
             found.append((np.array(lost), reference, *out, *own.dump_mean(tile[0])))
+        for one, other in zip(*found, strict=True):
+            assert_same_bits(one, other)
+
+    @pytest.mark.parametrize("shape", [(300, 200, 2, 64), (2000, 37, 2, 7), (30000, 61, 1, 1)])
+    def test_fold(self, kernels, xp, shape):
+        arrays = make_fold(np.random.default_rng(2), shape, 40, 16, "mixed", 0.001)
+        found = []
+        for own, space in ((kernels, xp), (NumpyKernels(2), np)):
+            out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
+            lost = own.fold(*(space.asarray(a) for a in arrays), *out)
+            found.append((np.array(lost), *out))
         for one, other in zip(*found, strict=True):
             assert_same_bits(one, other)
 

@@ -21,6 +21,7 @@ from kernel_contract import (
     assert_same_bits,
     make_chi2,
     make_counts,
+    make_fold,
     scattered,
     spoil,
 )
@@ -184,6 +185,52 @@ class TestTwins:
         for device.backwards in (False, True):
             assert_same_bits(kernels.reference(off1, off2, weight), expected)
 
+    @some
+    @given(
+        shape=shapes,
+        seed=seeds,
+        around=st.integers(0, 40),
+        form=st.sampled_from(("whole", "between", "mixed")),
+        through=st.booleans(),
+        out_dtype=st.sampled_from((np.float32, np.float64)),
+        share=shares,
+    )
+    def test_fold(self, kernels, device, shape, seed, around, form, through, out_dtype, share):
+        rng = np.random.default_rng(seed)
+        arrays = make_fold(rng, shape, around, 16, form, share)
+        arrays[5] = arrays[5] if through else None
+        expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
+        lost = TWIN.fold(*arrays, *expected)
+        places = [moved(a, 3) for a in expected]
+        for device.backwards in (False, True):
+            for place, _ in places:
+                place[...] = 0x7777
+            assert kernels.fold(*arrays, *(place for place, _ in places)) == lost
+            for (place, whole), one in zip(places, expected, strict=True):
+                assert_same_bits(place, one)
+                assert untouched(whole, 3, one.size)
+
+    def test_fold_with_more_tiles_than_a_grid_holds(self, kernels, monkeypatch):
+        monkeypatch.setattr("gpucal.kernels.fold.MOST_TILES", 2)
+        shape = (9, 301, 1, 7)
+        arrays = make_fold(np.random.default_rng(3), shape, 20, 16, "mixed", 0.01)
+        expected = np.empty(shape), np.empty(shape, np.uint16)
+        found = [np.full_like(a, 7) for a in expected]
+        assert kernels.fold(*arrays, *found) == TWIN.fold(*arrays, *expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+
+    def test_fold_into_a_view(self, kernels):
+        shape = (6, 5, 2, 3)
+        arrays = make_fold(np.random.default_rng(1), shape, 4, 2, "mixed", 0.1)
+        expected = np.empty(shape), np.empty(shape, np.uint16)
+        TWIN.fold(*arrays, *expected)
+        found = [scattered(np.zeros_like(a)) for a in expected]
+        kernels.fold(*(scattered(a) for a in arrays), *found)
+        for one, other in zip(found, expected, strict=True):
+            assert_same_bits(one, other)
+            assert (one.base[..., 1] == 0).all()
+
     @pytest.mark.parametrize("fits", [1, 5, 33, 70])
     @pytest.mark.parametrize("trials", [1, 9])
     @pytest.mark.parametrize(
@@ -272,6 +319,10 @@ def test_nothing_is_touched_outside_the_arrays(shim_functions, device, shape, dt
     rows = [guarded(rng.normal(size=arrays[2].shape), side) for _ in range(2)]
     weight = guarded(rng.random(shape[1]), side)
     assert_same_bits(kernels.reference(*rows, weight), TWIN.reference(*rows, weight))
+    fold = [guarded(a, side) for a in make_fold(rng, shape, 3, 16, "mixed", 0.01)]
+    assert kernels.fold(*fold, *found) == TWIN.fold(*fold, *expected)
+    for one, other in zip(found, expected, strict=True):
+        assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("side", ["front", "back"])
