@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,6 +82,12 @@ class CalibrationConfig(BaseModel):
     backend: Literal["auto", "cuda", "cpu"] = "auto"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="threads; 0 = one per core")
     scheduler: str | None = Field(None, description="address of a dask scheduler")
+    devices: str = Field(
+        "", description="one process per device, e.g. 0,1 or all; empty = this process alone"
+    )
+    io: Literal["auto", "host", "device"] = Field(
+        "auto", description="where chunks are decoded and encoded: by the host, or on the device"
+    )
     ring: Annotated[int, Field(ge=16)] = Field(1024, description="MiB of tiles in flight")
 
     @field_validator("codec")
@@ -105,6 +112,18 @@ class CalibrationConfig(BaseModel):
         parse_scans(value)
         return value
 
+    @field_validator("devices")
+    @classmethod
+    def _device_list(cls, value: str) -> str:
+        if value.strip() in ("", "all"):
+            return value.strip()
+        names = [name.strip() for name in value.split(",")]
+        if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name) for name in names):
+            raise ValueError(f"devices is {value!r}, expected all, or device numbers such as 0,1")
+        if len(set(names)) < len(names):
+            raise ValueError(f"devices is {value!r}, which names a device twice")
+        return ",".join(names)
+
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationConfig:
         if self.tau is not None and self.atmosphere not in ("none", "auto"):
@@ -113,12 +132,26 @@ class CalibrationConfig(BaseModel):
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
         if self.scheduler and self.skydiff:
             raise ValueError("skydiff needs the scans in order: not possible with scheduler")
+        if self.devices and self.skydiff:
+            raise ValueError("skydiff needs the scans in order: not possible with devices")
+        if self.devices and self.scheduler:
+            raise ValueError("devices and scheduler exclude each other")
         return self
+
+    def __repr__(self) -> str:
+        """The options that differ from the defaults."""
+        defaults = {k: f.default for k, f in type(self).model_fields.items()}
+        chosen = [f"{k}={v!r}" for k, v in self if v != defaults[k]]
+        return f"CalibrationConfig({', '.join(chosen) or 'all defaults'})"
+
+    __str__ = __repr__
 
     def result_keys(self) -> dict[str, Any]:
         """The options that can change a number in L1 (not how fast or where it is computed)."""
         return self.model_dump(
-            exclude={"scans", "overwrite", "backend", "workers", "scheduler", "ring"}
+            exclude={
+                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring")
+            }
         )
 
     def fingerprint(self) -> str:

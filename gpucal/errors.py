@@ -108,5 +108,17 @@ class BackendError(GpucalError, RuntimeError):
     """The requested backend is not available."""
 
 
+class OnlineError(GpucalError, RuntimeError):
+    """The online pipe cannot do what it was asked for."""
+
+
+class DeviceMemoryError(BackendError, MemoryError):
+    """A scan does not fit into the memory of the device (or of the host), however it is cut."""
+
+
+class DeviceLostError(BackendError):
+    """The device cannot be used any more by this process."""
+
+
 class GpucalWarning(UserWarning):
     """Something that a user should know but that does not stop the work."""

@@ -6,9 +6,10 @@ layout of the formats page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,47 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 
+class Frame(NamedTuple):
+    """Bytes ``start`` to ``start + size`` of a chunk file; they decode to ``nbytes`` of counts."""
+
+    start: int
+    size: int
+    nbytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedBlock:
+    """Chunk files of one subscan that a device can decode: whole channels, one file after another.
+
+    first     first channel of the first file
+    rows      channels [rows, D, R, A] of each file; the last one is padded beyond C
+    paths     one file per chunk, None where there is none: all ``fill``
+    sizes     bytes of each file, 0 where there is none
+    compressed  zstd frames; else the counts themselves
+    checksum  a crc32c of all before it ends each file
+    frames    bytes u8 of a whole file -> its frames, checksum verified; they fill the chunk exactly
+    frames_on_disk  the same from the file itself, reading little of it; only without a checksum
+
+    Both functions raise ValueError saying what is wrong with the file, or that a frame does not
+    declare its size.
+    """
+
+    first: int
+    rows: int
+    paths: tuple[Path | None, ...]
+    sizes: tuple[int, ...]
+    compressed: bool
+    checksum: bool
+    fill: Any
+    frames: Callable[[npt.NDArray[np.uint8]], Sequence[Frame]]
+    frames_on_disk: Callable[[Path], Sequence[Frame]]
+
+
 class CountsSource(Protocol):
-    """Lazy raw counts [C, D, R, A, S]; implemented by io (Zarr) and by ``ArrayCounts``."""
+    """Lazy raw counts [C, D, R, A, S]; implemented by io (Zarr) and by ``ArrayCounts``.
+
+    A source whose files a device may decode itself also has ``encoded``, see ``EncodedCounts``.
+    """
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]: ...
@@ -38,6 +78,13 @@ class CountsSource(Protocol):
         With ``out``, of that shape and dtype, they are put there. The array may be read-only and
         must not be edited.
         """
+
+
+class EncodedCounts(Protocol):
+    """What a source offers beside ``CountsSource`` when its files can be handed out as they are."""
+
+    def encoded(self, c0: int, c1: int, subscan: int) -> EncodedBlock | str:
+        """The files that hold channels c0..c1 of a subscan, or why a device cannot decode them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +171,12 @@ class SubscanGroup:
         """MJD of the middle of each subscan, f64 [S]."""
         return np.asarray(0.5 * (self.mjd[0] + self.mjd[-1]), dtype=np.float64)
 
+    def __repr__(self) -> str:
+        shape = ", ".join(f"{k} {n}" for n, k in zip(self.shape, "CDRAS", strict=True))
+        counted = {mode: self.sobsmode.count(mode) for mode in dict.fromkeys(self.sobsmode)}
+        modes = ", ".join(f"{count} {mode}" for mode, count in counted.items())
+        return f"<subscans: {modes}; [{shape}] {self.counts.dtype}>"
+
     def select(self, mode: str) -> list[int]:
         """Indices of the subscans whose sobsmode is ``mode``."""
         return [i for i, m in enumerate(self.sobsmode) if m == mode]
@@ -152,3 +205,12 @@ class Scan:
     @property
     def label(self) -> str:
         return f"scan {self.number}" + (f" {self.band}" if self.band else "")
+
+    def __repr__(self) -> str:
+        said = [str(self.attrs[k]) for k in ("source", "line", "instmode") if self.attrs.get(k)]
+        lines = [f"<gpucal L0 {self.label}{': ' if said else ''}{', '.join(said)}>"]
+        for name in ("source", "calibration"):
+            group = getattr(self, name)
+            if group is not None:
+                lines.append(f"  {name:11}  {group!r}")
+        return "\n".join(lines)

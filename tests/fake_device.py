@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ import numpy as np
 from cpu_fallback import NumpyKernels
 from gpucal.backend import Backend
 from gpucal.backend.lanes import DeviceStreams, device_lanes
+
+
+def _ran() -> None:
+    """What is done leaves nothing behind."""
 
 
 @dataclass(eq=False)
@@ -45,6 +50,7 @@ class FakeStream:
         while self.done < position:
             self.done += 1
             self.queue[self.done - 1]()
+            self.queue[self.done - 1] = _ran  # it held memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +60,8 @@ class FakeEvent:
     tick: int
 
     def synchronize(self) -> None:
+        last = self.stream.device.last
+        last.waited = max(self.tick, getattr(last, "waited", 0))
         with self.stream.device.lock:
             self.stream.run_to(self.position)
 
@@ -109,6 +117,16 @@ class FakeDevice:
             self._require(stream, "a download does not wait for the kernel that makes its data")
             self.copies_out += 1
             stream.queue.append(lambda: np.copyto(target, source))
+
+    def gather_out(self, target: Any, source: Any, pieces: Any, stream: FakeStream) -> None:
+        with self.lock:
+            self._require(stream, "a download does not wait for the kernel that makes its data")
+            self.copies_out += 1
+            at = 0
+            for start, size in pieces:
+                to, piece = target[at : at + size], source[start : start + size]
+                stream.queue.append(partial(np.copyto, to, piece))
+                at += size
 
     def _require(self, stream: FakeStream, message: str) -> None:
         assert stream.tick >= getattr(self.last, "tick", 0), message

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gpucal.backend.device_codec import DeviceTools
+from gpucal.backend.health import Health
 from gpucal.backend.lanes import LanePool, host_lanes
 from gpucal.errors import BackendError
 
@@ -74,8 +77,32 @@ class KernelSet(Protocol):
         2 sum w (dS/dP)^2. The order of summation is fixed.
         """
 
+    def fold(
+        self,
+        spectra: Array,
+        flags: Array,
+        weight: Array,
+        taps: Array,
+        nearest: Array,
+        transmission: Array | None,
+        base_flags: Array,
+        out: Array,
+        out_flags: Array,
+    ) -> int:
+        """(w_1 T_1 - w_2 T_2) / (w_1 + w_2) / t of a tile of a frequency switch; physics section 7.
 
-NOT_YET_CUDA = "auto does not choose cuda before it has run on a card; ask for it with --backend"
+        T_p(c) = sum_m taps[p,r,m] T(nearest[p,0,r] + c + m) over m = -h..h in this order, over the
+        same sum of the taps whose T is not NaN; w_p(c) = weight(nearest[p,0,r] + c). spectra f64
+        [m,D,R,A] K, flags u16 [m,D,R,A] and weight f64 [m,R,A]: more channels than the c of the
+        output, as far as there are any; beyond them T and w are NaN and the flag is bit 1. taps f64
+        [2,R,2h+1]; nearest i64 [2,2,R]: the two channels of ``spectra`` on both sides of the shifted
+        channel 0, the nearest first, or the same twice for a whole shift, of which only the tap in
+        the middle counts. NaN in one of them gives NaN, and their flags are united. transmission f64
+        [c,R|1,A|1] or None; base_flags u16 [c,R,A], of which all bits but bit 0 are added. out
+        f64/f32 [c,D,R,A] K; out_flags u16 [c,D,R,A]. What is not finite becomes NaN with bit 1,
+        unless bit 0 is set. Returns the number of samples with
+        bit 1.
+        """
 
 
 @dataclass(frozen=True)
@@ -90,12 +117,15 @@ class Backend:
     lanes: Callable[[int], LanePool] = host_lanes
     device: str = "cpu"
     reason: str = ""
+    health: Health = field(default_factory=Health)
+    device_io: Callable[[], DeviceTools] | None = None
 
 
 def select_backend(name: str = "auto", *, threads: int = 1) -> Backend:
     """Return the backend called ``name``: "cpu", "cuda" or "auto".
 
-    Raises BackendError when it is not there.
+    auto takes cuda where a card works and has room, else cpu; ``reason`` of the backend says why.
+    Raises BackendError when cuda is asked for and cannot be used, never for auto.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise BackendError(f"backend is {name!r}, expected auto, cuda or cpu.")
@@ -105,5 +135,22 @@ def select_backend(name: str = "auto", *, threads: int = 1) -> Backend:
         return cuda_backend()
     from gpucal.backend.cpu import cpu_backend
 
-    reason = "asked for" if name == "cpu" else NOT_YET_CUDA
-    return cpu_backend(threads=threads, reason=reason)
+    if name == "cpu":
+        return cpu_backend(threads=threads)
+    found = _working_cuda()
+    if isinstance(found, Backend):
+        return found
+    return cpu_backend(threads=threads, reason=f"auto: {found}")
+
+
+def _working_cuda() -> Backend | str:
+    """The CUDA backend if it works, else why it does not, without a full stop."""
+    if importlib.util.find_spec("cupy") is None:  # quick: gpucal.backend.cuda need not be read
+        return "CuPy is not installed"
+    try:
+        from gpucal.backend.cuda import tried_backend
+
+        return tried_backend()
+    except Exception as error:  # a driver that does not fit may raise anything; it is only a probe
+        text = error.message if isinstance(error, BackendError) else str(error)
+        return " ".join(text.split()).rstrip(".") or type(error).__name__

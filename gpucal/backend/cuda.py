@@ -7,18 +7,46 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpucal.backend import Backend
+from gpucal.backend.cuda_io import cuda_tools, describe_io
+from gpucal.backend.health import MEMORY_HINT, Health
 from gpucal.backend.lanes import Bytes, DeviceStreams, LanePool, device_lanes
-from gpucal.errors import BackendError
+from gpucal.errors import BackendError, DeviceMemoryError
 from gpucal.kernels import CudaKernels
 from gpucal.kernels.device import CupyDevice
 
 Array = Any
+
+
+LEAST_FREE = 256 << 20
+"""Free memory, bytes, below which auto leaves a card alone: one unit of the largest chunks and the
+temporaries of its steps."""
+
+
+class CudaHealth(Health):
+    """The memory of the current CUDA device."""
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+
+    def release(self) -> None:
+        """Give the unused blocks of CuPy's pools back to the device and to the host."""
+        super().release()
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def free_bytes(self) -> int | None:
+        """Free memory of the device with what lies unused in CuPy's pool; None after its loss."""
+        try:
+            free, _ = self._cupy.cuda.runtime.memGetInfo()
+        except self._cupy.cuda.runtime.CUDARuntimeError:
+            return None
+        return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
 
 class CupyCopies:
@@ -36,26 +64,26 @@ class CupyCopies:
         return self._cupy.cuda.Stream.null
 
     def pinned(self, nbytes: int) -> Bytes:
-        """Page-locked host memory, u8 [nbytes]; raises BackendError when there is none left."""
-        runtime = self._cupy.cuda.runtime
+        """Page-locked host memory, u8 [nbytes]; raises DeviceMemoryError when there is none left."""
         try:
             memory = self._cupy.cuda.PinnedMemory(nbytes)
-        except runtime.CUDARuntimeError as error:
-            raise BackendError(
-                f"{nbytes >> 20} MiB of page-locked memory cannot be had: {error}.",
-                hint="Use a smaller --ring or fewer --workers.",
-            ) from error
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            if isinstance(Health().failure(error), DeviceMemoryError):
+                raise DeviceMemoryError(
+                    f"{nbytes >> 20} MiB of page-locked memory cannot be had: {error}.",
+                    hint=MEMORY_HINT,
+                ) from error
+            raise
         pointer = self._cupy.cuda.PinnedMemoryPointer(memory, 0)
         return np.frombuffer(pointer, dtype=np.uint8, count=nbytes)
 
     def memory(self, nbytes: int) -> Array:
-        """Device memory, u8 [nbytes]; raises BackendError when the card is full."""
+        """Device memory, u8 [nbytes]; raises DeviceMemoryError when the card is full."""
         try:
             return self._cupy.empty(nbytes, dtype=self._cupy.uint8)
         except self._cupy.cuda.memory.OutOfMemoryError as error:
-            raise BackendError(
-                f"the device has no room for {nbytes >> 20} MiB more.",
-                hint="Use a smaller --ring or fewer --workers.",
+            raise DeviceMemoryError(
+                f"the device has no room for {nbytes >> 20} MiB more.", hint=MEMORY_HINT
             ) from error
 
     def view(self, memory: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -70,6 +98,17 @@ class CupyCopies:
     def copy_out(self, target: Any, source: Array, stream: Any) -> None:
         """Queue a copy to page-locked memory."""
         source.get(stream=stream, out=target, blocking=False)
+
+    def gather_out(
+        self, target: Bytes, source: Array, pieces: Sequence[tuple[int, int]], stream: Any
+    ) -> None:
+        """Queue copies of pieces (start, size) of u8 memory to page-locked memory, joined there."""
+        runtime = self._cupy.cuda.runtime
+        to, at = target.ctypes.data, source.data.ptr
+        # One call per piece without an array made for it: there are hundreds of them.
+        for start, size in pieces:
+            runtime.memcpyAsync(to, at + start, size, runtime.memcpyDeviceToHost, stream.ptr)
+            to += size
 
 
 def cuda_backend(*, reason: str = "asked for") -> Backend:
@@ -96,7 +135,36 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
         lanes=lanes,
         device=device_name(cupy),
         reason=reason,
+        health=CudaHealth(cupy),
+        device_io=lambda: cuda_tools(streams, cupy.cuda.Device().id),
     )
+
+
+def tried_backend() -> Backend:
+    """The backend of the current device after a small mean over dumps has come out right on it.
+
+    Raises BackendError, or whatever CuPy raises, when it cannot be used; BackendError when less than
+    LEAST_FREE bytes are free.
+    """
+    backend = cuda_backend(reason="auto: a card is there, and a kernel has run on it")
+    free = backend.health.free_bytes() or 0
+    if free < LEAST_FREE:
+        raise BackendError(
+            f"{backend.device} has {free >> 20} MiB free, expected at least {LEAST_FREE >> 20} MiB."
+        )
+    counts = np.arange(12, dtype=np.int32).reshape(2, 3, 2, 1)
+    mean, _ = backend.kernels.dump_mean(backend.asarray(counts))
+    if not np.array_equal(backend.to_host(mean), counts.mean(axis=1)):
+        raise BackendError(f"{backend.device} gives a wrong mean of small numbers.")
+    return backend
+
+
+def device_count() -> int:
+    """Number of CUDA devices that this process sees; 0 where CuPy or the driver is missing."""
+    try:
+        return int(CupyDevice().xp.cuda.runtime.getDeviceCount())
+    except Exception:  # as for auto: asking must not fail
+        return 0
 
 
 def device_name(cupy: Any) -> str:
@@ -124,6 +192,7 @@ def describe_device() -> dict[str, Any]:
         "cupy": cupy.__version__,
         "devices": runtime.getDeviceCount(),
         "pinned_gb_per_s": _pinned_bandwidth(cupy),
+        **describe_io(),
     }
 
 

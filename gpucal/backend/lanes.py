@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from gpucal.scan import CountsSource
 
 Array = Any
 Bytes = npt.NDArray[np.uint8]
@@ -28,6 +30,22 @@ class Lane(Protocol):
 
     def upload(self, key: int, counts: npt.NDArray[Any]) -> Array:
         """Counts of ``staging(key)`` as an array of the backend, ready for the steps."""
+
+    def read(self, key: int, counts: CountsSource, c0: int, c1: int, subscan: int) -> Array:
+        """Counts [c1-c0, D, R, A] of one subscan in the memory of ``key``, ready for the steps."""
+
+    @property
+    def encodes(self) -> bool:
+        """Whether ``encode`` can be asked."""
+
+    def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+        """The array, filled up to ``shape`` with ``fill``, as concatenated zstd frames on the host.
+
+        u8, valid until the next call; None when the host must encode it.
+        """
+
+    def distrust(self, reason: str) -> None:
+        """What ``encode`` returned was wrong: it is not asked again."""
 
     def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array of the backend, the same memory for the same ``key``."""
@@ -43,7 +61,25 @@ class Lanes(Protocol):
         """A free lane; waits until there is one."""
 
 
-class HostLane:
+class StagedLane:
+    """Counts are decoded on the host into staging memory and uploaded; nothing is encoded here."""
+
+    encodes = False
+
+    def read(self: Lane, key: int, counts: CountsSource, c0: int, c1: int, subscan: int) -> Array:
+        """See ``Lane.read``."""
+        staging = self.staging(key, (c1 - c0, *counts.shape[1:4]), counts.dtype)
+        return self.upload(key, counts.read(c0, c1, subscan, out=staging))
+
+    def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+        """The host must."""
+        return None
+
+    def distrust(self, reason: str) -> None:
+        """There is nothing to distrust."""
+
+
+class HostLane(StagedLane):
     """Recycled host memory: fresh pages cost more than the arithmetic."""
 
     def __init__(self) -> None:
@@ -142,6 +178,11 @@ class CopyDevice(Protocol):
     def copy_out(self, target: npt.NDArray[Any], source: Array, stream: Stream) -> None:
         """Queue a copy to the host."""
 
+    def gather_out(
+        self, target: Bytes, source: Array, pieces: Sequence[tuple[int, int]], stream: Stream
+    ) -> None:
+        """Queue copies of pieces (start, size) of u8 memory to the host, one after another."""
+
 
 class DeviceStreams:
     """Upload, compute and download run side by side; one set serves all lanes of a device.
@@ -157,7 +198,7 @@ class DeviceStreams:
         self.download = device.stream()
 
 
-class DeviceLane:
+class DeviceLane(StagedLane):
     """Pinned staging and device memory of one tile, with the events that keep them apart.
 
     Decode -> staging | upload stream: copy in | compute stream waits for it | download stream waits

@@ -62,7 +62,9 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "backend": (_OUT, "", "Where to compute."),
     "workers": (_OUT, "N", "Threads; 0 = one per core."),
     "scheduler": (_OUT, "ADDRESS", "Address of a dask scheduler, to work on a cluster."),
-    "ring": (_OUT, "MIB", "Memory for the tiles in flight, in MiB."),
+    "devices": (_OUT, "LIST", "One process per device, e.g. 0,1 or all; none: this process alone."),
+    "io": (_OUT, "", "Where chunks are decoded and encoded; auto: on the device where it can."),
+    "ring": (_OUT, "MIB", "Memory for the tiles in flight, in MiB, of each process."),
 }
 
 

@@ -59,6 +59,7 @@ def collect() -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "backends": {name: _backend(name) for name in ("cpu", "cuda")},
+        "auto": _chosen(),
         "device": {"cpu": cpu_model(), "cores": usable_cores(), "memory_bytes": memory_bytes()},
         "extras": {name: _extra(name) for name in EXTRAS},
         "atmosphere_tables": packaged_tables(),
@@ -78,12 +79,20 @@ def _backend(name: str) -> dict[str, Any]:
     except BackendError as error:
         _, _, reason = error.message.partition(", but ")
         return {"available": False, "reason": reason or error.message}
+    except Exception as error:  # half an installation may raise anything
+        return {"available": False, "reason": " ".join(str(error).split())}
     found: dict[str, Any] = {"available": True, "device": backend.device}
     if name == "cuda":
         from gpucal.backend.cuda import describe_device
 
         found["card"] = describe_device()
     return found
+
+
+def _chosen() -> dict[str, str]:
+    """What ``--backend auto`` takes here, and why."""
+    backend = select_backend("auto")
+    return {"backend": backend.name, "reason": backend.reason.removeprefix("auto: ")}
 
 
 def _extra(name: str) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         text = there if backend["available"] else f"not available: {backend['reason']}"
         rows.append((f"backend {name}", text))
         rows += [(f"  {key}", str(value)) for key, value in backend.get("card", {}).items()]
+    rows.append(("backend auto", "takes {backend}: {reason}".format(**facts["auto"])))
     device = facts["device"]
     memory = device["memory_bytes"]
     rows.append(("processor", f"{device['cpu']}, {device['cores']} cores usable"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class ChunkFiles:
         try:
             with open(self.path(key), "rb", buffering=0) as file:
                 if self.codec:
-                    _decompress(self.codec, self._checked(_read_all(file)), raw)
+                    _decompress(self.codec, self.checked(_read_all(file)), raw)
                 else:
                     self._read_plain(file, raw)
         except FileNotFoundError:
@@ -64,7 +64,8 @@ class ChunkFiles:
         if not self.stored.isnative:
             out.byteswap(inplace=True)
 
-    def _checked(self, data: Bytes) -> Bytes:
+    def checked(self, data: Bytes) -> Bytes:
+        """The bytes of a file without their checksum; ValueError when that is wrong."""
         if not self.checksum:
             return data
         if data.size < 4:
@@ -222,7 +223,10 @@ def _decompress(name: str, data: Bytes, out: Bytes) -> None:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{name}: {error}") from error
         return
-    parts = list(_zstd_frames(data)) if name == "zstd" else [data]
+    parts = [data]
+    if name == "zstd":  # some numcodecs versions stop after the first frame
+        frames = zstd_frames(lambda at, n: data[at : at + n].tobytes(), data.size)
+        parts = [data[start:end] for start, end, _ in frames]
     filled = 0
     for part in parts:
         try:
@@ -240,7 +244,7 @@ def _decompress(name: str, data: Bytes, out: Bytes) -> None:
 def _declared_size(name: str, data: Bytes) -> int | None:
     """Decoded size that the head of the data declares; None where it declares none."""
     if name == "zstd":
-        return _zstd_header(data)[1]
+        return _zstd_header(data[:18].tobytes())[1]
     if name == "lz4" and data.size >= 4:
         return int.from_bytes(data[:4].tobytes(), "little")
     if name == "blosc":
@@ -253,9 +257,8 @@ def _declared_size(name: str, data: Bytes) -> int | None:
     return None
 
 
-def _zstd_header(data: Bytes) -> tuple[int, int | None]:
+def _zstd_header(head: bytes) -> tuple[int, int | None]:
     """Size of a frame's header and the content size in it (None: not declared). RFC 8878, 3.1.1."""
-    head = data[:18].tobytes()
     if len(head) < 6 or int.from_bytes(head[:4], "little") != _ZSTD_MAGIC:
         raise ValueError("it does not start with a zstd frame")
     descriptor = head[4]
@@ -268,25 +271,34 @@ def _zstd_header(data: Bytes) -> tuple[int, int | None]:
     return at + width, content
 
 
-def _zstd_frames(data: Bytes) -> Iterator[Bytes]:
-    """Split concatenated frames: some numcodecs versions stop after the first one."""
+def zstd_frames(
+    read: Callable[[int, int], bytes], size: int
+) -> Iterator[tuple[int, int, int | None]]:
+    """Walk concatenated zstd frames: (start, end, declared content size or None) of each.
+
+    ``read(at, n)`` gives n bytes from offset ``at``, fewer at the end; only headers are read.
+    Skippable frames are left out. Raises ValueError for anything that is not whole frames.
+    """
     start = 0
-    while start < data.size:
-        frame = data[start:]
-        magic = int.from_bytes(frame[:4].tobytes(), "little")
+    while start < size:
+        head = read(start, 18)
+        magic = int.from_bytes(head[:4], "little")
         if magic & 0xFFFFFFF0 == 0x184D2A50:  # skippable frame
-            start += 8 + int.from_bytes(frame[4:8].tobytes(), "little")
-            continue
-        end = _zstd_header(frame)[0]
-        last = False
-        while not last:
-            if end + 3 > frame.size:
+            start += 8 + int.from_bytes(head[4:8], "little")
+            if start > size:
                 raise ValueError("its last zstd frame is cut off")
-            block = int.from_bytes(frame[end : end + 3].tobytes(), "little")
+            continue
+        header, content = _zstd_header(head)
+        end, last = start + header, False
+        while not last:
+            text = read(end, 3)
+            if len(text) < 3:
+                raise ValueError("its last zstd frame is cut off")
+            block = int.from_bytes(text, "little")
             last = bool(block & 1)
             end += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
-        end += 4 if frame[4] >> 2 & 1 else 0
-        if end > frame.size:
+        end += 4 if head[4] >> 2 & 1 else 0
+        if end > size:
             raise ValueError("its last zstd frame is cut off")
-        yield frame[:end]
-        start += end
+        yield start, end, content
+        start = end

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from gpucal.errors import CorruptDataError
 from gpucal.io.chunk_files import SCRATCH, ChunkFiles, chunk_files
+from gpucal.io.encoded_chunks import encoded_block
+from gpucal.scan import EncodedBlock
 
 Shape5 = tuple[int, int, int, int, int]
 Counts = npt.NDArray[Any]
@@ -104,6 +106,10 @@ class ZarrCounts:
                 key = (channel, *rest, subscan // self._grid[4])
                 self._copy_chunk(key, c0, c1, subscan, out)
         return out
+
+    def encoded(self, c0: int, c1: int, subscan: int) -> EncodedBlock | str:
+        """See ``gpucal.scan.EncodedCounts``; raises OSError when a file cannot be looked up."""
+        return encoded_block(self._files, self._stored_shape, c0, c1, subscan)
 
     def _copy_chunk(self, key: Key, c0: int, c1: int, subscan: int, out: Counts) -> None:
         start = [k * g for k, g in zip(key, self._grid, strict=True)]

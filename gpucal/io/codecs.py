@@ -103,9 +103,9 @@ class ChunkEncoder:
         flat = np.require(block, dtype=self._stored, requirements="C").reshape(-1)
         if self._compress is None:
             raw = flat.view(np.uint8)
-            return Payload(memoryview(raw), _crc(raw))  # type: ignore[arg-type]
+            return Payload(memoryview(raw), crc32c(raw))  # type: ignore[arg-type]
         data = self._compress(flat)
-        return Payload(data, _crc(data))
+        return Payload(data, crc32c(data))
 
     def encode(self, block: npt.NDArray[Any]) -> bytes:
         """Return the bytes of the chunk file of ``block``: data and crc32c, copied into one."""
@@ -147,5 +147,6 @@ class ChunkEncoder:
         return [zarr.codecs.BytesCodec(endian=endian), *compressors]
 
 
-def _crc(data: Any) -> bytes:
+def crc32c(data: Any) -> bytes:
+    """Checksum of a buffer of bytes as it ends a chunk file: four bytes, little endian."""
     return int(google_crc32c.value(data)).to_bytes(4, "little")

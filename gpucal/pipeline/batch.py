@@ -6,33 +6,35 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpucal.backend import Backend, select_backend
-from gpucal.backend.cpu import usable_cores
+from gpucal.backend.cpu import cpu_backend, usable_cores
+from gpucal.backend.device_io import with_device_io
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalWarning
+from gpucal.errors import DeviceLostError, GpucalWarning
 from gpucal.io.atm_tables import load_table, site_table
 from gpucal.io.read import open_l0
 from gpucal.io.write import L1Store, ScanWriter, write_failures
 from gpucal.physics.atm import AtmosphereTable
-from gpucal.pipeline.chain import StageTimer, solve_scan
+from gpucal.pipeline.chain import StageTimer
 from gpucal.pipeline.interrupt import ctrl_c_sets
-from gpucal.pipeline.l1_layout import L1Sink, band_attributes, write_band
-from gpucal.pipeline.load_library import LoadLibrary
+from gpucal.pipeline.l1_layout import L1Sink, band_attributes, root_attributes, write_band
 from gpucal.pipeline.outcome import band_quality, band_summary, failure_of
-from gpucal.pipeline.provenance import now, provenance
+from gpucal.pipeline.prefetch import Prefetch
+from gpucal.pipeline.provenance import provenance
 from gpucal.pipeline.report import Failure, Observer, ScanSummary, SilentObserver, StoreReport
-from gpucal.pipeline.selection import already_done, checksums, select_scans
-from gpucal.pipeline.stream import Cancelled, stream_scan
-from gpucal.scan import Scan
+from gpucal.pipeline.ring import Ring, stream_in_ring
+from gpucal.pipeline.selection import select_scans
+from gpucal.pipeline.solved import Solved, Solver
+from gpucal.pipeline.stream import Cancelled
 from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.quality import QualitySums
 from gpucal.steps.sky_diff import (
@@ -46,27 +48,7 @@ from gpucal.steps.sky_diff import (
 COMMITS_WAITING = 2
 """Scans whose sync to disk may lag behind."""
 
-POLL_SECONDS = 0.2
-"""How long a wish to stop may go unnoticed while a scan is being solved."""
-
 Work = Callable[[], None]
-
-
-@dataclass
-class _Solved:
-    """A scan ready to stream: one solution per band that could be solved."""
-
-    number: int
-    solutions: list[tuple[ScanSolution, StageTimer]] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    failed_bands: list[str] = field(default_factory=list)
-    done: bool = False
-    started: str = ""
-
-    def checksums(self, library: LoadLibrary) -> dict[str, str]:
-        """SHA-256 of the metadata of this scan and of its load scans."""
-        loads = [n for solution, _ in self.solutions for n in solution.loads.scans]
-        return checksums(library, [self.number, *loads])
 
 
 def calibrate_store(
@@ -90,11 +72,22 @@ def calibrate_store(
         from gpucal.pipeline.scaleout import calibrate_on_cluster
 
         return calibrate_on_cluster(l0, out, config, observer, command_line)
-    return _Night(l0, out, config, backend, observer, command_line).run()
+    if config.devices:
+        from gpucal.pipeline.devices import calibrate_on_devices, device_list
+
+        devices = device_list(config)
+        if devices:
+            return calibrate_on_devices(l0, out, config, devices, observer, command_line)
+    return Night(l0, out, config, backend, observer, command_line).run()
 
 
-class _Night:
-    """The state of one run of ``calibrate_store``."""
+class Night:
+    """The state of one run of ``calibrate_store``, or of one of its processes.
+
+    ``lost`` is set when the device is lost. The CPU then does the other scans, or, where ``goes_on``
+    was set to False, ``work`` ends. ``scan_done`` is called, from another thread, when all is known about
+    a scan.
+    """
 
     def __init__(
         self,
@@ -109,11 +102,17 @@ class _Night:
         self.observer = observer
         self.command_line = command_line
         self.workers = config.workers or usable_cores()
-        self.backend = backend or select_backend(config.backend)
+        self.ring = Ring(self.workers, config.ring << 20)
+        chosen = with_device_io(
+            backend or select_backend(config.backend), config.io, config.codec, observer.message
+        )
         self.l0 = open_l0(l0)
         self.table = self._table()
         self.l1 = L1Store(out, codec=config.codec, dtype=config.dtype)
-        self.library = LoadLibrary(self.l0, config, self.backend)
+        self.solver = Solver(self.l0, self.l1, config, self.table, chosen)
+        self.lost: DeviceLostError | None = None
+        self.goes_on = True
+        self.scan_done: Callable[[int], None] = lambda number: None
         self.history = SkyHistory(config.skydiff)
         self.cancel = threading.Event()
         self.summaries: list[ScanSummary] = []
@@ -133,15 +132,27 @@ class _Night:
 
     def run(self) -> StoreReport:
         """Work through the scans; the next one is solved while one streams."""
-        keys = ("telescope", "site", "instrument")
-        self.l1.set_root_attrs({k: self.l0.attrs[k] for k in keys if k in self.l0.attrs})
+        self.l1.set_root_attrs(root_attributes(self.l0.attrs))
         selection = select_scans(self.l0, self.config)
         self.observer.night_started(selection.numbers, 0)
         for note in selection.notes:
             self.observer.message("info", note)
         for failure in selection.failures:
             self._failed(failure)
-        interrupted = False
+        interrupted = not self.work(selection.numbers)
+        self.failures.sort(key=lambda f: f.scan)
+        write_failures(self.l1, [f.as_dict() for f in self.failures])
+        return StoreReport(tuple(self.summaries), tuple(self.failures), interrupted)
+
+    def work(self, numbers: Iterable[int | None]) -> bool:
+        """Calibrate scans as their numbers come; True at their end, False when it was interrupted.
+
+        None among the numbers: the next one is not known yet, and what is begun should be finished.
+        """
+        backend = self.solver.backend
+        if self.config.backend == "auto":
+            text = f"backend {backend.name} ({backend.device}), {backend.reason}"
+            self.observer.message("info", text)
         # The commits come first, so that they end last: what is calibrated is kept, come what may.
         with ExitStack() as stack:
             commits = stack.enter_context(ThreadPoolExecutor(1, "commit"))
@@ -149,89 +160,43 @@ class _Night:
             ahead = stack.enter_context(ThreadPoolExecutor(1, "prefetch"))
             try:
                 with ctrl_c_sets(self.cancel):
-                    self._work(selection.numbers, pool, ahead, commits)
+                    self._work(numbers, pool, ahead, commits)
             except (KeyboardInterrupt, Cancelled):
-                interrupted = True
                 self.cancel.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 ahead.shutdown(wait=True, cancel_futures=True)
-        self.failures.sort(key=lambda f: f.scan)
-        write_failures(self.l1, [f.as_dict() for f in self.failures])
-        return StoreReport(tuple(self.summaries), tuple(self.failures), interrupted)
+                return False
+        return True
 
     def _work(
         self,
-        numbers: Sequence[int],
+        numbers: Iterable[int | None],
         pool: ThreadPoolExecutor,
         ahead: ThreadPoolExecutor,
         commits: ThreadPoolExecutor,
     ) -> None:
         committing: deque[Future[None]] = deque()
-        for solved in self._prefetched(numbers, ahead, pool):
+        self.prefetch = Prefetch(lambda: self.solver, ahead, pool, self.cancel)
+        for solved in self.prefetch.solved(numbers):
             if self.cancel.is_set():
                 raise Cancelled
-            committing.append(commits.submit(self._scan(solved, pool)))
-            self.library.release(solved.number)
+            commit = self._scan(solved, pool)
+            committing.append(commits.submit(self._end, solved.number, commit))
+            self.solver.library.release(solved.number)
             while len(committing) >= COMMITS_WAITING:
                 committing.popleft().result()
-        for commit in committing:
-            commit.result()
+        for last in committing:
+            last.result()
 
-    def _prefetched(
-        self, numbers: Sequence[int], ahead: ThreadPoolExecutor, pool: ThreadPoolExecutor
-    ) -> Iterator[_Solved]:
-        """Solved scans in order, one ahead of the caller."""
-        pending: Future[_Solved] | None = None
-        for n in numbers:
-            following = ahead.submit(self._solve, n, pool)
-            if pending is not None:
-                yield self._result(pending)
-            pending = following
-        if pending is not None:
-            yield self._result(pending)
+    def _end(self, number: int, commit: Work) -> None:
+        commit()
+        self.scan_done(number)
 
-    def _result(self, pending: Future[_Solved]) -> _Solved:
-        while not wait([pending], timeout=POLL_SECONDS).done:
-            if self.cancel.is_set():
-                raise Cancelled
-        return pending.result()
-
-    def _solve(self, number: int, pool: ThreadPoolExecutor) -> _Solved:
-        solved = _Solved(number, started=now())
-        timer = StageTimer()
-        try:
-            bands = timer.run("load", lambda: self.library.scan(number))
-            found = self.l1.finished(number)
-            solved.done = already_done(found, number, self.library, self.config, self.table)
-        except Exception as error:
-            solved.failures.append(failure_of(number, "read", error))
-            return solved
-        for band, broken in self.library.broken_bands(number).items():
-            solved.failures.append(failure_of(number, "read", broken))
-            solved.failed_bands.append(band)
-        if solved.done and not self.config.skydiff:
-            return solved
-        for scan in bands:
-            if scan.source is None:
-                continue
-            own = StageTimer()
-            own.milliseconds = dict(timer.milliseconds)
-            try:
-                solved.solutions.append((self._solve_band(scan, pool, own), own))
-            except Exception as error:
-                solved.failures.append(failure_of(number, "solve", error))
-                solved.failed_bands.append(scan.band)
-        return solved
-
-    def _solve_band(self, scan: Scan, pool: ThreadPoolExecutor, timer: StageTimer) -> ScanSolution:
-        choice = timer.run("load", lambda: self.library.choose(scan, pool))
-        return solve_scan(
-            scan, choice, self.table, self.config, self.backend, pool=pool, timer=timer
-        )
-
-    def _scan(self, solved: _Solved, pool: ThreadPoolExecutor) -> Work:
+    def _scan(self, solved: Solved, pool: ThreadPoolExecutor) -> Work:
         """Stream all bands of a scan; returns what commits it."""
         number = solved.number
+        if solved.trouble is not None:
+            return self._in_trouble(number, "solve", solved.trouble)
         self.failures += solved.failures
         for failure in solved.failures if solved.solutions else ():
             self.observer.message("error", failure.sentence)
@@ -249,11 +214,28 @@ class _Night:
         except Cancelled:
             raise
         except Exception as error:
-            self._failed(failure_of(number, "calibrate", error))
-            return _nothing
+            return self._in_trouble(number, "calibrate", error)
 
-    def _stream(self, solved: _Solved, pool: ThreadPoolExecutor) -> Work:
-        found = solved.checksums(self.library)
+    def _in_trouble(self, number: int, stage: str, error: Exception) -> Work:
+        """Record a scan as failed; after the loss of the device nothing that lies on it is used again."""
+        found = self.solver.backend.health.failure(error) or error
+        if isinstance(found, DeviceLostError):
+            lost = self.solver.backend
+            self.lost = found
+            self.observer.message("error", f"scan {number}: {found.message}{self._what_now()}")
+            cpu = cpu_backend(reason=f"{lost.device} was lost in scan {number}")
+            self.solver = Solver(self.l0, self.l1, self.config, self.table, cpu)
+        self._failed(failure_of(number, stage, found))
+        return _nothing
+
+    def _what_now(self) -> str:
+        if self.goes_on:
+            return " The CPU calibrates the other scans of this run."
+        self.cancel.set()
+        return ""
+
+    def _stream(self, solved: Solved, pool: ThreadPoolExecutor) -> Work:
+        found = self.solver.checksums(solved)
         writer = self.l1.begin(solved.number)
         try:
             summaries = self._bands(solved, writer, pool, found)
@@ -273,7 +255,7 @@ class _Night:
         return lambda: self._commit(writer, solved.number, summaries)
 
     def _bands(
-        self, solved: _Solved, writer: ScanWriter, pool: ThreadPoolExecutor, found: dict[str, str]
+        self, solved: Solved, writer: ScanWriter, pool: ThreadPoolExecutor, found: dict[str, str]
     ) -> list[ScanSummary]:
         """Stream band after band; one that fails leaves the others, the last error is raised when all do."""
         summaries: list[ScanSummary] = []
@@ -284,7 +266,8 @@ class _Night:
             except Cancelled:
                 raise
             except Exception as error:
-                if not summaries and i + 1 == len(solved.solutions):
+                lost = isinstance(solution.backend.health.failure(error), DeviceLostError)
+                if lost or (not summaries and i + 1 == len(solved.solutions)):
                     raise
                 writer.drop(band)
                 failure = failure_of(solved.number, "calibrate", error)
@@ -325,15 +308,17 @@ class _Night:
         self, solution: ScanSolution, writer: ScanWriter, pool: ThreadPoolExecutor
     ) -> QualitySums:
         scan = solution.scan
-        return stream_scan(
+        sums, self.ring = stream_in_ring(
             solution,
             L1Sink(writer, solution),
+            self.ring,
             pool=pool,
-            workers=self.workers,
-            ring_bytes=self.config.ring << 20,
             cancel=self.cancel,
             progress=lambda n: self.observer.tile_done(scan.number, scan.band, n),
+            alone=self.prefetch.alone,
+            tell=lambda text: self.observer.message("warning", text),
         )
+        return sums
 
     def _differences(self, solution: ScanSolution) -> dict[str, SkyDifferences]:
         found: dict[str, SkyDifferences] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import FLAG_DTYPE, Flag
+from gpucal.backend.lanes import Lane
 from gpucal.io.array_writer import ArrayWriter
 from gpucal.io.codecs import Payload
+from gpucal.io.encoded_chunks import frames_payload
 from gpucal.io.write import ScanWriter
 from gpucal.pipeline.stream import l1_blocks, t_sys_blocks
 from gpucal.products import BeamMerge, Recipe
@@ -28,6 +31,11 @@ CRA = ("channel", "receiver", "array")
 RAS = ("receiver", "array", "subscan")
 COORDINATES = "frequency mjd"
 PAYLOADS_KEPT = 64
+
+
+def root_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the root of the calibrated store takes over from ``attrs``, those of the raw store."""
+    return {k: attrs[k] for k in ("telescope", "site", "instrument") if k in attrs}
 
 
 class L1Sink:
@@ -91,11 +99,54 @@ class L1Sink:
         self._spectra.write_chunk(index, spectra[..., None])
         if n_fill:
             self._flags.write_chunk(index, flags[..., None])
+        else:
+            self._same_flags(index, flags.shape, flags[:, 0])
+
+    def write_on_device(
+        self,
+        lane: Lane,
+        output: int,
+        channels: tuple[int, int],
+        spectra: Array,
+        flags: Array,
+        n_fill: int,
+    ) -> None:
+        """Store one tile that the device encodes; see ``EncodedSink``."""
+        index = (channels[0] // self._step, 0, 0, 0, output)
+        self._encoded(lane, self._spectra, index, spectra, np.nan)
+        if n_fill:
+            self._encoded(lane, self._flags, index, flags, 0)
             return
-        # Without fill every dump has the same flags: tiles that share them share their bytes.
-        key = (flags.shape, flags[:, 0].tobytes())
+        first = lane.output(2, (flags.shape[0], *flags.shape[2:]), FLAG_DTYPE)
+        first[...] = flags[:, 0, ...]
+        (of_one_dump,) = lane.download(first)
+        self._same_flags(index, tuple(flags.shape), of_one_dump)
+
+    def _encoded(
+        self, lane: Lane, array: ArrayWriter, index: tuple[int, ...], tile: Array, fill: Any
+    ) -> None:
+        """One chunk by the device, or by the host when the device did not do it well."""
+        data = lane.encode(tile, array.chunks[:-1], fill)
+        if data is not None:
+            nbytes = math.prod(array.chunks) * array.dtype.itemsize
+            try:
+                payload = frames_payload(data, nbytes)
+            except ValueError as error:
+                lane.distrust(str(error))
+            else:
+                array.write_chunk(index, None, encoded=payload)
+                return
+        (here,) = lane.download(tile)
+        array.write_chunk(index, here[..., None])
+
+    def _same_flags(
+        self, index: tuple[int, ...], shape: tuple[int, ...], of_one_dump: npt.NDArray[Any]
+    ) -> None:
+        """Without fill every dump has the same flags: tiles that share them share their bytes."""
+        key = (shape, of_one_dump.tobytes())
         payload = self._payloads.get(key)
         if payload is None:
+            flags = np.broadcast_to(of_one_dump[:, None], shape)
             payload = self._flags.encode(flags[..., None])
             with self._lock:
                 if len(self._payloads) >= PAYLOADS_KEPT:

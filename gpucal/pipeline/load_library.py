@@ -138,6 +138,8 @@ class LoadLibrary:
             try:
                 yield self._means_of(candidate, pool)
             except (CorruptDataError, LoadError) as error:
+                if self._backend.health.failure(error) is not None:
+                    raise  # the device is at fault, not the loads
                 notes.append(_passed_over(candidate.number, error))
 
     def _means_of(self, scan: Scan, pool: Executor | None) -> LoadMeans:

@@ -29,6 +29,19 @@ class ScanSummary:
     timing: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
 
+    def __repr__(self) -> str:
+        place = f"scan {self.scan}" + (f" {self.band}" if self.band else "")
+        if self.error:
+            return f"<{place} {self.status}: {self.error}>"
+        water = f"PWV {self.pwv:.4g} ± {self.pwv_error:.2g} mm, " if self.pwv == self.pwv else ""
+        receiver = f"T_rec {self.t_rec:.4g} K, " if self.t_rec == self.t_rec else ""
+        if self.t_sys != self.t_sys:
+            return f"<{place} {self.mode} {self.status}>"
+        return (
+            f"<{place} {self.mode} {self.status}: {water}{receiver}T_sys {self.t_sys:.4g} K, "
+            f"rms/expected {self.rms_ratio:.3g}>"
+        )
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -56,6 +69,16 @@ class StoreReport:
     summaries: tuple[ScanSummary, ...]
     failures: tuple[Failure, ...]
     interrupted: bool = False
+
+    def __repr__(self) -> str:
+        states = [s.status for s in self.summaries]
+        counts = ", ".join(f"{states.count(s)} {s}" for s in ("calibrated", "skipped", "failed"))
+        end = ", interrupted" if self.interrupted else ""
+        lines = [f"<StoreReport: {counts}{end}; exit code {self.exit_code}>"]
+        shown = self.summaries if len(self.summaries) <= 20 else self.summaries[:20]
+        lines += [f"  {summary!r}" for summary in shown]
+        left = len(self.summaries) - len(shown)
+        return "\n".join([*lines, *([f"  and {left} more"] if left else [])])
 
     @property
     def exit_code(self) -> int:

@@ -10,8 +10,9 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.read import open_l0
 from gpucal.io.write import L1Store, write_failures
+from gpucal.pipeline.gathered import Gathered
 from gpucal.pipeline.outcome import failure_of
-from gpucal.pipeline.report import Failure, Observer, ScanSummary, StoreReport
+from gpucal.pipeline.report import Observer, StoreReport
 from gpucal.pipeline.selection import select_scans
 
 CONNECT_SECONDS = 10.0
@@ -38,7 +39,7 @@ def calibrate_on_cluster(
         observer.night_started(selection.numbers, 0)
         for note in selection.notes:
             observer.message("info", note)
-        gathered = _Gathered(observer)
+        gathered = Gathered(observer)
         for failure in selection.failures:
             gathered.fail(failure)
         alone = config.model_copy(update={"scheduler": None})
@@ -54,7 +55,7 @@ def calibrate_on_cluster(
         }
         interrupted = False
         try:
-            gathered.collect(futures)
+            _collect(futures, gathered)
         except KeyboardInterrupt:
             interrupted = True
             client.cancel(list(futures), force=True)
@@ -87,46 +88,18 @@ def _calibrate_one(
     return calibrate_store(*paths, config, command_line=command_line)
 
 
-class _Gathered:
-    """Summaries and failures as they come in."""
+def _collect(futures: Mapping[Any, int], gathered: Gathered) -> None:
+    """Wait for all tasks; one that raises becomes a failure of its scan."""
+    from distributed import as_completed
 
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._summaries: list[ScanSummary] = []
-        self._failures: list[Failure] = []
-
-    def collect(self, futures: Mapping[Any, int]) -> None:
-        """Wait for all tasks; one that raises becomes a failure of its scan."""
-        from distributed import as_completed
-
-        for future in as_completed(futures):
-            try:
-                report = future.result()
-            except GpucalError:
-                raise  # no table, no backend: the same for every scan
-            except Exception as error:
-                self.fail(failure_of(futures[future], "calibrate", error))
-                continue
-            for summary in report.summaries:
-                self._add(summary)
-            for failure in report.failures:
-                self._failures.append(failure)
-                self._observer.message("error", failure.message)
-
-    def fail(self, failure: Failure) -> None:
-        """Record a scan that no worker reported on."""
-        self._failures.append(failure)
-        self._observer.message("error", failure.message)
-        self._add(ScanSummary(failure.scan, "", "", "failed", error=failure.message))
-
-    def _add(self, summary: ScanSummary) -> None:
-        self._summaries.append(summary)
-        self._observer.scan_finished(summary)
-
-    def report(self, interrupted: bool) -> StoreReport:
-        """Everything in the order of the scans."""
-        return StoreReport(
-            tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),
-            tuple(sorted(self._failures, key=lambda f: f.scan)),
-            interrupted,
-        )
+    for future in as_completed(futures):
+        try:
+            report = future.result()
+        except GpucalError:
+            raise  # no table, no backend: the same for every scan
+        except Exception as error:
+            gathered.fail(failure_of(futures[future], "calibrate", error))
+            continue
+        gathered.add(report.summaries, report.failures)
+        for failure in report.failures:
+            gathered.observer.message("error", failure.message)

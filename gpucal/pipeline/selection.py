@@ -42,14 +42,20 @@ def select_scans(store: L0Store, config: CalibrationConfig) -> Selection:
         if wanted is not None and n not in wanted:
             continue
         try:
-            if store.kind(n) == "science":
+            kind = store.kind(n)
+            if kind == "science":
                 numbers.append(n)
+            elif kind == "bolometer":
+                notes.append(f"scan {n} is a bolometer scan: nothing to calibrate, skipped")
             elif wanted is not None:
                 notes.append(f"scan {n} is a load scan: nothing to calibrate")
         except GpucalError as error:
             failures.append(failure_of(n, "read", error))
     if wanted is None and not numbers and not failures:
-        what = "only load scans" if present else "no scan at all"
+        what = (
+            "no scan to calibrate (only loads or bolometer scans)" if notes else "only load scans"
+        )
+        what = what if present else "no scan at all"
         raise L0Error(
             f"{store.path} holds {what}: there is nothing to calibrate.",
             hint="gpucal inspect shows what is in it.",

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,22 @@ class TileSink(Protocol):
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
+
+
+@runtime_checkable
+class EncodedSink(Protocol):
+    """A ``TileSink`` that also takes tiles where they were made, and has them encoded there."""
+
+    def write_on_device(
+        self,
+        lane: Lane,
+        output: int,
+        channels: tuple[int, int],
+        spectra: Array,
+        flags: Array,
+        n_fill: int,
+    ) -> None:
+        """As ``TileSink.write_tile`` with arrays of the backend, written by ``lane``."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +195,7 @@ class TileReader:
         n = self._reads[subscan] = self._reads.get(subscan, -1) + 1
         place = list(self._reads).index(subscan)
         key = 2 * place + n % 2
-        _, d, r, a, _ = self._counts.shape
-        staging = self._lane.staging(key, (c1 - c0, d, r, a), self._counts.dtype)
-        return self._lane.upload(key, self._counts.read(c0, c1, subscan, out=staging))
+        return self._lane.read(key, self._counts, c0, c1, subscan)
 
 
 TileResults = list[tuple[tuple[int, int], TileStatistics]]
@@ -231,8 +245,11 @@ class _TileWork:
         spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
         n_fill, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
         tile = tile_statistics(solution, output, scale, spectra, flags, n_fill)
-        spectra_here, flags_here = lane.download(spectra, flags)
-        self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
+        if lane.encodes and isinstance(self._sink, EncodedSink):
+            self._sink.write_on_device(lane, output, channels, spectra, flags, n_fill)
+        else:
+            spectra_here, flags_here = lane.download(spectra, flags)
+            self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
         if self._progress is not None:
             self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
         return tile

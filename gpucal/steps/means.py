@@ -45,14 +45,11 @@ def dump_means(
         by_subscan.setdefault(key.subscan, []).append(key)
 
     lanes = backend.lanes(MEAN_LANES)
-    inner = group.shape[1:4]
 
     def reduce_block(task: tuple[int, int, int]) -> None:
         with lanes.take() as lane:
             subscan, c0, c1 = task
-            staging = lane.staging(0, (c1 - c0, *inner), group.counts.dtype)
-            counts = lane.upload(0, group.counts.read(c0, c1, subscan, out=staging))
-            reduce_counts(counts, subscan, c0, c1)
+            reduce_counts(lane.read(0, group.counts, c0, c1, subscan), subscan, c0, c1)
 
     def reduce_counts(counts: Array, subscan: int, c0: int, c1: int) -> None:
         if drift is not None:

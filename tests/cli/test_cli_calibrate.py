@@ -50,6 +50,8 @@ SAMPLE = {
     "backend": ("cpu", "cpu"),
     "workers": ("2", 2),
     "scheduler": ("tcp://host:8786", "tcp://host:8786"),
+    "devices": ("0, 1", "0,1"),
+    "io": ("host", "host"),
     "ring": ("64", 64),
 }
 BOOLEANS = {"partial", "overwrite", "dbs_coupling", "fold", "skychopdiff"}

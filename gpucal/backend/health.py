@@ -1,0 +1,77 @@
+"""Errors of a device as errors of ours, and the memory that is left on it.
+
+CUDA errors are known by their class name and number, so that CuPy need not be imported here.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+from gpucal.errors import BackendError, DeviceLostError, DeviceMemoryError
+
+OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation and CUDA_ERROR_OUT_OF_MEMORY."""
+
+LOST = frozenset(
+    {
+        *(3, 4, 46, 100, 201, 214, 220, 226, 227),
+        *(700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 802, 999),
+    }
+)
+"""Errors after which the process cannot use the device any more (numbers of cudaError_t, the same as of
+CUresult): not initialised, gone, unavailable, uncorrectable memory, illegal access, failed launch."""
+
+CUDA_ERRORS = frozenset({"CUDARuntimeError", "CUDADriverError"})
+
+MEMORY_HINT = "Use a smaller --ring, --workers 1, or another card."
+LOST_HINT = (
+    "Run the same command again for this scan; dmesg (lines with Xid) and nvidia-smi -q tell more."
+)
+
+
+class Health:
+    """What a backend knows about its device; this one serves the host, and any device as a base."""
+
+    def failure(self, error: BaseException) -> BackendError | None:
+        """``error`` as DeviceMemoryError or DeviceLostError; None when the device is not at fault.
+
+        The errors that it was raised from count too. The result is new: it holds no frames.
+        """
+        for one in _chain(error):
+            if isinstance(one, DeviceMemoryError | DeviceLostError):
+                return type(one)(one.message, hint=one.hint)
+            status = _cuda_status(one)
+            if status in LOST:
+                text = f"the device was lost: {_sentence(one)}."
+                return DeviceLostError(text, hint=LOST_HINT)
+            if status == OUT_OF_MEMORY or isinstance(one, MemoryError):
+                text = f"there is not enough memory: {_sentence(one)}."
+                return DeviceMemoryError(text, hint=MEMORY_HINT)
+        return None
+
+    def release(self) -> None:
+        """Give memory that nothing uses any more back."""
+        gc.collect()  # errors hold the frames, and with them the arrays, of the failed attempt
+
+    def free_bytes(self) -> int | None:
+        """Free memory of the device; None when it is not known."""
+        return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__
+
+
+def _cuda_status(error: BaseException) -> int | None:
+    if not CUDA_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
+        return None
+    status = getattr(error, "status", None)
+    return None if status is None else int(status)
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
