@@ -78,6 +78,10 @@ class L1:
         scan = L1Scan(folder, number, "", attributes)
         return scan.band_scan(band) if band else scan
 
+    def to_xarray(self, number: int, band: str = "", *, group: str = "") -> Any:
+        """Return a scan, or one band or group of it, as ``xarray.Dataset``; see ``L1Scan.to_xarray``."""
+        return self.scan(number, band).to_xarray(group)
+
     def __getitem__(self, number: int) -> L1Scan:
         return self.scan(number)
 
@@ -180,7 +184,8 @@ class L1Scan:
 
     def __repr__(self) -> str:
         label = f"scan {self.number}" + (f" {self.band}" if self.band else "")
-        lines = [f"<gpucal L1 {label}>"]
+        said = [str(self.attrs[k]) for k in ("source", "line", "mode") if self.attrs.get(k)]
+        lines = [f"<gpucal L1 {label}>  {', '.join(said)}".rstrip()]
         width = max(map(len, self._arrays), default=0)
         for name, array in self._arrays.items():
             dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]

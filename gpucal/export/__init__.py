@@ -1,0 +1,1 @@
+"""From the calibrated store to single spectra, as the writers of other formats take them."""

@@ -1,0 +1,218 @@
+"""Where a scan looked, and how fast the site moves against the frame of its velocities.
+
+Source: astropy's ephemeris, Earth rotation and frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.errors import ConfigError
+from gpucal.physics.doppler import LIGHT, site_velocity, to_radio
+
+F64 = npt.NDArray[np.float64]
+Frame = Literal["LSRK", "BARYCENT", "TOPOCENT"]
+FRAMES: dict[str, Frame] = {
+    **dict.fromkeys(("LSR", "LSRK"), "LSRK"),
+    **dict.fromkeys(("HEL", "BAR"), "BARYCENT"),
+    **dict.fromkeys(("TOP", "OBS"), "TOPOCENT"),
+}
+"""Second half of VELDEF -> frame."""
+
+SOLAR_MOTION = 20.0e3
+"""Velocity of the Sun against the LSRK, m/s (Gordon 1975, Methods of Experimental Physics 12C, 277)."""
+
+APEX = (270.959542, 30.004667)
+"""Its direction, 18h +30 deg of B1900, in ICRS, deg."""
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Geodetic position of the telescope; NaN = not known."""
+
+    lat_deg: float = NAN
+    lon_deg: float = NAN
+    alt_m: float = NAN
+
+    @property
+    def known(self) -> bool:
+        return math.isfinite(self.lat_deg + self.lon_deg + self.alt_m)
+
+
+@dataclass(frozen=True, eq=False)
+class Pointing:
+    """Times and directions of the dumps, f64 [D, S]: MJD UTC, rad, rad, deg, deg."""
+
+    mjd: F64
+    azimuth: F64
+    elevation: F64
+    otf_lon: F64
+    otf_lat: F64
+
+
+@dataclass(frozen=True, eq=False)
+class ScanFrame:
+    """What a scan knows of its direction and its velocities.
+
+    ra, dec deg ICRS; frame and velocity (m/s, radio) of the source; site_velocity f64 [D, S] m/s, as in
+    ``Spectrum``; offset_lon, offset_lat f64 [D, S] deg: of the tracked point from the source.
+    """
+
+    ra: float
+    dec: float
+    frame: Frame
+    velocity: float
+    site_velocity: F64
+    offset_lon: F64
+    offset_lat: F64
+
+
+def scan_frame(attrs: Mapping[str, Any], site: Site, pointing: Pointing) -> ScanFrame:
+    """Direction, velocity frame and site velocity of a scan.
+
+    Absolute positions (imported GBT data: ``scan_metadata`` has CTYPE2) are the direction, their mean
+    the source's; otherwise azimuth and elevation of the middle of the scan, less the OTF offset there.
+    ``velocity_frame_mps`` (VFRAME of SDFITS) wins over astropy. What cannot be known is NaN.
+    Raises ConfigError without astropy.
+    """
+    ra, dec, lon, lat = _direction(attrs, site, pointing)
+    convention, _, code = str(attrs.get("velocity_definition") or "RADI-LSR").partition("-")
+    frame = FRAMES.get(code, "LSRK")
+    velocity = 1e3 * number(attrs.get("velocity_source_kms"))
+    vframe = number(attrs.get("velocity_frame_mps"))
+    if code in FRAMES and math.isfinite(vframe):
+        moving = np.full(pointing.mjd.shape, site_velocity(vframe))
+    elif frame == "TOPOCENT":
+        moving = np.zeros(pointing.mjd.shape)
+    else:
+        moving = _astropy_velocity(ra, dec, site, pointing.mjd, frame)
+    return ScanFrame(ra, dec, frame, to_radio(velocity, convention), moving, lon, lat)
+
+
+def number(value: Any) -> float:
+    """A number of the attributes; NaN for what is missing or is no single number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return NAN
+
+
+def _direction(
+    attrs: Mapping[str, Any], site: Site, pointing: Pointing
+) -> tuple[float, float, F64, F64]:
+    kind = (attrs.get("scan_metadata") or {}).get("CTYPE2")
+    lon, lat = pointing.otf_lon, pointing.otf_lat
+    good = np.isfinite(pointing.mjd + lon + lat)
+    if kind is None:
+        there = np.isfinite(pointing.mjd + pointing.azimuth + pointing.elevation)
+        if not (site.known and there.any()):
+            return NAN, NAN, lon, lat
+        ra, dec = _from_horizon(site, pointing, there)
+        return ra, dec, lon, lat
+    nothing = np.zeros(lon.shape)
+    if kind not in ("RA", "GLON") or not good.any():
+        return NAN, NAN, nothing, nothing
+    middle_lon = float(np.rad2deg(np.angle(np.exp(1j * np.deg2rad(lon[good])).mean()))) % 360.0
+    middle_lat = float(lat[good].mean())
+    turn = (lon - middle_lon + 180.0) % 360.0 - 180.0
+    offsets = turn * math.cos(math.radians(middle_lat)), lat - middle_lat
+    if kind == "GLON":
+        middle_lon, middle_lat = _icrs_of_galactic(middle_lon, middle_lat)
+    return middle_lon, middle_lat, *offsets
+
+
+def _icrs_of_galactic(lon: float, lat: float) -> tuple[float, float]:
+    coordinates, units, _ = _astropy()
+    place = coordinates.SkyCoord(l=lon * units.deg, b=lat * units.deg, frame="galactic").icrs
+    return float(place.ra.deg), float(place.dec.deg)
+
+
+def _from_horizon(
+    site: Site, pointing: Pointing, there: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    coordinates, units, time = _astropy()
+    d, s = np.argwhere(there)[int(there.sum()) // 2]
+    with _quiet():
+        sky = coordinates.AltAz(
+            az=pointing.azimuth[d, s] * units.rad,
+            alt=pointing.elevation[d, s] * units.rad,
+            obstime=time(pointing.mjd[d, s], format="mjd"),
+            location=_location(site),
+        ).transform_to(coordinates.ICRS())
+    dec = float(sky.dec.deg) - float(np.nan_to_num(pointing.otf_lat[d, s]))
+    turn = float(np.nan_to_num(pointing.otf_lon[d, s])) / max(1e-6, math.cos(math.radians(dec)))
+    return (float(sky.ra.deg) - turn) % 360.0, dec
+
+
+def _astropy_velocity(ra: float, dec: float, site: Site, mjd: F64, frame: Frame) -> F64:
+    """Site velocity [D, S] m/s in the direction (ra, dec), NaN where it cannot be known.
+
+    The velocities of the Earth's centre and of the site around it, and for the LSRK the solar motion,
+    projected on the line of sight: astropy's SpectralCoord to 0.1 m/s, for all times at once.
+    """
+    good = np.isfinite(mjd)
+    out = np.full(mjd.shape, NAN)
+    if not (site.known and good.any() and math.isfinite(ra + dec)):
+        return out
+    coordinates, units, time = _astropy()
+    with _quiet():
+        at = time(mjd[good], format="mjd")
+        _, earth = coordinates.get_body_barycentric_posvel("earth", at)
+        _, place = _location(site).get_gcrs_posvel(at)
+        moving = np.asarray((earth + place).xyz.to_value(units.m / units.s))
+    if frame == "LSRK":
+        moving = moving + SOLAR_MOTION * _direction_cosines(*APEX)[:, None]
+    beta = -(_direction_cosines(ra, dec) @ moving) / LIGHT
+    out[good] = LIGHT * (np.sqrt((1.0 + beta) / (1.0 - beta)) - 1.0)
+    return out
+
+
+def _direction_cosines(ra: float, dec: float) -> F64:
+    lon, lat = math.radians(ra), math.radians(dec)
+    return np.array([math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)])
+
+
+def _location(site: Site) -> Any:
+    coordinates, units, _ = _astropy()
+    return coordinates.EarthLocation.from_geodetic(
+        site.lon_deg * units.deg, site.lat_deg * units.deg, site.alt_m * units.m
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No downloads, and no warnings about the distance of the source or old tables of UT1.
+
+    UT1 - UTC stays below 0.9 s: 14 arcsec of direction, a few centimetres per second of velocity.
+    """
+    from astropy.utils import iers
+
+    with (
+        warnings.catch_warnings(),
+        iers.conf.set_temp("auto_download", False),
+        iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _astropy() -> tuple[Any, Any, Any]:
+    try:
+        from astropy import coordinates, units
+        from astropy.time import Time
+    except ImportError as error:
+        raise ConfigError(
+            "exporting spectra needs astropy, which is not installed.",
+            hint="Install it with: pip install gpucal[fits]",
+        ) from error
+    return coordinates, units, Time
