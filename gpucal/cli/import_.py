@@ -37,6 +37,10 @@ def sdfits(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the L0 store if it is there.")
     ] = False,
+    flags: Annotated[
+        bool,
+        typer.Option("--flags/--no-flags", help="Heed the .flag files beside the SDFITS files."),
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
 ) -> None:
     """Import GBT SDFITS files (vane, W-band loads, nods, position and frequency switching)."""
@@ -45,9 +49,32 @@ def sdfits(
     *files, out = paths
     from gpucal.io.gbt import import_sdfits
 
-    numbers = import_sdfits(files, out, overwrite=overwrite)
+    numbers = import_sdfits(files, out, overwrite=overwrite, flags=flags)
     if not quiet:
         _print_table(out, numbers)
+
+
+@app.command("raw-fits")
+def raw_fits(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE.. OUT",
+            help="Files that gpucal export raw-fits wrote, then the L0 store to make or to add to.",
+        ),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
+) -> None:
+    """Make an L0 store from raw FITS files; scans that are there already are kept."""
+    if len(paths) < 2:
+        raise typer.BadParameter("expected at least one file and the store to make")
+    *files, out = paths
+    from gpucal.io.raw_fits_import import import_raw_fits
+
+    written, present = import_raw_fits(files, out)
+    if not quiet:
+        kept = f", {len(present)} were there already" if present else ""
+        print(f"{len(written)} scans written to {out}{kept}")
 
 
 def _print_table(out: Path, numbers: list[int]) -> None:

@@ -14,14 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gpucal.cli.class_report import describe_class, print_class
 from gpucal.cli.json_text import json_text
 from gpucal.cli.load_scans import serving_load
 from gpucal.cli.progress import without_label
 from gpucal.cli.summary import make_console
 from gpucal.config import load_config
 from gpucal.errors import GpucalError
+from gpucal.io.class_file import is_class_file
 from gpucal.io.l1 import L1, L1Scan, open_l1
 from gpucal.io.read import L0Store, open_l0
+from gpucal.io.schema import is_bolometer
 from gpucal.io.zarr_json import read_group
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.pairing import detect_mode, pair_subscans
@@ -35,7 +38,10 @@ Row = dict[str, Any]
 
 
 def inspect_store(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Raw (L0) or calibrated (L1).")],
+    store: Annotated[
+        Path,
+        typer.Argument(metavar="STORE", help="Raw (L0), calibrated (L1), or a CLASS file."),
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the scans of a store: modes, shapes, sizes, which load scan serves which, problems.
@@ -45,6 +51,8 @@ def inspect_store(
     report = describe_store(store)
     if json:
         print(json_text(report, indent=2))
+    elif report["format"] == "class":
+        print_class(report)
     else:
         _print(report)
     raise typer.Exit(exit_code(report))
@@ -61,8 +69,10 @@ def exit_code(report: Row) -> int:
 def describe_store(path: Path) -> Row:
     """Return what ``gpucal inspect`` shows; only metadata and small arrays are read.
 
-    Raises L0Error or L1Error when the store itself is unusable.
+    Raises L0Error, L1Error or, for a CLASS file, ImportFormatError when it is unusable as a whole.
     """
+    if is_class_file(path):
+        return describe_class(path)
     document = read_group(path)
     if document is not None and str(document.get("format", "")).startswith("gpucal-l1"):
         return _describe_l1(open_l1(path))
@@ -82,7 +92,7 @@ def _describe_l0(store: L0Store) -> Row:
             rows.append(_unreadable_row(number, problems))
     scans = [scan for _, scan in loaded]
     for row, scan in loaded:
-        if scan.source is not None:
+        if row["kind"] == "science":
             _add_load_scan(row, scan, scans)
     return _report(store.path, "gpucal-l0", store.attrs, rows, [])
 
@@ -102,28 +112,31 @@ def _load(store: L0Store, number: int, problems: list[str]) -> list[Scan]:
 def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
     group = scan.source or scan.calibration
     assert group is not None
+    kind = "science" if scan.source is not None else "load"
+    kind = "bolometer" if is_bolometer(scan.attrs) else kind
     row: Row = {
         "scan": scan.number,
         "band": scan.band,
-        "kind": "science" if scan.source is not None else "load",
-        "mode": detect_mode(group.sobsmode) if scan.source is not None else "",
+        "kind": kind,
+        "mode": detect_mode(group.sobsmode) if kind == "science" else "",
         "subscans": {mode: group.sobsmode.count(mode) for mode in dict.fromkeys(group.sobsmode)},
         "source": str(scan.attrs.get("source") or ""),
         "shape": list(group.shape),
         "dtype": group.counts.dtype.name,
         "bytes": _counts_bytes(scan),
-        "frequency_ghz": _frequency_range(group),
+        "frequency_ghz": None if kind == "bolometer" else _frequency_range(group),
         "mjd": float(np.nanmean(group.mjd)),
         "load_scan": None,
         "load_rule": "",
         "warnings": list(scan.warnings),
         "problems": list(problems),
     }
-    if scan.source is not None:
+    if kind == "science":
         try:
             row["mode"] = pair_subscans(scan, load_config()).mode
         except GpucalError as error:
-            row["problems"].append(str(error.locate(scan=scan.number, band=scan.band)))
+            if not problems:  # else it is what was found already
+                row["problems"].append(str(error.locate(scan=scan.number, band=scan.band)))
     return row
 
 

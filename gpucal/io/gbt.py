@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io.atomic import discard, exchange, new_staged, rename_into_place, sync_tree
+from gpucal.io.atomic import exchange, rename_into_place, sync_tree
 from gpucal.io.gbt_arrays import I64, Layout, PlannedSubscan, build_group
-from gpucal.io.gbt_plan import PlannedScan, plan_scans
+from gpucal.io.gbt_flags import flagged_channels
+from gpucal.io.gbt_plan import PlannedScan, check_load_spectra, plan_scans
+from gpucal.io.gbt_resume import Draft, resumable
 from gpucal.io.l0_write import GroupArrays, create_l0, existing_root, write_l0_scan
 from gpucal.io.sdfits import SdfitsRows, read_sdfits
 
@@ -53,37 +56,49 @@ _REPORTED = (
 
 
 def import_sdfits(
-    files: Sequence[str | Path], out: str | Path, *, overwrite: bool = False
+    files: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, flags: bool = True
 ) -> list[int]:
     """Import the scans of some GBT SDFITS files (one per bank, together one night) as an L0 store.
 
-    Returns the scan numbers written. The store appears whole or not at all; with ``overwrite`` an
-    L0 store already there is replaced. Counts stay as in the files (f4 -> f32, [C,D,R,A,S]); the
-    rules are those of ``plan_scans`` and ``build_group``. Raises ImportFormatError for files that
-    do not follow them, L0Error when ``out`` is in the way; warns (GpucalWarning) about scans left
-    out and about load temperatures that cannot be right.
+    Returns the scan numbers written. The store appears whole or not at all; an import that was
+    interrupted is continued by the same call. With ``overwrite`` an L0 store already there is
+    replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN. Counts stay
+    as in the files (f4 -> f32, [C,D,R,A,S]); the rules are those of ``plan_scans`` and
+    ``build_group``. Raises ImportFormatError for files that do not follow them, L0Error when
+    ``out`` is in the way; warns (GpucalWarning) about scans left out, loads without numbers and
+    load temperatures that cannot be right.
     """
     target = Path(out)
     _check_target(target, overwrite)
     rows = _read_rows(files)
+    used: list[Path] = []
+    if flags:
+        rows, used = _with_flags(rows)
     planned = plan_scans(rows)
     layouts = _layouts(rows)
     # Everything that can be wrong with the files is found here, before anything is written.
     groups = {p.number: _bands(rows, p, layouts) for p in planned}
     for scan in planned:
+        check_load_spectra(rows, scan)
         _warn_about_loads(rows, scan, groups[scan.number])
     _link_loads(planned, groups)
-    staged = new_staged(target, target.name)
-    try:
-        _write(staged / target.name, rows, planned, groups)
-        sync_tree(staged)
+    rows.forget()
+    with resumable(target, [*(Path(p) for p in files), *used]) as draft:
+        _write(draft, rows, planned, groups)
+        sync_tree(draft.store)
         if target.exists():
-            exchange(staged / target.name, target)
+            exchange(draft.store, target)
         else:
-            rename_into_place(staged / target.name, target)
-    finally:
-        discard(staged)
+            rename_into_place(draft.store, target)
     return [p.number for p in planned]
+
+
+def _with_flags(rows: SdfitsRows) -> tuple[SdfitsRows, list[Path]]:
+    """The rows with the flags of the files beside them, and those files."""
+    table_of = {path: [t for t, p in enumerate(rows.files) if p == path] for path in rows.files}
+    index = [(path, np.nonzero(np.isin(rows.table, t))[0]) for path, t in table_of.items()]
+    flagged, used = flagged_channels(index, rows.columns)
+    return replace(rows, flagged=flagged), used
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -109,7 +124,7 @@ def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
     length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
     mjd = start / np.timedelta64(1, "us") / 86400e6 + 0.5 * length / 86400.0
     columns = {**rows.columns, "MJD": mjd}
-    return SdfitsRows(columns, rows.n_channels, rows.table, rows.row, rows.spectra_of, rows.cards)
+    return replace(rows, columns=columns)
 
 
 def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
@@ -212,7 +227,7 @@ def _same_setup(science: GroupArrays, load: GroupArrays) -> bool:
 
 
 def _write(
-    store: Path,
+    draft: Draft,
     rows: SdfitsRows,
     planned: Sequence[PlannedScan],
     groups: Mapping[int, Mapping[str, Mapping[str, GroupArrays]]],
@@ -220,19 +235,22 @@ def _write(
     keys = {"lat_deg": "SITELAT", "lon_deg": "SITELONG", "alt_m": "SITEELEV"}
     site = {name: float(rows[key][0]) for name, key in keys.items() if np.isfinite(rows[key][0])}
     layouts = _layouts(rows)
-    create_l0(store, telescope=TELESCOPE, site=site, instrument="+".join(sorted(layouts)))
-    for scan in planned:
+    create_l0(draft.store, telescope=TELESCOPE, site=site, instrument="+".join(sorted(layouts)))
+    finished = draft.finished()
+    for scan in (p for p in planned if p.number not in finished):
         band_attrs = {
             band: _line_attrs(rows, _band_rows(rows, scan, band)) for band in groups[scan.number]
         }
         write_l0_scan(
-            store,
+            draft.store,
             scan.number,
             attrs=_attrs(rows, scan, layouts[_frontend(rows, scan)])
             | next(iter(band_attrs.values())),
             groups=groups[scan.number],
             band_attrs=band_attrs,
         )
+        draft.add(scan.number)
+        rows.forget()
 
 
 def _band_rows(rows: SdfitsRows, scan: PlannedScan, band: str) -> I64:
@@ -273,6 +291,9 @@ def _attrs(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any
         "scan_metadata": _metadata(rows, index),
         "raw_headers": json.dumps(_headers(rows, index)),
     }
+    bad = [int(i) for i in index if int(i) in rows.flagged]
+    if bad:
+        attrs["flagged_spectra"] = len(bad)
     if rows["PROJID"][first]:
         attrs["project"] = str(rows["PROJID"][first])
     if np.isfinite(rows["VELOCITY"][first]):

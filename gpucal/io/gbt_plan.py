@@ -89,7 +89,8 @@ def _check_rows(rows: SdfitsRows) -> None:
     if diode.size:
         raise ImportFormatError(
             f"{diode.size} rows were taken with the noise diode on (CAL=T), expected CAL=F only.",
-            hint="Only data calibrated with a vane or with hot and cold loads can be imported.",
+            hint="Only data calibrated with a vane or with hot and cold loads can be imported; "
+            "calibrate the others with dysh or GBTIDL.",
             scan=int(rows["SCAN"][diode[0]]),
         )
     for name in ("CRVAL1", "CRPIX1", "CDELT1", "EXPOSURE", "ELEVATIO", "AZIMUTH", "MJD"):
@@ -124,6 +125,30 @@ def _check_rows(rows: SdfitsRows) -> None:
                 scan=scan,
             )
         seen.add(row)
+
+
+def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
+    """Raise ImportFormatError when a load has no number in any channel of any feed.
+
+    Warns (GpucalWarning) about single feeds and polarisations without one. Other scans pass.
+    """
+    if scan.kind != "LOAD":
+        return
+    for subscan in scan.subscans:
+        i = subscan.rows
+        bad = np.array([not np.isfinite(rows.spectrum(int(n))).any() for n in i])
+        if bad.all():
+            raise ImportFormatError(
+                f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels).",
+                hint="Leave the files of this scan out, or import with --no-flags if flags did it.",
+                scan=scan.number,
+            )
+        dead = sorted({int(n) for n in rows["FDNUM"][i[bad]]})
+        if dead:
+            _warn(
+                f"scan {scan.number}: {int(bad.sum())} of {i.size} {subscan.mode} spectra hold no "
+                f"number (FDNUM {', '.join(map(str, dead))}): those cannot be calibrated."
+            )
 
 
 def _role(rows: SdfitsRows, i: I64) -> str:

@@ -20,6 +20,7 @@ MJD_RANGE = (30000.0, 90000.0)
 FREQ_RANGE_HZ = (1e9, 2e13)
 T_HOT_POSSIBLE_K = (100.0, 400.0)
 T_HOT_LIKELY_K = (200.0, 350.0)
+_POINTING_LIMITS = (("elevation", np.pi / 2 + 0.01), ("azimuth", 4 * np.pi))
 _REFERENCE_OF = {
     "ON": ("OFF", "OTF-OFF"),
     "OTF-ON": ("OTF-OFF", "OFF"),
@@ -31,16 +32,44 @@ _REFERENCE_OF = {
 }
 
 
-def check_group(group: SubscanGroup, *, calibration: bool, t_hot_given: bool = False) -> list[str]:
-    """Raise L0Error for the first impossible value; return warnings about doubtful ones."""
+def check_group(
+    group: SubscanGroup, *, calibration: bool, t_hot_given: bool = False, growing: bool = False
+) -> list[str]:
+    """Raise L0Error for the first impossible value; return warnings about doubtful ones.
+
+    growing: what is missing, loads or references, may still come.
+    """
     _check_times(group)
     _check_pointing(group, calibration=calibration)
     warnings = _check_frequencies(group)
     _check_offsets(group)
     if calibration:
+        if growing and "HOT" not in group.sobsmode:
+            return warnings
         return warnings + _check_loads(group, t_hot_given)
-    _check_references(group)
+    if not growing:
+        _check_references(group)
     return warnings + _doubtful_positions(group)
+
+
+def check_bolometer(group: SubscanGroup) -> list[str]:
+    """As ``check_group`` for a bolometer scan: times, pointing and offsets.
+
+    Positions outside the telescope's track are not known (NaN): a warning says how many. Raises
+    L0Error for the first impossible value.
+    """
+    _check_times(group)
+    for name, limit in _POINTING_LIMITS:
+        _check_radians(group, name, limit)
+    _check_offsets(group)
+    known = np.isfinite(group.azimuth) & np.isfinite(group.elevation)
+    missing = int((~known).sum())
+    if not missing:
+        return []
+    return [
+        f"azimuth and elevation are not known for {missing} of {known.size} samples: they lie "
+        "outside the telescope's track, or were not recorded."
+    ]
 
 
 def _first(bad: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
@@ -98,15 +127,8 @@ def _time_unit(value: float) -> str:
 
 
 def _check_pointing(group: SubscanGroup, *, calibration: bool) -> None:
-    for name, limit in (("elevation", np.pi / 2 + 0.01), ("azimuth", 4 * np.pi)):
-        values: F64 = getattr(group, name)
-        at = _first(np.abs(values) > limit)
-        if at is not None:
-            raise L0Error(
-                f"{name} of dump {at[0]} is {values[at]:g}, expected radians of at most "
-                f"{limit:.4g}; it looks like degrees.",
-                subscan=at[1],
-            )
+    for name, limit in _POINTING_LIMITS:
+        _check_radians(group, name, limit)
     # loads fill the beam: where the telescope points then does not matter
     on_sky = np.array([mode not in ("HOT", "COLD", "ZERO") for mode in group.sobsmode])
     at = _first(~(group.elevation > 0) & on_sky)
@@ -114,6 +136,17 @@ def _check_pointing(group: SubscanGroup, *, calibration: bool) -> None:
         raise L0Error(
             f"elevation of dump {at[0]} is {group.elevation[at]:g} rad, expected more than 0 for "
             f"{group.sobsmode[at[1]]}.",
+            subscan=at[1],
+        )
+
+
+def _check_radians(group: SubscanGroup, name: str, limit: float) -> None:
+    values: F64 = getattr(group, name)
+    at = _first(np.abs(values) > limit)
+    if at is not None:
+        raise L0Error(
+            f"{name} of dump {at[0]} is {values[at]:g}, expected radians of at most {limit:.4g}; "
+            "it looks like degrees.",
             subscan=at[1],
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,16 @@ import numpy.typing as npt
 
 from gpucal.errors import CorruptDataError, L0Error
 from gpucal.io.chunks import ZarrCounts
-from gpucal.io.schema import ARRAYS, COUNTS, check_array, check_counts, check_modes
+from gpucal.io.schema import (
+    ARRAYS,
+    BOLOMETER_REQUIRED,
+    COUNTS,
+    TRACK_ARRAYS,
+    check_array,
+    check_counts,
+    check_modes,
+)
+from gpucal.io.track import check_track, merge_track
 from gpucal.scan import F64, SubscanGroup
 
 DAY_S = 86400.0
@@ -28,7 +37,8 @@ Raw = dict[str, npt.NDArray[Any]]
 class GroupContext:
     """What of the scan's attributes bears on how a group is read.
 
-    gain_zero: the receiver has no image sideband (gain_image is 0 everywhere).
+    gain_zero: the receiver has no image sideband (gain_image is 0 everywhere). bolometer: the scan
+    has no loads and no frequency axis, any sobsmode, and perhaps a track.
     """
 
     scan: int
@@ -37,6 +47,7 @@ class GroupContext:
     ref_channel_base: int
     gain_zero: bool
     partial: bool
+    bolometer: bool = False
 
 
 def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
@@ -49,7 +60,8 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
         raise L0Error(f"array {COUNTS} is missing, expected counts [C, D, R, A, S].")
     check_counts(counts.shape, np.dtype(counts.dtype))
     attrs = dict(zgroup.attrs)
-    raw = _read_arrays(zgroup, counts.shape, digest)
+    raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
+    track = read_track(zgroup, digest) if context.bolometer else {}
     modes = _read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
     # How the counts are cut into chunks says nothing about them.
@@ -62,7 +74,34 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     source = ZarrCounts(counts, scan=context.scan, band=context.band, n_subscans=n_subscans)
     for name, values in raw.items():
         check_array(name, values.shape, values.dtype, source.shape)
+    if context.bolometer:
+        group = _build(source, tuple(modes), raw, context)
+        return with_track(group, track, given=frozenset(raw)) if track else group
     return _build(source, check_modes(modes, calibration=context.calibration), raw, context)
+
+
+def read_track(zgroup: Any, digest: Any) -> Raw:
+    """The track arrays [N] of a Zarr group, as stored; empty when it has none.
+
+    ``digest`` (hashlib) is fed with them. Raises L0Error as ``check_track``.
+    """
+    track: Raw = {}
+    for name in TRACK_ARRAYS:
+        node = node_of(zgroup, name)
+        if hasattr(node, "shape"):
+            values = track[name] = values_of(name, node)
+            feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
+            digest.update(np.ascontiguousarray(values).tobytes())
+    if track:
+        check_track(track)
+    return track
+
+
+def with_track(group: SubscanGroup, track: Raw, given: frozenset[str]) -> SubscanGroup:
+    """Positions [D, S] from the track, but for the arrays that are ``given`` for the dumps."""
+    merged = merge_track(track, group.mjd)
+    changes: dict[str, Any] = {n: _frozen(v) for n, v in merged.items() if n not in given}
+    return replace(group, **changes)
 
 
 def feed(digest: Any, document: Mapping[str, Any]) -> None:
@@ -71,7 +110,9 @@ def feed(digest: Any, document: Mapping[str, Any]) -> None:
     digest.update(hashlib.sha256(text.encode()).digest())
 
 
-def _read_arrays(zgroup: Any, shape: tuple[int, ...], digest: Any) -> Raw:
+def _read_arrays(
+    zgroup: Any, shape: tuple[int, ...], digest: Any, *, bolometer: bool = False
+) -> Raw:
     raw: Raw = {}
     size = dict(zip("CDRAS", shape, strict=True))
     for name, rule in ARRAYS.items():
@@ -79,13 +120,13 @@ def _read_arrays(zgroup: Any, shape: tuple[int, ...], digest: Any) -> Raw:
             continue
         node = node_of(zgroup, name)
         if not hasattr(node, "shape"):
-            if rule.required:
+            if name in BOLOMETER_REQUIRED if bolometer else rule.required:
                 wanted = " or ".join(str(tuple(size[d] for d in dims)) for dims in rule.dims)
                 raise L0Error(f"array {name} is missing, expected shape {wanted}, {rule.unit}.")
             continue
         if np.dtype(node.dtype).kind not in "iuf" or len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
-        values = raw[name] = _values(name, node)
+        values = raw[name] = values_of(name, node)
         feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
         digest.update(values.dtype.newbyteorder("<").str.encode())
@@ -111,7 +152,8 @@ def node_of(zgroup: Any, name: str) -> Any:
         ) from error
 
 
-def _values(name: str, node: Any) -> npt.NDArray[Any]:
+def values_of(name: str, node: Any) -> npt.NDArray[Any]:
+    """A Zarr array read whole; raises CorruptDataError when it cannot be decoded."""
     try:
         return np.asarray(node[...])
     except Exception as error:  # every codec has error classes of its own
@@ -134,7 +176,7 @@ def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
         raise L0Error("sobsmode is missing, expected a list of strings as group attribute.")
     if len(node.shape) != 1:
         raise L0Error(f"array sobsmode has shape {node.shape}, expected one axis [S].")
-    values = _values("sobsmode", node).tolist()
+    values = values_of("sobsmode", node).tolist()
     return [v.decode("ascii", "replace") if isinstance(v, bytes) else str(v) for v in values]
 
 
@@ -173,7 +215,7 @@ def _build(
         return _frozen(np.broadcast_to(values, shape))
 
     mjd, exptime, n_valid = _times(whole["mjd"], whole["exptime"], per_dump)
-    if "image_freq" not in whole and not context.gain_zero:
+    if "image_freq" not in whole and not context.gain_zero and not context.bolometer:
         raise L0Error(
             "array image_freq is missing, and gain_image is not 0.",
             hint="Write image_freq, or the scan attribute gain_image = 0 for a single-sideband "

@@ -19,6 +19,7 @@ from gpucal.io.schema import (
     COUNTS,
     L0_FORMAT,
     L0_VERSION,
+    TRACK_ARRAYS,
     RootAttrs,
     check_array,
     check_counts,
@@ -27,6 +28,7 @@ from gpucal.io.schema import (
     parse_root_attrs,
     parse_scan_attrs,
 )
+from gpucal.io.track import check_track
 
 Shape5 = tuple[int, int, int, int, int]
 Codec = Literal["zstd:1", "blosc-lz4", "none"]
@@ -51,7 +53,8 @@ class GroupArrays:
 
     data_5d  counts [C, D, R, A, S], or a CountsMaker
     sobsmode S strings
-    arrays   the small arrays, named and shaped as in ``schema.ARRAYS``
+    arrays   the small arrays, named and shaped as in ``schema.ARRAYS``, and in a bolometer scan
+             the track, as in ``track.check_track``
     """
 
     data_5d: npt.NDArray[Any] | CountsMaker
@@ -192,16 +195,20 @@ def _write_group(zgroup: Any, group: GroupArrays, codec: str, chunk_channels: in
     if len(group.sobsmode) != shape[4]:
         raise L0Error(f"{len(group.sobsmode)} sobsmode strings for {shape[4]} subscans.")
     zgroup.attrs["sobsmode"] = [str(mode) for mode in group.sobsmode]
-    per_channel = int(np.prod(shape[1:4])) * dtype.itemsize
-    most = max(1, CHUNK_BYTES // per_channel)
-    # Equal pieces: Zarr pads the last chunk to full size.
-    block = chunk_channels or -(-shape[0] // -(-shape[0] // most))
-    counts = _create(
-        zgroup, COUNTS, shape, dtype, chunks=(min(block, shape[0]), *shape[1:4], 1), codec=codec
-    )
+    block = min(chunk_channels or channels_per_chunk(shape, dtype), shape[0])
+    counts = _create(zgroup, COUNTS, shape, dtype, chunks=(block, *shape[1:4], 1), codec=codec)
     for index in range(shape[4]):
         counts[..., index] = group.subscan(index)
+    track = {name: np.asarray(v) for name, v in group.arrays.items() if name in TRACK_ARRAYS}
+    if track:
+        check_track(track)
     for name, values in group.arrays.items():
+        if name in track:
+            kept = track[name]
+            _create(zgroup, name, kept.shape, kept.dtype, chunks=kept.shape, codec="none")[...] = (
+                kept
+            )
+            continue
         if name not in ARRAYS or name == COUNTS:
             raise L0Error(f"array {name!r} is unknown, expected {', '.join(list(ARRAYS)[1:])}.")
         rule = ARRAYS[name]
@@ -212,12 +219,21 @@ def _write_group(zgroup: Any, group: GroupArrays, codec: str, chunk_channels: in
         made[...] = stored
 
 
+def channels_per_chunk(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """How many channels make a chunk of about CHUNK_BYTES, counts [C, D, R, A, S]."""
+    per_channel = int(np.prod(shape[1:4], dtype=np.int64)) * dtype.itemsize
+    most = max(1, CHUNK_BYTES // per_channel)
+    # Equal pieces: Zarr pads the last chunk to full size.
+    return -(-shape[0] // -(-shape[0] // most))
+
+
 def _create(
     zgroup: Any, name: str, shape: Sequence[int], dtype: np.dtype[Any], *, chunks: Any, codec: str
 ) -> Any:
     zarr_format = zgroup.metadata.zarr_format
-    names = dimension_names(name, len(shape))
-    attributes: dict[str, Any] = {"units": ARRAYS[name].unit}
+    names = ["track"] if name in TRACK_ARRAYS else dimension_names(name, len(shape))
+    unit = TRACK_ARRAYS[name] if name in TRACK_ARRAYS else ARRAYS[name].unit
+    attributes: dict[str, Any] = {"units": unit}
     extra: dict[str, Any] = {}
     if zarr_format == 3:
         extra["dimension_names"] = names
@@ -228,14 +244,14 @@ def _create(
         shape=tuple(shape),
         dtype=dtype,
         chunks=tuple(chunks),
-        compressors=_compressors(codec, zarr_format),
+        compressors=compressors(codec, zarr_format),
         fill_value=fill_value(dtype) if name == COUNTS else 0,
         attributes=attributes,
         **extra,
     )
 
 
-def _compressors(codec: str, zarr_format: int) -> Any:
+def compressors(codec: str, zarr_format: int) -> Any:
     """Codec chain after the bytes; Zarr v3 gets a crc32c so that bit rot is found on reading."""
     name, _, level = codec.partition(":")
     if name not in ("zstd", "blosc-lz4", "none") or (level and name != "zstd"):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from gpucal.errors import GpucalError, L0Error
 from gpucal.io.l0_check import (
+    check_bolometer,
     check_complete,
     check_group,
     check_same_layout,
@@ -23,10 +24,14 @@ from gpucal.io.l0_check import (
 from gpucal.io.l0_group import GroupContext, feed, node_of, read_group
 from gpucal.io.schema import (
     L0_FORMAT,
+    is_bolometer,
     parse_root_attrs,
     parse_scan_attrs,
 )
 from gpucal.scan import Scan, SubscanGroup
+
+DRIFTS = frozenset({"pointing", "focus"})
+"""Procedures whose scans may be without references."""
 
 _WHAT_IT_IS = "An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups."
 _SCAN_NAME = re.compile(r"scan_(\d+)\Z")
@@ -76,16 +81,27 @@ class L0Store:
                 hint="Is this an L0 store?",
             )
 
+    def __repr__(self) -> str:
+        numbers = self.numbers()
+        said = [str(self.attrs[k]) for k in ("telescope", "instrument") if self.attrs.get(k)]
+        ends = f" ({numbers[0]} to {numbers[-1]})" if numbers else ""
+        scans = f"{len(numbers)} scan{'' if len(numbers) == 1 else 's'}{ends}"
+        return f"<gpucal L0 {', '.join([self.path, *said])}: {scans}>"
+
     def numbers(self) -> list[int]:
         """Numbers of the scans that are there, sorted."""
         return sorted(self._names())
 
-    def kind(self, number: int) -> Literal["science", "load"]:
+    def kind(self, number: int) -> Literal["science", "load", "bolometer"]:
         """ "science" when the scan holds a ``source/`` group, "load" when calibration only.
 
-        Raises L0Error when it holds neither.
+        "bolometer" when its attributes say so: it has nothing that this program calibrates. Raises
+        L0Error when it holds neither group.
         """
-        bands = self._bands(self._scan_group(number), number)
+        group = self.scan_group(number)
+        bands = self._bands(group, number)
+        if is_bolometer(dict(group.attrs)):
+            return "bolometer"
         return "science" if any("source" in groups for groups in bands.values()) else "load"
 
     def load(
@@ -106,7 +122,7 @@ class L0Store:
         scans: list[Scan] = []
         errors: dict[str, GpucalError] = {}
         try:
-            zscan = self._scan_group(number)
+            zscan = self.scan_group(number)
             scan_attrs = dict(zscan.attrs)
             digest = hashlib.sha256()
             feed(digest, {key: self.attrs.get(key) for key in _ROOT_IDENTITY})
@@ -155,7 +171,8 @@ class L0Store:
         found = (match for name in _children(self._root) if (match := _SCAN_NAME.match(name)))
         return {int(match[1]): match[0] for match in found}
 
-    def _scan_group(self, number: int) -> Any:
+    def scan_group(self, number: int) -> Any:
+        """The Zarr group of a scan; raises L0Error when it is not there or cannot be opened."""
         name = self._names().get(number)
         if name is None:
             raise L0Error("the scan is not in the store.", scan=number)
@@ -199,6 +216,7 @@ def _load_band(
     feed(digest, scan.attrs)
     groups: dict[GroupName, SubscanGroup] = {}
     notes = number_mismatch(scan.attrs, scan.number)
+    bolometer = is_bolometer(scan.attrs)
     for name in names:
         context = GroupContext(
             scan=scan.number,
@@ -207,6 +225,7 @@ def _load_band(
             ref_channel_base=attrs.ref_channel_base,
             gain_zero=_all_zero(attrs.gain_image),
             partial=partial,
+            bolometer=bolometer,
         )
         groups[name] = read_group(_group_of(zband, name), context, digest)
         gain_image(scan.attrs.get("gain_image"), groups[name].shape)
@@ -216,7 +235,12 @@ def _load_band(
         check_same_layout(groups["source"], groups["calibration"])
     for kind, group in groups.items():
         loads = kind == "calibration"
-        notes += check_group(group, calibration=loads, t_hot_given=t_hot_given)
+        if bolometer:
+            notes += check_bolometer(group)
+            continue
+        # the references of a growing scan may still come; drifts do without
+        lenient = partial or (attrs.obs_procedure or "").lower() in DRIFTS
+        notes += check_group(group, calibration=loads, t_hot_given=t_hot_given, growing=lenient)
     return replace(
         scan,
         source=groups.get("source"),

@@ -69,6 +69,18 @@ ARRAYS: Mapping[str, ArrayRule] = {
 }
 """Every array the reader knows; others are ignored."""
 
+TRACK_ARRAYS: Mapping[str, str] = {
+    "track_mjd": "d",
+    "track_azimuth": "rad",
+    "track_elevation": "rad",
+    "track_lon": "deg",
+    "track_lat": "deg",
+}
+"""The telescope's track in ``source/`` of a bolometer scan, each [N] floating point -> its unit."""
+
+BOLOMETER_REQUIRED = frozenset({COUNTS, "mjd", "exptime"})
+"""What a bolometer scan must have; it has no loads and no frequency axis."""
+
 CALIBRATION_ONLY = frozenset({"thot", "tcold", "load_temp_sig", "load_temp_img"})
 
 _KINDS = {"i": "signed integer", "u": "unsigned integer", "f": "floating point"}
@@ -198,6 +210,20 @@ class ScanAttrs(BaseModel):
     ref_channel_base: Literal[0, 1] = 0
     complete: bool | None = None
     scan_metadata: dict[str, Any] | None = None
+
+
+def is_bolometer(attrs: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a scan say that it is one of a bolometer array.
+
+    Attribute ``obs_class``: heterodyne (default) or bolometer; without it ``class`` = bolometer
+    means the same. Raises L0Error for any other ``obs_class``.
+    """
+    if "obs_class" not in attrs:
+        return bool(attrs.get("class") == "bolometer")
+    value = attrs["obs_class"]
+    if value not in ("heterodyne", "bolometer"):
+        raise L0Error(f"scan attribute obs_class is {value!r}, expected heterodyne or bolometer.")
+    return bool(value == "bolometer")
 
 
 def parse_root_attrs(attrs: Mapping[str, Any]) -> RootAttrs:
