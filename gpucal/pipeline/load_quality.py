@@ -1,0 +1,42 @@
+"""What a load scan says by itself: receiver temperature and bad channels of each pixel."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.scan import Scan
+from gpucal.steps.loads import load_means, solve_loads, spectral_setup
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LoadQuality:
+    """t_rec f64 [R,A] K, median over good channels, NaN without one; bad f64 [R,A], fraction of the
+    channels."""
+
+    t_rec: F64
+    bad: F64
+
+
+def load_quality(
+    scan: Scan, config: CalibrationConfig, backend: Backend, pool: Executor | None = None
+) -> LoadQuality:
+    """Solve the loads of one scan and band, physics sections 2 and 3.
+
+    Raises LoadError for loads that cannot be used.
+    """
+    means = load_means(scan, config, backend, pool)
+    setup = spectral_setup(scan, config, backend)
+    loads = solve_loads(means, setup, config, backend)
+    t_rec = np.asarray(backend.to_host(loads.t_rec), dtype=np.float64)
+    bad = np.asarray(backend.to_host(loads.bad)) | ~np.isfinite(t_rec)
+    empty = bad.all(axis=0)
+    median = np.nanmedian(np.where(bad & ~empty, np.nan, t_rec), axis=0)
+    return LoadQuality(np.where(empty, np.nan, median), bad.mean(axis=0))
