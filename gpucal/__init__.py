@@ -17,6 +17,7 @@ _WHERE = {
     "calibrate_store": "gpucal.pipeline.batch",
     "open_l0": "gpucal.io.read",
     "open_l1": "gpucal.io.l1",
+    "to_spectrum1d": "gpucal.export.specutils",
 }
 __all__ = [
     "CalibrationConfig",
@@ -25,10 +26,12 @@ __all__ = [
     "load_config",
     "open_l0",
     "open_l1",
+    "to_spectrum1d",
 ]
 
 if TYPE_CHECKING:
     from gpucal.config import CalibrationConfig, load_config
+    from gpucal.export.specutils import to_spectrum1d
     from gpucal.io.l1 import open_l1
     from gpucal.io.read import open_l0
     from gpucal.pipeline.batch import calibrate_store

@@ -14,10 +14,12 @@ import typer
 from gpucal import __version__
 from gpucal.cli.atm import app as atm_app
 from gpucal.cli.calibrate import calibrate
+from gpucal.cli.export import app as export_app
 from gpucal.cli.import_ import app as import_app
 from gpucal.cli.info import info
 from gpucal.cli.inspect import inspect_store
 from gpucal.cli.plot import plot
+from gpucal.cli.reduce import reduce
 from gpucal.cli.simulate import simulate
 from gpucal.errors import GpucalError, GpucalWarning
 
@@ -58,6 +60,8 @@ app.command("simulate")(simulate)
 app.add_typer(import_app, name="import")
 app.command("inspect")(inspect_store)
 app.command("plot")(plot)
+app.command("reduce")(reduce)
+app.add_typer(export_app, name="export")
 app.add_typer(atm_app, name="atm")
 app.command("info")(info)
 

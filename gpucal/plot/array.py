@@ -26,6 +26,8 @@ def plot_array(view: ScanView, binned: Binned, path: Path) -> list[Path]:
         (f"{T_SYS} [K]", channel_median(binned.t_sys, view.shape[2:4])),
         ("rms / expected", _rms_ratio(view)),
     ]
+    known = [(name, values) for name, values in rows if np.isfinite(values).any()]
+    rows = known or rows
     receivers = view.shape[2]
     written = []
     for first in range(0, receivers, MAX_COLUMNS):

@@ -51,7 +51,7 @@ def read_binned(view: ScanView, pixel: tuple[int, int]) -> Binned:
     rows = min(MAX_ROWS, max(1, dumps * subscans))
     fall = _Mean((bins, rows))
     row_of = np.arange(dumps * subscans) * rows // max(1, dumps * subscans)
-    for c0, c1, s in _blocks(view, "spectra"):
+    for c0, c1, s in block_ranges(view, "spectra"):
         block = np.asarray(view.arrays["spectra"][c0:c1, :, :, :, s], dtype=np.float64)
         good = np.isfinite(block)
         block[~good] = 0.0
@@ -118,7 +118,7 @@ def _read_t_sys(view: ScanView, width: int) -> tuple[F64, F64]:
     if "t_sys" not in view.arrays:
         return mean.result(), np.ones((receivers, pixels, subscans))
     total, count = np.zeros((2, receivers, pixels, subscans))
-    for c0, c1, s in _blocks(view, "t_sys"):
+    for c0, c1, s in block_ranges(view, "t_sys"):
         block = np.asarray(view.arrays["t_sys"][c0:c1, :, :, s], dtype=np.float64)
         good = np.isfinite(block)
         block[~good] = 0.0
@@ -132,7 +132,7 @@ def _read_t_sys(view: ScanView, width: int) -> tuple[F64, F64]:
     return mean.result(), np.square(relative)
 
 
-def _blocks(view: ScanView, name: str) -> Iterator[tuple[int, int, int]]:
+def block_ranges(view: ScanView, name: str) -> Iterator[tuple[int, int, int]]:
     """Channel ranges and subscans, whole chunks where a chunk is not larger than a block."""
     array = view.arrays[name]
     n_channels, subscans = array.shape[0], array.shape[-1]

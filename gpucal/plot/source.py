@@ -5,8 +5,9 @@ Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,21 @@ from gpucal.errors import L1Error
 from gpucal.io.l1 import L1Scan, open_l1
 
 F64 = npt.NDArray[np.float64]
+MJD_EPOCH = datetime.datetime(1858, 11, 17)
 
 
 @dataclass(frozen=True, eq=False)
 class ScanView:
-    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name."""
+    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name.
+
+    ``store_attrs`` are the attributes of the store: telescope, instrument.
+    """
 
     number: int
     band: str
     attrs: Mapping[str, Any]
     arrays: L1Scan
+    store_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -39,9 +45,20 @@ class ScanView:
 
     @property
     def title(self) -> str:
-        """Label, source and mode."""
-        parts = [self.label, str(self.attrs.get("source", "")), str(self.attrs.get("mode", ""))]
-        return "   ".join(part for part in parts if part)
+        """Label, source, line, mode, date and telescope, as far as they are known."""
+        named = [str(self.attrs.get(name, "")) for name in ("source", "line", "mode")]
+        where = str(self.store_attrs.get("telescope", ""))
+        parts = [self.label, *named, self.date, where]
+        return "   ".join(part.strip() for part in parts if part.strip())
+
+    @property
+    def date(self) -> str:
+        """Middle of the scan, "2025-11-21 03:01 UTC"; "" when it is not known."""
+        times = self.per_subscan("mjd")
+        if not np.isfinite(times).any():
+            return ""
+        when = MJD_EPOCH + datetime.timedelta(days=float(np.nanmean(times)))
+        return f"{when:%Y-%m-%d %H:%M} UTC"
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -84,7 +101,7 @@ def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
         for band in store.scan(number).bands or [""]:
             found = store.scan(number, band)
             if "spectra" in found:
-                views.append(ScanView(number, band, found.attrs, found))
+                views.append(ScanView(number, band, found.attrs, found, store.attrs))
     if not views:
         raise L1Error(f"{path} holds no calibrated scan.")
     return views

@@ -1,4 +1,4 @@
-"""Mean spectra of a scan with T_sys and transmission below them."""
+"""Mean spectra of a scan with the transmission behind them and T_sys below."""
 
 from __future__ import annotations
 
@@ -11,31 +11,37 @@ from gpucal.errors import L1Error
 from gpucal.plot.binning import Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView
 from gpucal.plot.style import (
-    OKABE_ITO,
     T_A,
     T_SYS,
+    T_SYS_STAR,
+    line_width,
     note_in,
     picture,
     receiver_style,
     robust_limits,
     say_in,
     set_padded,
+    smooth_style,
 )
+from gpucal.plot.velocity import velocity_scale
 
 MAX_PIXELS = 6
 """Single pixels shown below the mean over all pixels."""
+AIR, AIR_TEXT = "#a6a6a6", "#666666"
+"""Grey of the transmission, and of its numbers."""
 MAX_COLUMNS = 4
 """Receivers with frequency axes of their own, side by side."""
 
 
 def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
-    """Draw T_A* (mean over pixels, and single pixels), T_sys and exp(-tau A) against frequency.
+    """Draw T_A* (mean over pixels, and single pixels), exp(-tau A) and T_sys against frequency.
 
-    Receivers on one frequency axis share the panels; otherwise each gets a column.
+    Receivers on one frequency axis share the panels; otherwise each gets a column. The upper axis
+    counts km/s where the rest frequency is known, else channels.
     """
     columns = _columns(binned)
     several = binned.mean.shape[2] > 1
-    heights = [3.0, 2.6, 1.5, 1.5] if several else [3.0, 1.5, 1.5]
+    heights = [3.4, 2.6, 1.6] if several else [3.4, 1.6]
     size = (min(16.0, 8.0 + 4.0 * (len(columns) - 1)), 1.6 + 0.95 * sum(heights))
     with picture(path, size, view.title) as figure:
         panels = figure.subplots(
@@ -46,9 +52,10 @@ def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
             _draw_mean(here[0], binned, receivers)
             if several:
                 _draw_pixels(here[1], binned, receivers[0])
-            _draw_t_sys(here[-2], view, binned, receivers)
-            _draw_transmission(here[-1], view, binned, receivers)
-            _draw_axes(here, binned, receivers)
+            _draw_t_sys(here[-1], view, binned, receivers)
+            last = column == len(columns) - 1
+            _draw_transmission(here[0], view, binned, receivers, label=last)
+            _draw_axes(here, view, binned, receivers)
             if column == 0:
                 _label_rows(here, several)
 
@@ -70,26 +77,24 @@ def _columns(binned: Binned) -> list[list[int]]:
 def _draw_mean(axes: Any, binned: Binned, receivers: list[int]) -> None:
     shown = []
     for receiver in receivers:
-        spectrum = _pixel_mean(binned, receiver)
+        spectrum = pixel_mean(binned, receiver)
         axes.plot(
             _ghz(binned, receiver),
             spectrum,
             drawstyle="steps-mid",
+            linewidth=line_width(spectrum),
             label=f"receiver {receiver}",
             **receiver_style(receiver),
         )
-        shown.append(np.where(_quiet(binned, receiver), spectrum, np.nan))
+        shown.append(np.where(quiet(binned, receiver), spectrum, np.nan))
     axes.axhline(0.0, color="#777777", linewidth=0.6)
-    pixels = binned.mean.shape[2]
-    note_in(axes, f"mean over {pixels} pixels" if pixels > 1 else "mean over dumps")
-    set_padded(axes, *robust_limits(np.array(shown), 0.0, 100.0))
-    if len(receivers) > 1:
-        axes.legend(loc="upper right", ncols=min(4, len(receivers)))
+    low, high = robust_limits(np.array(shown), 0.0, 100.0)
+    set_padded(axes, low, high + 0.12 * (high - low))
     if not np.isfinite(shown).any():
         say_in(axes, "no valid samples")
 
 
-def _pixel_mean(binned: Binned, receiver: int) -> F64:
+def pixel_mean(binned: Binned, receiver: int) -> F64:
     """Mean over pixels with weight 1/T_sys^2, f64 [B] K."""
     spectra, t_sys = binned.mean[:, receiver], binned.t_sys[:, receiver]
     weight = np.where(np.isfinite(t_sys) & (t_sys > 0), t_sys, np.inf) ** -2.0
@@ -101,15 +106,19 @@ def _pixel_mean(binned: Binned, receiver: int) -> F64:
     return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
 
 
-def _quiet(binned: Binned, receiver: int) -> Any:
-    """Bins whose noise is not far above the rest: only these set the limits of an axis."""
-    spectrum = _pixel_mean(binned, receiver)
-    step = np.abs(np.diff(spectrum, prepend=spectrum[:1]))
-    window = max(3, spectrum.size // 50)
-    smooth = np.convolve(np.nan_to_num(step), np.ones(window) / window, mode="same")
-    typical = np.median(smooth[smooth > 0]) if (smooth > 0).any() else 0.0
-    lined = np.abs(spectrum) > 20.0 * typical  # a line is steep too, and must be seen whole
-    return (smooth <= 8.0 * typical) | (lined & (smooth <= 100.0 * typical))
+def quiet(binned: Binned, receiver: int) -> Any:
+    """Bins whose noise is not far above the rest: only these set the limits of an axis.
+
+    Noise jumps from channel to channel by more than it is high; a line, however strong, does not.
+    """
+    from scipy.ndimage import median_filter
+
+    spectrum = np.nan_to_num(pixel_mean(binned, receiver))
+    window = max(5, spectrum.size // 40)
+    jump = median_filter(np.abs(np.diff(spectrum, prepend=spectrum[:1])), window)
+    level = median_filter(np.abs(spectrum), window)
+    typical = np.median(jump[jump > 0]) if (jump > 0).any() else 0.0
+    return (jump <= 8.0 * typical) | (jump < 0.7 * level)
 
 
 def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
@@ -121,8 +130,8 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
         return
     chosen = alive[np.linspace(0, alive.size - 1, min(MAX_PIXELS, alive.size)).round().astype(int)]
     x = _ghz(binned, receiver)
-    quiet = _quiet(binned, receiver)
-    spectra = np.where(quiet[:, None], binned.mean[:, receiver, chosen], np.nan)
+    calm = quiet(binned, receiver)
+    spectra = np.where(calm[:, None], binned.mean[:, receiver, chosen], np.nan)
     low, high = robust_limits(spectra, 0.0, 100.0)
     step = high - low
     for row, pixel in enumerate(chosen[::-1]):
@@ -131,8 +140,8 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
             x,
             binned.mean[:, receiver, pixel] + row * step,
             drawstyle="steps-mid",
-            linewidth=0.7,
-            color=OKABE_ITO[0] if row % 2 == 0 else OKABE_ITO[1],
+            linewidth=0.8 * line_width(spectra),
+            color=receiver_style(receiver)["color"],
         )
         axes.annotate(
             f"pixel {pixel}",
@@ -156,39 +165,75 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
             t_sys[alive], [16, 50, 84], axis=1
         )
         x = _ghz(binned, receiver)
-        style = receiver_style(receiver)
-        axes.plot(x, middle, **style)
+        style = smooth_style(receiver)
+        axes.plot(x, middle, label=f"receiver {receiver}", **style)
         if t_sys.shape[1] > 1:
             axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
         shown += [low, high]
     if not shown:
         say_in(axes, "T_sys is not known")
         return
+    if len(receivers) > 1:
+        axes.legend(loc="upper right", ncols=min(4, len(receivers)))
     several = binned.t_sys.shape[2] > 1
-    convention = str(view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB"))
-    note_in(axes, convention + (", median and 16-84 % of the pixels" if several else ""))
+    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
+    said = T_SYS_STAR if star else "DSB"
+    note_in(axes, said + (", median and 16-84 % of the pixels" if several else ""))
     set_padded(axes, *robust_limits(np.array(shown), 1.0, 98.0), 0.15)
 
 
-def _draw_transmission(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
-    airmass = mean_airmass(view)
-    drawn = False
-    for name, line, text in (("tau_signal", "-", "signal"), ("tau_image", "--", "image")):
+def _draw_transmission(
+    axes: Any, view: ScanView, binned: Binned, receivers: list[int], *, label: bool
+) -> None:
+    """exp(-tau A) of both sidebands behind the spectrum, on an axis of its own from 0 to 1."""
+    airmass, receiver = mean_airmass(view), receivers[0]
+    curves = []
+    for name, line, text in (("tau_signal", "-", "signal"), ("tau_image", ":", "image")):
         tau = view.small(name)
         if tau is None or not np.isfinite(tau).any() or not np.isfinite(airmass):
             continue
         tau = tau.reshape(tau.shape[0], -1)
         value = bin_channels(np.exp(-airmass * tau), bin_width(tau.shape[0]))
-        column = value[:, min(receivers[0], value.shape[1] - 1)]
-        color = OKABE_ITO[2] if text == "signal" else OKABE_ITO[6]
-        axes.plot(_ghz(binned, receivers[0]), column, line, color=color, label=f"{text} sideband")
-        drawn = True
-    if not drawn:
-        say_in(axes, "no opacity was determined")
+        curves.append((value[:, min(receiver, value.shape[1] - 1)], line, text))
+    if not curves:
+        note_in(axes, f"{_over(binned, receivers)}, no opacity was determined")
+        if len(axes.lines) > 2:
+            axes.legend(loc="upper right", ncols=4)
         return
-    axes.set_title(f"transmission at airmass {airmass:.2f}{_water(view)}", loc="left")
-    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.02, axes.get_ylim()[1]))
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=2, borderaxespad=0.0)
+    behind = axes.twinx()
+    axes.set_zorder(behind.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    for value, line, text in curves:
+        behind.plot(
+            _ghz(binned, receiver),
+            value,
+            line,
+            color=AIR,
+            linewidth=1.1,
+            label=f"transmission, {text}",
+        )
+    behind.set_ylim(0.0, 1.2)
+    behind.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    behind.grid(False)
+    behind.tick_params(axis="y", colors=AIR_TEXT, labelright=label)
+    if label:
+        behind.set_ylabel(r"transmission $\exp(-\tau A)$", color=AIR_TEXT)
+    joint = ", " if len(receivers) == binned.mean.shape[1] else "\n"
+    said = _over(binned, receivers)
+    note_in(axes, f"{said}{joint}airmass {airmass:.2f}{_water(view)}")
+    named = [line for line in axes.lines if not line.get_label().startswith("_")]
+    columns = 2 if len(named) > 1 else 1
+    shown = [*(named if columns > 1 else []), *behind.lines]
+    axes.legend(handles=shown, loc="upper right", ncols=columns)
+
+
+def _over(binned: Binned, receivers: list[int]) -> str:
+    pixels = binned.mean.shape[2]
+    text = f"mean over {pixels} pixels" if pixels > 1 else "mean over dumps"
+    if len(receivers) == binned.mean.shape[1]:
+        return text
+    names = ", ".join(str(r) for r in receivers)
+    return f"receiver{'s' if len(receivers) > 1 else ''} {names}, {text}"
 
 
 def mean_airmass(view: ScanView) -> float:
@@ -208,7 +253,7 @@ def _water(view: ScanView) -> str:
     sigma = float(np.nanmedian(error)) if error is not None and np.isfinite(error).any() else 0.0
     if sigma <= 0:
         return f", PWV {value:.3g} mm"
-    digits = int(np.clip(1 - np.floor(np.log10(sigma)), 0, 5))
+    digits = int(np.clip(1 - np.floor(np.log10(sigma)), 0, 8))
     return f", PWV {value:.{digits}f} ± {sigma:.{digits}f} mm"
 
 
@@ -216,8 +261,8 @@ def _ghz(binned: Binned, receiver: int) -> F64:
     return np.asarray(binned.frequency[:, receiver] / 1e9)
 
 
-def _draw_axes(panels: list[Any], binned: Binned, receivers: list[int]) -> None:
-    """Frequency below the lowest panel, channel above the highest."""
+def _draw_axes(panels: list[Any], view: ScanView, binned: Binned, receivers: list[int]) -> None:
+    """Frequency below the lowest panel, velocity or channel above the highest."""
     x = _ghz(binned, receivers[0])
     if not np.isfinite(x).all():
         raise L1Error(f"the frequency axis of receiver {receivers[0]} holds NaN.")
@@ -228,10 +273,23 @@ def _draw_axes(panels: list[Any], binned: Binned, receivers: list[int]) -> None:
     if low == high:
         low, high = low - 1e-3, high + 1e-3
     bottom.set_xlim(low, high)
-    if x.size > 1:
+    add_upper_axis(top, view, binned, receivers[0])
+
+
+def add_upper_axis(axes: Any, view: ScanView, binned: Binned, receiver: int) -> None:
+    """Give a panel with frequencies in GHz an upper axis in km/s, or in channels."""
+    x = _ghz(binned, receiver)
+    scale = velocity_scale(view.attrs, binned.frequency[:, receiver])
+    if scale is not None:
+        second = axes.secondary_xaxis(
+            "top",
+            functions=(lambda f: scale.velocity(f * 1e9), lambda v: scale.frequency(v) / 1e9),
+        )
+        second.set_xlabel(scale.label)
+    elif x.size > 1:
         slope = float((binned.channel[-1] - binned.channel[0]) / (x[-1] - x[0]))
         first, start = float(binned.channel[0]), float(x[0])
-        second = top.secondary_xaxis(
+        second = axes.secondary_xaxis(
             "top",
             functions=(
                 lambda f: first + (f - start) * slope,
@@ -239,14 +297,10 @@ def _draw_axes(panels: list[Any], binned: Binned, receivers: list[int]) -> None:
             ),
         )
         second.set_xlabel("channel")
-    if len(receivers) < binned.mean.shape[1]:
-        names = ", ".join(str(r) for r in receivers)
-        note_in(top, f"receiver{'s' if len(receivers) > 1 else ''} {names}", right=True)
 
 
 def _label_rows(panels: list[Any], several: bool) -> None:
     panels[0].set_ylabel(f"{T_A} [K]")
     if several:
         panels[1].set_ylabel(f"{T_A} + offset [K]")
-    panels[-2].set_ylabel(f"{T_SYS} [K]")
-    panels[-1].set_ylabel(r"$\exp(-\tau A)$")
+    panels[-1].set_ylabel(f"{T_SYS} [K]")

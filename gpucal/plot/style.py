@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from gpucal.errors import ConfigError, GpucalError
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Colours of Okabe and Ito (2008), the well separated ones first; F0E442 is too pale for lines."""
+OKABE_ITO = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
+"""Colours of Okabe and Ito (2008); neighbours also differ in grey (0.34, 0.65, 0, 0.59, 0.41, 0.63, 0.46
+of white). F0E442 is too pale for lines."""
 
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -22,7 +23,10 @@ MISSING = "#bdbdbd"
 T_A = "$T_A^*$"
 T_REC = "$T_\\mathrm{rec}$"
 T_SYS = "$T_\\mathrm{sys}$"
+T_SYS_STAR = "$T_\\mathrm{sys}^*$"
 FORMATS = ("png", "svg")
+CHARACTER = 0.092
+"""Width of a character of the title, inches."""
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -74,12 +78,32 @@ def picture(path: Path, size: tuple[float, float], title: str) -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever other packages, or a matplotlibrc, have set
+        matplotlib.rcParams.update(_RC)
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
+        figure.suptitle(
+            _wrapped(title, size[0]), fontsize=10.0, fontweight="bold", x=0.01, ha="left"
+        )
         yield figure
         metadata = {"Date": None} if path.suffix == ".svg" else {}
         figure.savefig(path, metadata=metadata)
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break a title between its parts (three spaces) where the picture is too narrow for it."""
+    lines = [""]
+    for part in title.split("   "):
+        if lines[-1] and len(lines[-1]) + 3 + len(part) > width / CHARACTER:
+            lines.append(part)
+        else:
+            lines[-1] = f"{lines[-1]}   {part}" if lines[-1] else part
+    return "\n".join(lines)
+
+
+def line_width(values: npt.NDArray[np.float64]) -> float:
+    """Thinner lines where a spectrum has many points, so that noise does not become a band."""
+    return 0.9 if values.shape[0] <= 1000 else 0.5
 
 
 def receiver_style(receiver: int) -> dict[str, Any]:
@@ -87,6 +111,14 @@ def receiver_style(receiver: int) -> dict[str, Any]:
     return {
         "color": OKABE_ITO[receiver % len(OKABE_ITO)],
         "linestyle": LINES[(receiver // len(OKABE_ITO)) % len(LINES)],
+    }
+
+
+def smooth_style(number: int) -> dict[str, Any]:
+    """Colour and line of a curve without noise: every curve has a line style of its own too."""
+    return {
+        "color": OKABE_ITO[number % len(OKABE_ITO)],
+        "linestyle": LINES[number % len(LINES)],
     }
 
 

@@ -1,15 +1,15 @@
-"""The night: water, opacity, temperatures, flags and noise of all scans against time."""
+"""The night: water, opacity, temperatures, flags, noise and age of the loads against time."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucal.plot.source import F64, ScanView
+from gpucal.plot.source import F64, ScanView, frequency_axis
 from gpucal.plot.style import MARKERS, OKABE_ITO, T_REC, T_SYS, note_in, picture, say_in
 
 MJD_EPOCH = datetime.date(1858, 11, 17)
@@ -23,7 +23,9 @@ class Point(NamedTuple):
 
     band: str
     mjd: float
+    air: str
     tau: float
+    tau_error: float
     t_rec: float
     t_sys: float
     flagged: float
@@ -31,14 +33,29 @@ class Point(NamedTuple):
     pwv_mjd: F64
     pwv: F64
     pwv_error: F64
+    age: float = NAN
 
 
-def plot_night(views: Sequence[ScanView], path: Path, title: str) -> None:
-    """Draw PWV, zenith opacity, T_rec and T_sys, flagged fraction and rms ratio per scan."""
-    points = [p for view in views if np.isfinite((p := _point(view)).mjd)]
+def plot_night(
+    views: Sequence[ScanView],
+    path: Path,
+    title: str,
+    ages: Mapping[tuple[int, str], float] | None = None,
+) -> None:
+    """Draw PWV, zenith opacity, T_rec and T_sys, flagged fraction and rms ratio per scan.
+
+    ``ages``: minutes since the load, by scan and band; they get a panel of their own.
+    """
+    found = [
+        _point(view, NAN if ages is None else ages.get((view.number, view.band), NAN))
+        for view in views
+    ]
+    points = _with_tau_errors([p for p in found if np.isfinite(p.mjd)])
+    names = ["PWV [mm]", "zenith opacity [Np]", "T [K]", "flagged [%]", "rms / expected"]
+    names += ["load age [min]"] if ages is not None else []
     bands = sorted({p.band for p in points})
-    with picture(path, (8.5, 9.0), title) as figure:
-        panels = list(figure.subplots(5, 1, sharex=True))
+    with picture(path, (8.5, 0.8 + 1.65 * len(names)), title) as figure:
+        panels = list(figure.subplots(len(names), 1, sharex=True))
         origin, scale, label = _time_axis(points)
         for number, band in enumerate(bands):
             mine = [p for p in points if p.band == band]
@@ -49,11 +66,7 @@ def plot_night(views: Sequence[ScanView], path: Path, title: str) -> None:
                 "markersize": 5.0,
             }
             _draw_band(panels, mine, (origin, scale), style, band)
-        for axes, name in zip(
-            panels,
-            ("PWV [mm]", "zenith opacity [Np]", "T [K]", "flagged [%]", "rms / expected"),
-            strict=True,
-        ):
+        for axes, name in zip(panels, names, strict=True):
             axes.set_ylabel(name)
             axes.ticklabel_format(axis="y", useOffset=False)
         panels[4].axhline(1.0, color="#777777", linewidth=0.8)
@@ -61,7 +74,7 @@ def plot_night(views: Sequence[ScanView], path: Path, title: str) -> None:
         _explain(panels, points, bands)
 
 
-def _point(view: ScanView) -> Point:
+def _point(view: ScanView, age: float = NAN) -> Point:
     mjd = view.per_subscan("mjd")
     pwv, error = view.small("pwv"), view.small("pwv_error")
     when = np.array([_median(mjd)])
@@ -80,6 +93,9 @@ def _point(view: ScanView) -> Point:
     return Point(
         band=view.band,
         mjd=_median(mjd),
+        air=f"{view.attrs.get('atmosphere_sha256', '')} {_setup(view)}",
+        tau_error=NAN,
+        age=age,
         tau=NAN if tau is None else _median(tau),
         t_rec=_median(view.quality("t_rec_median")),
         t_sys=_median(view.quality("t_sys_median")),
@@ -89,6 +105,32 @@ def _point(view: ScanView) -> Point:
         pwv=values,
         pwv_error=errors,
     )
+
+
+def _with_tau_errors(points: Sequence[Point]) -> list[Point]:
+    """The error of the PWV as one of the opacity: |d tau / d PWV| times it.
+
+    The slope is that of the scans of one band, table and tuning themselves, where tau is a smooth function
+    of PWV alone; without two different PWVs there is no error.
+    """
+    out = []
+    for point in points:
+        same = [p for p in points if (p.band, p.air) == (point.band, point.air)]
+        pwv = np.array([_median(p.pwv) for p in same])
+        tau = np.array([p.tau for p in same])
+        good = np.isfinite(pwv) & np.isfinite(tau)
+        error = _median(point.pwv_error)
+        if good.sum() > 1 and np.ptp(pwv[good]) > 3.0 * error:
+            slope = float(np.polyfit(pwv[good], tau[good], 1)[0])
+            point = point._replace(tau_error=abs(slope) * error)
+        out.append(point)
+    return out
+
+
+def _setup(view: ScanView) -> int:
+    """A number that is the same for scans at one frequency: steps of 0.1 % in frequency."""
+    frequency = _median(frequency_axis(view))
+    return round(float(np.log(frequency)) * 1e3) if frequency > 0 else 0
 
 
 def _median(values: F64) -> float:
@@ -127,7 +169,10 @@ def _draw_band(
         panels[0].errorbar(
             water_x[known], water[known], yerr=bars[known], capsize=2, label=band or None, **style
         )
-    panels[1].plot(x, [p.tau for p in points], label=band or None, **style)
+    tau = np.array([p.tau for p in points])
+    if np.isfinite(tau).any():
+        bars = np.nan_to_num([p.tau_error for p in points])
+        panels[1].errorbar(x, tau, yerr=bars, capsize=2, label=band or None, **style)
     prefix = f"{band} " if band else ""
     panels[2].plot(x, [p.t_sys for p in points], label=f"{prefix}{T_SYS}", **style)
     hollow = {**style, "markerfacecolor": "none"}
@@ -138,6 +183,8 @@ def _draw_band(
     if good.any():
         bars = np.stack([middle - low, high - middle])[:, good]
         panels[4].errorbar(x[good], middle[good], yerr=bars, capsize=2, **style)
+    if len(panels) > 5:
+        panels[5].plot(x, [p.age for p in points], **style)
 
 
 def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -> None:
@@ -152,6 +199,7 @@ def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -
         (panels[2], [p.t_sys for p in points]),
         (panels[3], [p.flagged for p in points]),
         (panels[4], [p.rms[1] for p in points]),
+        *[(axes, [p.age for p in points]) for axes in panels[5:]],
     ):
         if not np.isfinite(values).any():
             say_in(axes, "not known")
@@ -159,7 +207,9 @@ def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -
     if len(bands) > 1:
         panels[1].legend(loc="best", ncols=len(bands))
     note_in(panels[4], "median and 16-84 % of the pixels")
-    for axes in panels[:3]:
+    for axes in [*panels[:3], *panels[5:]]:
         axes.margins(y=0.15)
+    for axes in panels[5:]:
+        axes.axhline(0.0, color="#777777", linewidth=0.8)
     flagged = [p.flagged for p in points if np.isfinite(p.flagged)]
     panels[3].set_ylim(0.0, 1.15 * max([*flagged, 0.5]))

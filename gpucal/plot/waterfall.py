@@ -9,7 +9,17 @@ import numpy as np
 
 from gpucal.plot.binning import Binned
 from gpucal.plot.source import ScanView
-from gpucal.plot.style import MISSING, OKABE_ITO, T_A, picture, robust_limits, say_in, set_padded
+from gpucal.plot.spectra import add_upper_axis
+from gpucal.plot.style import (
+    MISSING,
+    OKABE_ITO,
+    T_A,
+    line_width,
+    picture,
+    robust_limits,
+    say_in,
+    set_padded,
+)
 
 MAX_MARKED = 40
 """Subscans up to which their borders are drawn."""
@@ -44,11 +54,12 @@ def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
         above = figure.add_subplot(grid[0], sharex=below)
         x = binned.frequency[:, receiver] / 1e9
         mean = binned.mean[:, receiver, pixel]
-        above.plot(x, mean, drawstyle="steps-mid", color=OKABE_ITO[0], linewidth=0.8)
+        above.plot(x, mean, drawstyle="steps-mid", color=OKABE_ITO[0], linewidth=line_width(mean))
         above.axhline(0.0, color="#777777", linewidth=0.6)
         set_padded(above, *robust_limits(mean, 0.0, 100.0))
         above.set_ylabel(f"mean {T_A} [K]")
         above.tick_params(labelbottom=False)
+        add_upper_axis(above, view, binned, receiver)
         low, high = robust_limits(values, 1.0, 99.0)
         image = below.pcolormesh(
             _edges(x), _edges(binned.dump), values, norm=Normalize(low, high), rasterized=True
@@ -57,7 +68,10 @@ def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
         below.grid(False)
         below.set_xlabel("signal frequency [GHz]")
         below.set_ylabel("dump, all ON subscans in order")
-        below.yaxis.get_major_locator().set_params(integer=True)
+        if binned.dump.size == 1:
+            below.set_yticks(binned.dump)
+        else:
+            below.yaxis.get_major_locator().set_params(integer=True)
         below.ticklabel_format(axis="x", useOffset=False)
         figure.colorbar(image, ax=below, label=f"{T_A} [K]", extend="both", pad=0.02, aspect=25)
         _mark_subscans(below, view)

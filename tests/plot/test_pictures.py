@@ -12,7 +12,7 @@ import zarr
 from synthetic_l1 import write_l1
 
 from gpucal.errors import ConfigError, GpucalError, L1Error
-from gpucal.plot import binning, plot_store, trend
+from gpucal.plot import binning, plot_scan, plot_store, trend
 from gpucal.plot.array import footprint
 from gpucal.plot.binning import bin_channels, bin_width, read_binned
 from gpucal.plot.source import open_views
@@ -41,6 +41,14 @@ def test_every_case_gives_pictures(tmp_path, case):
         assert file.read_bytes()[:4] == b"\x89PNG"
         assert file.stat().st_size > 5000
     assert files[-1].name == "night.png"
+
+
+def test_one_scan_without_the_night(tmp_path):
+    path = write_l1(tmp_path / "l1.zarr", (3, 4), (16, 2, 1, 1, 1))
+    files = plot_scan(path, tmp_path / "p", 4, "svg")
+    kinds = ["array", "spectra", "waterfall"]
+    assert sorted(f.name for f in files) == [f"scan_000004_{kind}.svg" for kind in kinds]
+    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == sorted(f.name for f in files)
 
 
 def test_all_nan_scan_and_missing_arrays(tmp_path):

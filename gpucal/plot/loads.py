@@ -1,0 +1,190 @@
+"""What the loads gave: counts on HOT and COLD (or SKY) and T_rec, channel by channel.
+
+Shapes: C channels, B display bins, D dumps, R receivers, A pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucal.errors import GpucalError
+from gpucal.io.read import L0Store
+from gpucal.plot.binning import BLOCK_BYTES, Binned, bin_channels, bin_width
+from gpucal.plot.source import F64, ScanView
+from gpucal.plot.spectra import MAX_PIXELS, add_upper_axis
+from gpucal.plot.style import (
+    OKABE_ITO,
+    T_REC,
+    line_width,
+    note_in,
+    picture,
+    robust_limits,
+    say_in,
+    set_padded,
+)
+from gpucal.scan import Scan, SubscanGroup
+
+RATIO = "HOT / SKY"
+LOOKS = {
+    "HOT": {"color": OKABE_ITO[6], "linestyle": "-"},
+    "COLD": {"color": OKABE_ITO[0], "linestyle": "--"},
+    "SKY": {"color": OKABE_ITO[4], "linestyle": ":"},
+}
+
+
+def load_scan_of(store: L0Store, view: ScanView) -> Scan | None:
+    """The raw load scan that calibrated ``view``: the first of its attribute ``load_scans``.
+
+    None when the attribute names none, or the raw store does not have it with loads in it.
+    """
+    for number in view.attrs.get("load_scans") or []:
+        try:
+            bands = {scan.band: scan for scan in store.load(int(number), partial=True)}
+        except GpucalError:
+            continue
+        scan = bands.get(view.band)
+        if scan is not None and scan.calibration is not None:
+            return scan
+    return None
+
+
+def load_age(view: ScanView, load: Scan) -> float:
+    """Minutes from the middle of the load subscans to the middle of the scan, negative before them."""
+    assert load.calibration is not None
+    times = view.per_subscan("mjd")
+    if not np.isfinite(times).any():
+        return float("nan")
+    return float(np.nanmean(times) - np.nanmean(load.calibration.mjd_mid)) * 1440.0
+
+
+def mean_counts(group: SubscanGroup, mode: str, pixels: list[tuple[int, int]]) -> F64 | None:
+    """Mean over the dumps of all ``mode`` subscans, f64 [B, len(pixels)] counts; None without any.
+
+    Read block by block; samples without data (INT32_MIN, NaN) are left out.
+    """
+    chosen = group.select(mode)
+    if not chosen:
+        return None
+    n_channels, dumps, receivers, array, _ = group.shape
+    width = bin_width(n_channels)
+    step = max(1, BLOCK_BYTES // (8 * max(1, dumps * receivers * array)))
+    step = max(width, step - step % width)
+    r, a = (np.array(index) for index in zip(*pixels, strict=True))
+    parts = []
+    for c0 in range(0, n_channels, step):
+        c1 = min(n_channels, c0 + step)
+        total, count = np.zeros((2, c1 - c0, len(pixels)))
+        for subscan in chosen:
+            block = group.counts.read(c0, c1, subscan)[:, :, r, a]
+            good = np.isfinite(block)
+            if block.dtype.kind == "i":
+                good &= block != np.iinfo(block.dtype).min
+            total += np.where(good, block, 0.0).sum(axis=1)
+            count += good.sum(axis=1)
+        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        parts.append(bin_channels(mean, width))
+    return np.concatenate(parts)
+
+
+def plot_loads(view: ScanView, binned: Binned, load: Scan, path: Path) -> None:
+    """Draw counts (left) and T_rec, without it HOT/SKY (right), against frequency, a row per pixel."""
+    assert load.calibration is not None
+    chosen = _pixels(view)
+    counts = {
+        mode: values
+        for mode in LOOKS
+        if (values := mean_counts(load.calibration, mode, chosen)) is not None
+    }
+    t_rec = view.small("t_rec")
+    if t_rec is not None and not np.isfinite(t_rec).any():
+        t_rec = None
+    largest = max((robust_limits(v, 0.0, 99.0)[1] for v in counts.values()), default=1.0)
+    power = 3 * int(np.log10(max(largest, 1.0)) // 3)
+    title = view.title if load.number == view.number else f"{view.title}   loads of {load.label}"
+    with picture(path, (9.5, 1.7 + 1.25 * len(chosen)), title) as figure:
+        rows = len(chosen)
+        panels = figure.subplots(rows, 2, sharex="col", squeeze=False)
+        for row, (receiver, pixel) in enumerate(chosen):
+            left, right = panels[row]
+            x = binned.frequency[:, receiver] / 1e9
+            for mode, values in counts.items():
+                left.plot(
+                    x, values[:, row] / 10**power, label=mode, drawstyle="steps-mid", **LOOKS[mode]
+                )
+            spread = np.array([values[:, row] for values in counts.values()]) / 10**power
+            left.set_ylim(0.0, 1.15 * robust_limits(spread, 0.0, 99.0)[1])
+            left.set_title(f"receiver {receiver}, pixel {pixel}", loc="left", fontsize=8.5, pad=3)
+            if t_rec is not None:
+                _draw_t_rec(right, x, t_rec[:, receiver, pixel])
+            else:
+                _draw_ratio(right, x, {mode: v[:, row] for mode, v in counts.items()})
+        _finish(panels, view, binned, chosen)
+        panels[rows // 2, 0].set_ylabel(f"counts [$10^{power}$]" if power else "counts")
+        panels[rows // 2, 1].set_ylabel(RATIO if t_rec is None else f"{T_REC} [K], DSB")
+        _share_limits(panels[:, 1], t_rec, chosen)
+
+
+def _pixels(view: ScanView) -> list[tuple[int, int]]:
+    """Up to MAX_PIXELS of the pixels with a T_rec (of all, when none has), evenly spread."""
+    _, _, receivers, pixels, _ = view.shape
+    everything = [(r, a) for r in range(receivers) for a in range(pixels)]
+    t_rec = view.small("t_rec")
+    if t_rec is not None and np.isfinite(t_rec).any():
+        alive = np.asarray(np.isfinite(t_rec).any(axis=0))
+        everything = [(r, a) for r, a in everything if bool(alive[r, a])]
+    take = np.linspace(0, len(everything) - 1, min(MAX_PIXELS, len(everything)))
+    return [everything[i] for i in take.round().astype(int)]
+
+
+def _draw_t_rec(axes: Any, x: F64, t_rec: F64) -> None:
+    """T_rec, and a tick at the bottom where no channel of a bin has one."""
+    values = bin_channels(t_rec, bin_width(t_rec.shape[0]))
+    axes.plot(x, values, drawstyle="steps-mid", color=OKABE_ITO[2], linewidth=line_width(values))
+    lost = np.compress(np.isnan(values), x)
+    axes.plot(
+        lost,
+        np.full(lost.size, 0.03),
+        "|",
+        color=OKABE_ITO[6],
+        markersize=5,
+        transform=axes.get_xaxis_transform(),
+    )
+    good = t_rec[np.isfinite(t_rec)]
+    bad = t_rec.size - good.size
+    middle = f"median {np.median(good):.0f} K" if good.size else "no good channel"
+    note_in(axes, middle + (f", {bad} bad channels" if bad else ""), right=True)
+
+
+def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
+    """HOT over the other load, for scans without a T_rec (a vane)."""
+    other = counts.get("SKY", counts.get("COLD"))
+    if "HOT" not in counts or other is None:
+        say_in(axes, "one load only")
+        return
+    ratio = np.divide(counts["HOT"], other, out=np.full(x.shape, np.nan), where=other > 0)
+    axes.plot(x, ratio, drawstyle="steps-mid", color=OKABE_ITO[2], linewidth=line_width(ratio))
+    set_padded(axes, *robust_limits(ratio, 1.0, 99.0), 0.3)
+
+
+def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]]) -> None:
+    if t_rec is None:
+        return
+    shown = np.array([t_rec[:, r, a] for r, a in chosen])
+    low, high = robust_limits(shown, 1.0, 99.0)
+    for axes in panels:
+        set_padded(axes, low, high + 0.25 * (high - low), 0.2)
+
+
+def _finish(panels: Any, view: ScanView, binned: Binned, chosen: list[tuple[int, int]]) -> None:
+    for column in panels.T:
+        column[-1].set_xlabel("signal frequency [GHz]")
+        column[-1].locator_params(axis="x", nbins=6)
+        column[-1].ticklabel_format(axis="x", useOffset=False)
+        x = binned.frequency[:, chosen[0][0]] / 1e9
+        if len({round(float(v), 9) for v in binned.frequency[0]}) == 1 and x.size > 1:
+            column[-1].set_xlim(float(np.nanmin(x)), float(np.nanmax(x)))
+    panels[0, 0].legend(loc="lower center", ncols=3)
+    add_upper_axis(panels[0, 1], view, binned, chosen[0][0])
