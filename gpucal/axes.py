@@ -38,6 +38,9 @@ FLAG_DTYPE = np.dtype(np.uint16)
 BLANKING = Flag.BAD_CHANNEL | Flag.FILL_VALUE
 """Samples with one of these bits hold NaN in ``spectra``."""
 
+UNUSABLE = BLANKING | Flag.SPIKE | Flag.RFI | Flag.ML_FLAGGED | Flag.MANUAL
+"""Samples with one of these bits are left out by all that reads L1; the other bits are remarks."""
+
 ON_MODES = frozenset({"ON", "OTF-ON", "OTFSWA-ON", "OTFSWB-ON", "FSW-SIG", "WSW-ON", "NOD-1"})
 OFF_MODES = frozenset({"OFF", "OTF-OFF", "OTFSWA-OFF", "OTFSWB-OFF", "FSW-REF", "WSW-OFF", "NOD-2"})
 SOURCE_MODES = ON_MODES | OFF_MODES

@@ -180,7 +180,7 @@ class Coder:
         device = tools.streams.device
         self.stream = device.stream()
         self.codec = tools.codec(self.stream)
-        self._device = device
+        self._device, self._compute = device, tools.streams.compute
         self._pinned: dict[tuple[str, int], Bytes] = {}
         self._memory: Array | None = None
 
@@ -196,6 +196,9 @@ class Coder:
         if self._memory is None or self._memory.nbytes < nbytes:
             self._memory = None
             self._memory = self._device.memory(nbytes)
+            # The pool gives it in the order of the compute stream: steps of other threads that were
+            # queued before it was free may still use it, and neither this stream nor GDS knows.
+            self._compute.record().synchronize()
         return self._memory
 
     def finish(self) -> None:

@@ -88,6 +88,10 @@ def reduce_options(given: Sequence[str]) -> ReduceOptions:
             options = replace(options, **{group: inner})
         else:
             options = replace(options, **{name: found})
+    if options.skydip.free_gain and options.skydip.form != "total-power":
+        raise ConfigError("free_gain is for form=total-power.", hint="Add --set form=total-power.")
+    if options.skydip.f_eff is not None and options.skydip.form != "efficiency":
+        raise ConfigError("f_eff is for form=efficiency.", hint="Leave one of the two out.")
     if options.pointing.fit_throw and options.pointing.throw is None:
         raise ConfigError("fit_throw needs a throw to start from.", hint="Add --set throw=ARCSEC.")
     return options

@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import Flag
+from gpucal.axes import UNUSABLE
 from gpucal.io.chunks import ZarrCounts
 from gpucal.io.l1 import L1Scan
 
 F64 = npt.NDArray[np.float64]
-
-UNUSABLE = int(
-    Flag.BAD_CHANNEL | Flag.FILL_VALUE | Flag.SPIKE | Flag.RFI | Flag.ML_FLAGGED | Flag.MANUAL
-)
-"""Samples with one of these bits are blank in exports; the other bits are remarks on good samples."""
 
 BUDGET_BYTES = 256 * 2**20
 """Bytes of spectra in work at a time."""
@@ -56,7 +51,7 @@ class SpectraReader:
         _, d, r, a, _ = self.shape
         values = np.asarray(self._spectra.read(c0, c1, subscan), dtype=np.float64)
         if self._flags is not None:
-            bad = (self._flags.read(c0, c1, subscan) & np.uint16(UNUSABLE)) != 0
+            bad = (self._flags.read(c0, c1, subscan) & np.uint16(int(UNUSABLE))) != 0
             values[bad] = np.nan
         return values.reshape(c1 - c0, d, r * a)
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ConfigError
-from gpucal.physics.doppler import LIGHT, site_velocity, to_radio
+from gpucal.physics.doppler import CONVENTIONS, LIGHT, site_velocity, to_radio
 
 F64 = npt.NDArray[np.float64]
 Frame = Literal["LSRK", "BARYCENT", "TOPOCENT"]
@@ -65,7 +65,8 @@ class ScanFrame:
     """What a scan knows of its direction and its velocities.
 
     ra, dec deg ICRS; frame and velocity (m/s, radio) of the source; site_velocity f64 [D, S] m/s, as in
-    ``Spectrum``; offset_lon, offset_lat f64 [D, S] deg: of the tracked point from the source.
+    ``Spectrum``; offset_lon, offset_lat f64 [D, S] deg: of the tracked point from the source. turn: rad, by
+    which the store's own axes (those of the pixel offsets) lie east of north, 0 where they are ra and dec.
     """
 
     ra: float
@@ -75,20 +76,30 @@ class ScanFrame:
     site_velocity: F64
     offset_lon: F64
     offset_lat: F64
+    turn: float = 0.0
+
+    def turned(self, lon: F64, lat: F64) -> tuple[F64, F64]:
+        """Pixel offsets of the store, deg, as offsets along ra and dec, deg."""
+        c, s = math.cos(self.turn), math.sin(self.turn)
+        return c * lon + s * lat, c * lat - s * lon
 
 
 def scan_frame(attrs: Mapping[str, Any], site: Site, pointing: Pointing) -> ScanFrame:
     """Direction, velocity frame and site velocity of a scan.
 
-    Absolute positions (imported GBT data: ``scan_metadata`` has CTYPE2) are the direction, their mean
-    the source's; otherwise azimuth and elevation of the middle of the scan, less the OTF offset there.
-    ``velocity_frame_mps`` (VFRAME of SDFITS) wins over astropy. What cannot be known is NaN.
+    Absolute positions (imported GBT data: ``scan_metadata`` has CTYPE2; galactic ones and those of B1950
+    become ICRS) are the direction, their mean the source's; otherwise azimuth and elevation of the middle
+    of the scan, less the OTF offset there. ``velocity_frame_mps`` (VFRAME of SDFITS) wins over astropy.
+    What cannot be known is NaN, so the velocity of the source where ``velocity_definition`` has a
+    convention or frame that is none of ours.
     Raises ConfigError without astropy.
     """
-    ra, dec, lon, lat = _direction(attrs, site, pointing)
+    ra, dec, lon, lat, turn = _direction(attrs, site, pointing)
     convention, _, code = str(attrs.get("velocity_definition") or "RADI-LSR").partition("-")
     frame = FRAMES.get(code, "LSRK")
-    velocity = 1e3 * number(attrs.get("velocity_source_kms"))
+    velocity = NAN
+    if code in FRAMES and convention in CONVENTIONS:
+        velocity = to_radio(1e3 * number(attrs.get("velocity_source_kms")), convention)
     vframe = number(attrs.get("velocity_frame_mps"))
     if code in FRAMES and math.isfinite(vframe):
         moving = np.full(pointing.mjd.shape, site_velocity(vframe))
@@ -96,7 +107,7 @@ def scan_frame(attrs: Mapping[str, Any], site: Site, pointing: Pointing) -> Scan
         moving = np.zeros(pointing.mjd.shape)
     else:
         moving = _astropy_velocity(ra, dec, site, pointing.mjd, frame)
-    return ScanFrame(ra, dec, frame, to_radio(velocity, convention), moving, lon, lat)
+    return ScanFrame(ra, dec, frame, velocity, moving, lon, lat, turn)
 
 
 def number(value: Any) -> float:
@@ -109,32 +120,47 @@ def number(value: Any) -> float:
 
 def _direction(
     attrs: Mapping[str, Any], site: Site, pointing: Pointing
-) -> tuple[float, float, F64, F64]:
+) -> tuple[float, float, F64, F64, float]:
     kind = (attrs.get("scan_metadata") or {}).get("CTYPE2")
     lon, lat = pointing.otf_lon, pointing.otf_lat
     good = np.isfinite(pointing.mjd + lon + lat)
     if kind is None:
         there = np.isfinite(pointing.mjd + pointing.azimuth + pointing.elevation)
         if not (site.known and there.any()):
-            return NAN, NAN, lon, lat
+            return NAN, NAN, lon, lat, 0.0
         ra, dec = _from_horizon(site, pointing, there)
-        return ra, dec, lon, lat
+        return ra, dec, lon, lat, 0.0
     nothing = np.zeros(lon.shape)
     if kind not in ("RA", "GLON") or not good.any():
-        return NAN, NAN, nothing, nothing
+        return NAN, NAN, nothing, nothing, 0.0
+    equinox = (attrs.get("scan_metadata") or {}).get("RADESYS")
+    angle = 0.0
+    if kind == "GLON" or equinox == "FK4":
+        lon, lat, angle = _to_icrs(lon, lat, good, "galactic" if kind == "GLON" else "fk4")
     middle_lon = float(np.rad2deg(np.angle(np.exp(1j * np.deg2rad(lon[good])).mean()))) % 360.0
     middle_lat = float(lat[good].mean())
     turn = (lon - middle_lon + 180.0) % 360.0 - 180.0
     offsets = turn * math.cos(math.radians(middle_lat)), lat - middle_lat
-    if kind == "GLON":
-        middle_lon, middle_lat = _icrs_of_galactic(middle_lon, middle_lat)
-    return middle_lon, middle_lat, *offsets
+    return middle_lon, middle_lat, *offsets, angle
 
 
-def _icrs_of_galactic(lon: float, lat: float) -> tuple[float, float]:
+def _to_icrs(lon: F64, lat: F64, good: npt.NDArray[np.bool_], frame: str) -> tuple[F64, F64, float]:
+    """Positions [D,S] in deg of another frame as ra, dec, and ``turn`` of ``ScanFrame``.
+
+    Offsets have to be along ra and dec.
+    """
     coordinates, units, _ = _astropy()
-    place = coordinates.SkyCoord(l=lon * units.deg, b=lat * units.deg, frame="galactic").icrs
-    return float(place.ra.deg), float(place.dec.deg)
+
+    def icrs(a: F64, b: F64) -> Any:
+        return coordinates.SkyCoord(a * units.deg, b * units.deg, frame=frame).icrs
+
+    given = icrs(lon[good], lat[good])
+    out = np.full(lon.shape, NAN), np.full(lat.shape, NAN)
+    out[0][good], out[1][good] = given.ra.deg, given.dec.deg
+    a, b = lon[good][:1], lat[good][:1]
+    north = b + np.where(b < 0, 0.001, -0.001)  # never across the pole
+    angle = float(icrs(a, b).position_angle(icrs(a, north)).rad[0])
+    return *out, angle if b[0] < 0 else angle + math.pi
 
 
 def _from_horizon(

@@ -72,8 +72,8 @@ class ScanTable:
             "offset_lat": self.frame.offset_lat,
             "site_velocity": self.frame.site_velocity,
         }
-        self.pixel_lon, self.pixel_lat = (
-            self._per_pixel(f"pixel_offset_{axis}") for axis in ("lon", "lat")
+        self.pixel_lon, self.pixel_lat = self.frame.turned(
+            self._per_pixel("pixel_offset_lon"), self._per_pixel("pixel_offset_lat")
         )
         self.t_sys = self.factor * self._t_sys_star(budget)
         self._t_rec = (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import BLANKING
+from gpucal.axes import UNUSABLE
 from gpucal.errors import L1Error
 from gpucal.export.frames import Pointing, Site, number, scan_frame
 from gpucal.io.l1 import L1Scan
@@ -116,7 +116,7 @@ def _average(scan: L1Scan, place: tuple[int, int], chosen: list[int], average: s
         flags = np.asarray(scan["flags"][:, :, receiver, pixel, s]).T
         time = np.broadcast_to(np.asarray(scan["exptime"][...])[..., s], values.shape[:1])
         weight = time[:, None] * _t_sys_star(scan, receiver, pixel, s)[None] ** -2.0
-        good = np.isfinite(values) & ((flags & int(BLANKING)) == 0) & (weight > 0)
+        good = np.isfinite(values) & ((flags & int(UNUSABLE)) == 0) & (weight > 0)
         total, norm = np.where(good, values * weight, 0.0), np.where(good, weight, 0.0)
         if average == "none":
             parts.append((total, norm, flags))

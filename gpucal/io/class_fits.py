@@ -134,8 +134,9 @@ def _cards(first: Spectrum, frame: str) -> list[Card]:
 
 
 def telescope_name(s: Spectrum) -> str:
-    """12 characters: the telescope's first five, receiver and pixel, e.g. IRAM--R0P012."""
-    return f"{s.telescope[:5]}-R{s.receiver}P{s.pixel:03d}"
+    """12 characters: the telescope's first five or fewer, receiver and pixel, e.g. IRAM--R0P012."""
+    place = f"-R{s.receiver}P{s.pixel:03d}"
+    return s.telescope[: max(0, min(5, 12 - len(place)))] + place
 
 
 def _beam_efficiency(s: Spectrum) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpucal.errors import ConfigError
 from gpucal.io import atomic
-from gpucal.io.fits_rows import Card, fits_module, iso_date, nothing_to_write, start_of
+from gpucal.io.fits_rows import Card, fits_module, iso_date, nothing_to_write, plain, start_of
 from gpucal.physics.doppler import frame_factor, vframe
 from gpucal.spectrum import Spectrum
 
@@ -97,7 +97,7 @@ def _cards(s: Spectrum) -> list[Any]:
     for key, value, comment in (*_axis(s), *_what(s), *_where(s), *_how(s)):
         if isinstance(value, float) and not math.isfinite(value):
             continue
-        text = value.encode("ascii", "replace").decode() if isinstance(value, str) else value
+        text = plain(value)
         if text != "":
             cards.append((key, text, comment))
     return cards

@@ -116,7 +116,7 @@ class TableStream:
         header["GCOUNT"] = (1, "number of groups")
         header["TFIELDS"] = (len(self._columns), "number of columns")
         for key, value, comment in self._cards:
-            header[key] = (value, comment)
+            header[key] = (plain(value), comment)
         for n, column in enumerate(self._columns, 1):
             form = f"{self._n_channels}E" if column.name == self._spectrum else column.form
             header[f"TTYPE{n}"] = (column.name, column.comment)
@@ -124,6 +124,13 @@ class TableStream:
             if column.unit:
                 header[f"TUNIT{n}"] = column.unit
         return bytes(header.tostring().encode("ascii"))
+
+
+def plain(value: Any) -> Any:
+    """A header value; text without what FITS does not know, which becomes "?"."""
+    if isinstance(value, str):
+        return "".join(c if " " <= c <= "~" else "?" for c in value)
+    return value
 
 
 def primary_header(cards: Sequence[Card]) -> bytes:
@@ -134,7 +141,7 @@ def primary_header(cards: Sequence[Card]) -> bytes:
     header["NAXIS"] = (0, "number of array dimensions")
     header["EXTEND"] = (True, "there are extensions")
     for key, value, comment in cards:
-        header[key] = (value, comment)
+        header[key] = (plain(value), comment)
     return bytes(header.tostring().encode("ascii"))
 
 

@@ -86,6 +86,7 @@ def import_sdfits(
     with resumable(target, [*(Path(p) for p in files), *used]) as draft:
         _write(draft, rows, planned, groups)
         sync_tree(draft.store)
+        draft.retire()
         if target.exists():
             exchange(draft.store, target)
         else:

@@ -22,6 +22,7 @@ class Draft:
     def __init__(self, folder: Path, name: str) -> None:
         self.store = folder / name
         self._done = folder / "done"
+        self._inputs = folder / "inputs"
 
     def finished(self) -> set[int]:
         """Numbers of the scans that are whole and synced."""
@@ -36,6 +37,10 @@ class Draft:
             stream.write(f"{number}\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+    def retire(self) -> None:
+        """Let the next run begin anew: the store is about to leave, so nothing of it must count as done."""
+        self._inputs.unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:
         """Remove what an interrupted run left half written."""
@@ -79,6 +84,8 @@ def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
 def _begin(draft: Draft, folder: Path, fingerprint: str) -> None:
     record = folder / "inputs"
     if not record.exists() or record.read_text() != fingerprint:
+        # first of all: a run killed here must not leave scans counted as done without their data
+        record.unlink(missing_ok=True)
         for entry in folder.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)

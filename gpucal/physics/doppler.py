@@ -10,6 +10,9 @@ import math
 LIGHT = 299792458.0
 """Speed of light, m/s."""
 
+CONVENTIONS = ("RADI", "OPTI", "RELA")
+"""First half of VELDEF in SDFITS."""
+
 
 def radio_velocity(frequency: float, rest_frequency: float) -> float:
     """Radio velocity c (1 - nu/nu_0), m/s, from a frequency in the wanted frame, Hz."""
@@ -28,7 +31,7 @@ def to_radio(velocity: float, convention: str) -> float:
         return velocity / (1.0 + velocity / LIGHT)
     if convention == "RELA":
         return LIGHT * (1.0 - doppler_factor(-velocity))
-    raise ValueError(f"velocity convention {convention!r} is none of RADI, OPTI, RELA")
+    raise ValueError(f"velocity convention {convention!r} is none of {', '.join(CONVENTIONS)}")
 
 
 def doppler_factor(velocity: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import UNUSABLE
 from gpucal.io.l1 import L1Scan
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.continuum import Continuum, Track
@@ -101,8 +102,11 @@ class StoredBand:
         return NoiseModel(seconds, rate, own * np.sqrt(rest)[:, None])
 
     def stream(self, consumer: Consumer) -> None:
-        """Read block by block of channels; see ``Band``."""
+        """Read block by block of channels, unusable samples as NaN; see ``Band``."""
         spectra = self._scan["spectra"]
+        flags: Any = None
+        if "flags" in self._scan:
+            flags = self._scan["flags"]
         c, d, r, a, s = self.shape
         chunk = spectra.chunks[0]
         step = chunk * max(1, TILE_BYTES // (chunk * d * r * a * 8))
@@ -110,6 +114,8 @@ class StoredBand:
             for c0 in range(0, c, step):
                 c1 = min(c0 + step, c)
                 block = np.asarray(spectra[c0:c1, ..., output], dtype=np.float64)
+                if flags is not None:
+                    block[(flags[c0:c1, ..., output] & np.uint16(int(UNUSABLE))) != 0] = np.nan
                 consumer.add(output, (c0, c1), block, self._t_sys_star(output, c0, c1))
 
     def _t_sys_star(self, output: int, c0: int, c1: int) -> F64:

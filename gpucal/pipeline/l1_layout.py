@@ -17,7 +17,7 @@ from gpucal.io.codecs import Payload
 from gpucal.io.encoded_chunks import frames_payload
 from gpucal.io.write import ScanWriter
 from gpucal.pipeline.stream import l1_blocks, t_sys_blocks
-from gpucal.products import BeamMerge, Recipe
+from gpucal.products import BeamMerge, NodBeams, Recipe
 from gpucal.scan import SubscanGroup
 from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.loads import describe_loads
@@ -222,10 +222,31 @@ def _track(solution: ScanSolution) -> Layout:
         values = np.asarray(getattr(group, name), dtype=np.float64)
         columns = [_per_output(values, r, group, solution.pairing.n_dumps, name) for r in recipes]
         out[name] = (np.stack(columns, axis=-1), ("dump", "subscan"), unit)
-    for name in ("pixel_offset_lon", "pixel_offset_lat"):
-        values = np.asarray(getattr(group, name)[:, :, solution.pairing.on_index], dtype=np.float64)
-        out[name] = (values, RAS, "deg")
+    pixels = [_pixel_offsets(group, recipe) for recipe in recipes]
+    for i, name in enumerate(("pixel_offset_lon", "pixel_offset_lat")):
+        out[name] = (np.stack([p[i] for p in pixels], axis=-1), RAS, "deg")
     return out
+
+
+def _pixel_offsets(group: SubscanGroup, recipe: Recipe) -> list[npt.NDArray[np.float64]]:
+    """Offsets in lon and lat f64 [R,A] deg, from the track of the ON; where a pixel saw the source.
+
+    In the second beam of a nod that is where it was in the second position.
+    """
+    one = recipe.a if isinstance(recipe, BeamMerge) else recipe
+    offsets = [
+        np.array(x, dtype=np.float64) for x in (group.pixel_offset_lon, group.pixel_offset_lat)
+    ]
+    found = [x[:, :, one.on] for x in offsets]
+    if not isinstance(one, NodBeams):
+        return found
+    lon, lat = group.otf_lon, group.otf_lat
+    turn = (lon[:, one.other] - lon[:, one.on] + 180.0) % 360.0 - 180.0
+    moved = turn * np.cos(np.deg2rad(lat[:, one.on])), lat[:, one.other] - lat[:, one.on]
+    return [
+        np.where(one.second, x[:, :, one.other] + float(step.mean()), here)
+        for x, here, step in zip(offsets, found, moved, strict=True)
+    ]
 
 
 def _per_output(

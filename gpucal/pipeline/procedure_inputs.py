@@ -99,7 +99,8 @@ def focus_series(
     the mean over the dumps of a subscan that stares.
 
     The error of a mean is the scatter of its dumps, pooled over all subscans of the pixel, with the noise of
-    the reference on top where it is known.
+    the reference on top where it is known. With one dump per subscan there is none: the fit takes it from its
+    residual.
     """
     where, axes = focus_positions(attrs, continuum.track.subscan.tolist())
     drifting = np.array([_extent(continuum, s) > STILL_ARCSEC for s in range(len(where))])
@@ -117,7 +118,7 @@ def focus_series(
                     axis=axis,
                     positions=x,
                     values=y,
-                    errors=errors,
+                    errors=errors if np.isfinite(errors).any() else None,
                     value_unit=continuum.unit,
                     receiver=r,
                     pixel=a,

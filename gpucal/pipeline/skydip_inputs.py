@@ -55,7 +55,7 @@ def skydip_series(
         j_atm, j_amb, j_bg = (brightness(t) for t in (t_atm, t_amb, T_BACKGROUND))
         continuum = raw_continuum(group, subscans, scan.band, scale)
     except LoadError:
-        if not options.free_gain:
+        if options.form != "total-power" or not options.free_gain:
             raise
         j_atm, j_amb, j_bg = (np.full((n_rec, n_pix), t) for t in (t_atm, t_amb, 0.0))
         continuum = raw_continuum(group, subscans, scan.band)

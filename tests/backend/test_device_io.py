@@ -17,7 +17,7 @@ from night_stores import fast_folder, make_night, small_setup
 from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
-from gpucal.backend.device_io import with_device_io
+from gpucal.backend.device_io import Coder, with_device_io
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceMemoryError
 from gpucal.io.codecs import crc32c
@@ -292,6 +292,16 @@ def test_a_missing_wait_is_noticed(
     report, _ = run(l0, tmp_path / "out.zarr", night / "table.npz", tools, workers=1)
     words = {"read": "does not wait for the steps", "write": "does not wait for the kernel"}
     assert any(words[what] in f.message for f in report.failures)
+
+
+def test_new_memory_of_a_coder_is_not_used_by_other_steps_any_more() -> None:
+    """A pool hands out what steps queued on the compute stream, maybe by other threads, may still read."""
+    tools = FakeTools()
+    coder = Coder(tools.backend().device_io())
+    for nbytes, waits in ((100, True), (50, False), (200, True)):
+        tools.device.worked()
+        coder.memory(nbytes)
+        assert (getattr(tools.device.last, "waited", 0) == tools.device.tick) is waits
 
 
 def test_a_codec_that_cannot_be_made(night: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from export_spectra import lsr_frequencies, lsr_velocities, make_spectrum
 
 from gpucal.errors import ConfigError, L1Error
-from gpucal.io.class_fits import rest_axis, write_class_fits
+from gpucal.io.class_fits import rest_axis, telescope_name, write_class_fits
 
 SRTTOOLS = (
     *("MJD", "MAXIS1", "SCAN", "TELESCOP", "TSYS", "IMAGFREQ", "DELTAV", "TAU-ATM", "MH2O"),
@@ -50,6 +50,12 @@ def test_columns_keywords_and_values(tmp_path: Path) -> None:
         assert (row["CDELT2"], row["CDELT3"]) == (0.01, -0.02)
         assert row["PRESSURE"] == pytest.approx(392.0 * 1.333224, rel=1e-5)
         assert row["BEAMEFF"] == row["FORWEFF"] == np.float32(0.95)
+
+
+def test_telescope_names_tell_all_pixels_apart() -> None:
+    pixels = [(1, 100), (1, 1000), (10, 1000), (12, 10)]
+    names = [telescope_name(make_spectrum(receiver=r, pixel=p)) for r, p in pixels]
+    assert names == ["CCAT--R1P100", "CCAT-R1P1000", "CCA-R10P1000", "CCAT-R12P010"]
 
 
 @pytest.mark.parametrize("velocity", [7200.0, 0.0, -4.5e5, np.nan])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,18 @@ def test_folders_are_whole_and_foreign_ones_are_left_alone(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="is a file"):
         write_fits1d(out / "notes.txt", [make_spectrum(16)], overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("module", "write"),
+    [
+        ("sdfits_write", "write_sdfits"),
+        ("class_fits", "write_class_fits"),
+        ("fits1d", "write_fits1d"),
+    ],
+)
+def test_names_that_fits_cannot_hold(tmp_path: Path, module: str, write: str) -> None:
+    """Umlauts and line ends in names are no reason to fail."""
+    odd = make_spectrum(telescope="Größe\n1", source="α Ori\n", instrument="µ")
+    function = getattr(importlib.import_module(f"gpucal.io.{module}"), write)
+    assert function(tmp_path / "out", [odd]) == 1

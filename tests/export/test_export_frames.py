@@ -117,6 +117,38 @@ def test_galactic_positions() -> None:
     assert (found.ra, found.dec) == pytest.approx((281.59, -2.6), abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "frame"),
+    [({"CTYPE2": "GLON"}, "galactic"), ({"CTYPE2": "RA", "RADESYS": "FK4"}, "fk4")],
+)
+def test_offsets_run_along_right_ascension(metadata: dict[str, str], frame: str) -> None:
+    """A map in galactic or B1950 coordinates: source + offset is the position of each dump, in ICRS."""
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+
+    lon, lat = (30.0 + np.array([[-0.1], [0.0], [0.1]]) * sign for sign in (1.0, -0.5))
+    where = Pointing(
+        60000.3 + np.zeros((3, 1)), *(np.full((3, 1), 1.0) for _ in range(2)), lon, lat
+    )
+    found = scan_frame({"scan_metadata": metadata}, GBT, where)
+    true = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
+    ra = found.ra + found.offset_lon / np.cos(np.radians(found.dec))
+    np.testing.assert_allclose(ra, true.ra.deg, atol=2e-4)
+    np.testing.assert_allclose(found.dec + found.offset_lat, true.dec.deg, atol=1e-4)
+    east, north = found.turned(np.array([0.004, 0.0]), np.array([0.0, 0.004]))
+    for i, (x, y) in enumerate(((0.004 / np.cos(np.radians(30.0)), 0.0), (0.0, 0.004))):
+        pixel = SkyCoord((30.0 + x) * u.deg, (30.0 + y) * u.deg, frame=frame).icrs
+        middle = SkyCoord(30.0 * u.deg, 30.0 * u.deg, frame=frame).icrs
+        offset = (pixel.ra - middle.ra).deg * np.cos(middle.dec.rad), (pixel.dec - middle.dec).deg
+        np.testing.assert_allclose((east[i], north[i]), offset, atol=1e-5)
+
+
+@pytest.mark.parametrize("definition", ["VRAD-LSR", "RADI-GAL", "LSR"])
+def test_an_unknown_velocity_is_not_passed_off_as_lsrk(definition: str) -> None:
+    attrs = {"velocity_definition": definition, "velocity_source_kms": -3.0}
+    assert np.isnan(scan_frame(attrs, GBT, pointing([60000.3])).velocity)
+
+
 def test_without_a_site_nothing_is_made_up() -> None:
     found = scan_frame({}, Site(), pointing([60000.3]))
     assert np.isnan([found.ra, found.dec, found.site_velocity[0, 0], found.velocity]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -242,6 +243,55 @@ def test_other_input_begins_anew(tmp_path, monkeypatch):
     assert import_sdfits([file], out) == [2, 5, 8]
     assert seen == [2, 5, 8]
     assert open_l0(out).numbers() == [2, 5, 8]
+
+
+def test_a_kill_while_the_draft_is_cleared_loses_no_scan(tmp_path, monkeypatch):
+    """The first input comes back after a run with another one was killed at the worst moment."""
+    first, other = night_of_nods(tmp_path / "a.fits"), night_of_nods(tmp_path / "b.fits", (5, 8))
+    whole, out = tmp_path / "whole.zarr", tmp_path / "night.zarr"
+    import_sdfits([first], whole)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)
+        with pytest.raises(KeyboardInterrupt):
+            import_sdfits([first], out)
+    with monkeypatch.context() as patch:
+        remove = shutil.rmtree
+
+        def killed(path, **options):
+            remove(path, **options)
+            raise KeyboardInterrupt
+
+        patch.setattr(shutil, "rmtree", killed)
+        # the data before the list of what is done
+        patch.setattr(Path, "iterdir", lambda p: iter(sorted(p.glob("*"), key=Path.is_file)))
+        with pytest.raises(KeyboardInterrupt):
+            import_sdfits([other], out)
+    assert import_sdfits([first], out) == [2, 5, 8, 11]
+    assert content(out) == content(whole)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_kill_right_after_the_store_is_in_place(tmp_path, monkeypatch, there):
+    """What is left of the draft is not taken for the store when the import is done again."""
+    old, new = night_of_nods(tmp_path / "a.fits", (5,)), night_of_nods(tmp_path / "b.fits")
+    whole, out = tmp_path / "whole.zarr", tmp_path / "night.zarr"
+    import_sdfits([new], whole)
+    if there:
+        import_sdfits([old], out)
+    name = "exchange" if there else "rename_into_place"
+    move = getattr(gbt, name)
+
+    def killed(*paths):
+        move(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gbt, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_sdfits([new], out, overwrite=there)
+    assert content(out) == content(whole)
+    assert import_sdfits([new], out, overwrite=True) == [2, 5, 8, 11]
+    assert content(out) == content(whole)
 
 
 def test_an_error_leaves_nothing_and_the_old_store(tmp_path, monkeypatch):

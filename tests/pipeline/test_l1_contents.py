@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from gbt_builder import N_CHAN, nod, vane, write_table
 from night_stores import KINDS, fast_folder, make_night, small_setup
 
 import gpucal
 from gpucal.axes import Flag
 from gpucal.config import CalibrationConfig
+from gpucal.io.gbt import import_sdfits
 from gpucal.io.l1 import L1Scan
 from gpucal.io.read import open_l0
 from gpucal.pipeline.batch import calibrate_store
@@ -228,3 +230,30 @@ def test_zarr_alone_can_walk_the_store(night: Path, tmp_path: Path) -> None:
         assert sorted(root.group_keys()) == ["scan_000001", "scan_000002"]
         for name in TABLE:
             assert root[f"scan_000001/{name}"][...] is not None
+
+
+@pytest.mark.parametrize("step", [0.0, 0.02])
+def test_both_beams_of_a_nod_lie_on_the_source(tmp_path: Path, step: float) -> None:
+    """Beam 2 has the source in NOD-2: its place is that of then, whatever the track refers to.
+
+    step: how far the tracked position moves between the two positions, deg on the sky.
+    """
+    pytest.importorskip("astropy")
+    loads = vane(DATA=np.full(N_CHAN, 30000.0, dtype=np.float32))
+    rows = nod()
+    if step:  # the track is that of feed 3 in both positions
+        for row in rows:
+            row["FEEDXOFF"] = 0.0 if row["FDNUM"] == 3 else step
+            away = {5: (0.0, step), 6: (-step, 0.0)}[row["SCAN"]][row["FDNUM"] == 7]
+            row["CRVAL2"] = 100.0 + away / np.cos(np.pi / 3)
+    import_sdfits([write_table(tmp_path / "bank.fits", [*loads, *rows])], tmp_path / "l0.zarr")
+    if step:
+        l0 = zarr.open_group(tmp_path / "l0.zarr" / "scan_000005", mode="r+")
+        l0.attrs["nod_beams"] = [[0, 0], [0, 1]]
+    config = CalibrationConfig(atmosphere="none", tau=0.1, t_hot=290.0, t_atm=270.0, workers=1)
+    report = calibrate_store(tmp_path / "l0.zarr", tmp_path / "l1.zarr", config)
+    assert report.exit_code == 0, report.failures
+    scan = gpucal.open_l1(tmp_path / "l1.zarr")[5]
+    lon = scan["otf_lon"][0, 0] + scan["pixel_offset_lon"][0, :, 0] / np.cos(np.pi / 3)
+    np.testing.assert_allclose(lon, 100.0, atol=1e-9)
+    np.testing.assert_allclose(scan["pixel_offset_lat"][0, :, 0], 0.0, atol=1e-9)

@@ -42,7 +42,9 @@ def test_average_and_uncertainty_against_a_plain_sum(scan):
     found = gpucal.to_spectrum1d(scan, receiver=1, pixel=2)
     values = scan["spectra"][:, :, 1, 2]
     weight = scan["exptime"][...][None] / star(scan, 1, 2)[:, None] ** 2
-    weight = np.where(np.isfinite(values), weight, 0.0)
+    rfi = scan["flags"][:, :, 1, 2] == 8
+    assert rfi.sum() == 1
+    weight = np.where(np.isfinite(values) & ~rfi, weight, 0.0)
     norm = weight.sum(axis=(1, 2))
     dead = norm == 0
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -67,6 +69,7 @@ def test_dumps_and_single_subscans(scan):
     assert dumps.flux.shape == (12, 64)
     rows = scan["spectra"][:, :, 1, 2].transpose(2, 1, 0).reshape(12, 64)
     good = np.isfinite(rows)
+    good[4, 20] = False  # RFI, by its flag alone
     np.testing.assert_array_equal(dumps.mask, ~good)
     assert dumps.mask[1, 10]
     np.testing.assert_allclose(dumps.flux.value[good], rows[good], rtol=1e-12)

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import procedure_scans as scans
 import pytest
+import zarr
 
+from gpucal.axes import Flag
 from gpucal.cli.main import main
+from gpucal.cli.reduce_settings import reduce_options
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.pipeline.batch import calibrate_store
@@ -60,6 +63,22 @@ def test_pointing_from_calibrated_store(pointing_store: Path, tmp_path: Path) ->
     raw = reduce_scan(pointing_store, 1, config=scans.CONFIG)
     for a, b in zip(found.result.fits, raw.result.fits, strict=True):
         np.testing.assert_allclose(a.values, b.values, rtol=1e-12, atol=1e-12)
+
+
+def test_flagged_samples_of_a_calibrated_store_do_not_count(
+    pointing_store: Path, tmp_path: Path
+) -> None:
+    """Interference that was flagged after the calibration moves neither offsets nor averages."""
+    out = tmp_path / "l1.zarr"
+    calibrate_store(pointing_store, out, scans.CONFIG)
+    group = zarr.open_group(out / "scan_000001", mode="r+")
+    spectra, flags = group["spectra"][...], group["flags"][...]
+    spectra[5, 3:9] = 1e4
+    flags[5, 3:9] |= np.uint16(int(Flag.RFI))
+    group["spectra"][...], group["flags"][...] = spectra, flags
+    check_pointing(reduce_scan(out, 1))
+    switched = reduce_scan(out, 1, procedure="on-off").result[""]
+    assert np.nanmax(np.abs(switched.spectrum)) < 10.0
 
 
 def test_outer_pixels_say_what_they_saw(pointing_store: Path) -> None:
@@ -142,6 +161,28 @@ def test_focus_from_raw_counts_and_calibrated_store(tmp_path: Path) -> None:
         np.testing.assert_array_equal(middle.positions, FOCUS_MM)
 
 
+def test_focus_with_one_dump_per_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scatter of dumps to take errors from: the residual of the parabola gives them."""
+    monkeypatch.setattr(scans, "DUMPS", 1)
+    monkeypatch.setattr(scans, "footprint", lambda sub, scene: np.array([[0.0, 1.0, 0.0]]))
+    subs = [replace(s, lon=np.zeros(1), lat=np.zeros(1)) for s in scans.focus(focus_strengths())]
+    scene = scans.Scene(noise=1.0, seed=3)
+    path = scans.write(
+        tmp_path / "l0.zarr",
+        4,
+        subs,
+        scene,
+        loads=(scans.Sub("HOT"), scans.Sub("COLD")),
+        obs_procedure="focus",
+        focus_mm=focus_attribute(),
+    )
+    found = reduce_scan(path, 4, config=scans.CONFIG)
+    assert found.valid, found.reason
+    fit = next(f for f in found.result.fits if f.pixel == 1)
+    assert fit.valid, fit.reason
+    assert abs(fit.best.value - BEST) < max(5 * fit.best.error, 0.05)
+
+
 def test_focus_with_drifts_fits_the_peaks(tmp_path: Path) -> None:
     off = scans.Sub("OTF-OFF", np.full(scans.DUMPS, 600.0))
     subs = [off]
@@ -215,6 +256,20 @@ def test_skydip_from_l1_is_refused(pointing_store: Path, tmp_path: Path) -> None
     calibrate_store(pointing_store, tmp_path / "l1.zarr", scans.CONFIG)
     with pytest.raises(ConfigError, match="needs the raw counts"):
         reduce_scan(tmp_path / "l1.zarr", 1, procedure="skydip")
+
+
+def test_counts_are_no_temperatures_for_the_efficiency_form(tmp_path: Path) -> None:
+    """Without a cold load only the total-power form with a free gain can take counts."""
+    hot, _, *tips = scans.skydip_loads(ELEVATIONS)
+    path = scans.write(
+        tmp_path / "l0.zarr", 7, [], scans.Scene(), loads=[hot, *tips], obs_procedure="skydip"
+    )
+    config = CalibrationConfig(workers=1, t_atm_factor=0.94)
+    odd = ReduceOptions(skydip=SkydipOptions("efficiency", free_gain=True))
+    with pytest.raises(GpucalError, match="COLD"):
+        reduce_scan(path, 7, config=config, options=odd)
+    free = ReduceOptions(skydip=SkydipOptions("total-power", free_gain=True))
+    assert reduce_scan(path, 7, config=config, options=free).scale == "counts"
 
 
 def test_skydip_needs_sky(tmp_path: Path) -> None:
@@ -309,6 +364,7 @@ def test_command_fails_when_nothing_is_seen(
         ("fit_throw=yes", "needs a throw"),
         ("line_ghz=3", "LOW:HIGH"),
         ("free_gain=maybe", "yes or no"),
+        ("free_gain=yes", "form=total-power"),
         ("form=other", "efficiency or total-power"),
         ("fwhm=-1", "more than 0"),
     ],
@@ -318,3 +374,8 @@ def test_command_refuses_wrong_settings(
 ) -> None:
     assert main(["reduce", str(pointing_store), "--scan", "1", "--set", text]) == 64
     assert message in capsys.readouterr().err
+
+
+def test_an_efficiency_means_nothing_to_the_total_power_form() -> None:
+    with pytest.raises(ConfigError, match="f_eff is for form=efficiency"):
+        reduce_options(["form=total-power", "f_eff=0.9"])
