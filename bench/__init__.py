@@ -1,7 +1,8 @@
-"""Benches: ``python -m bench [NAME..] [--quick] [--save]``, or ``python -m bench io|peers``."""
+"""Benches: ``python -m bench [NAME..] [--quick] [--save]``, or ``python -m bench io|peers|online``."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -19,10 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in ("io", "peers"):
-        from bench import bench_io, bench_peers
-
-        main_of = bench_io.main if arguments[0] == bench_io.NAME else bench_peers.main
-        return main_of(arguments[1:])
+    if arguments and arguments[0] in ("io", "peers", "online"):
+        bench = importlib.import_module(f"bench.bench_{arguments[0]}")
+        return int(bench.main(arguments[1:]))
     modules = (bench_calibrate, bench_dump_mean, bench_reference, bench_chi2, bench_fold)
     return harness.main({module.NAME: module.cases for module in modules}, arguments)

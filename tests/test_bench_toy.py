@@ -121,3 +121,15 @@ def test_gbt_file_reads_back(load, tmp_path):
     assert diode == pytest.approx(1.5e6, rel=0.3)
     with pytest.raises(ValueError, match="multiple of 4"):
         load("bench.gbt_file").write_gbt_file(tmp_path / "b.fits", 6, 64)
+
+
+def test_toy_online_bench(load, tmp_path):
+    bench = load("bench.bench_online")
+    results = bench.run_bench("toy", tmp_path)
+    assert [r.case for r in results] == [
+        "quick look",
+        "whole scan, per subscan",
+        "status with 1000 jobs",
+    ]
+    assert all(0 < r.seconds_min <= r.seconds_median <= r.seconds_max for r in results)
+    assert all(r.rate > 0 for r in results)

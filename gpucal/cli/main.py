@@ -18,6 +18,7 @@ from gpucal.cli.export import app as export_app
 from gpucal.cli.import_ import app as import_app
 from gpucal.cli.info import info
 from gpucal.cli.inspect import inspect_store
+from gpucal.cli.online import app as online_app
 from gpucal.cli.plot import plot
 from gpucal.cli.reduce import reduce
 from gpucal.cli.simulate import simulate
@@ -62,6 +63,7 @@ app.command("inspect")(inspect_store)
 app.command("plot")(plot)
 app.command("reduce")(reduce)
 app.add_typer(export_app, name="export")
+app.add_typer(online_app, name="online")
 app.add_typer(atm_app, name="atm")
 app.command("info")(info)
 

@@ -1,0 +1,1 @@
+"""Calibrate a night while it is being observed: jobs in directories, tasks, results, a page."""

@@ -1,0 +1,159 @@
+"""Jobs that come in, what is known of their scan, and what is to be done: values only."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from gpucal.errors import OnlineError
+
+ObsClass = Literal["heterodyne", "bolometer"]
+Group = Literal["source", "calibration"]
+
+END = -1
+"""Subscan number of a job that says nothing but that its scan has ended."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_+-]")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One wake-up call: a subscan is there, or a scan has ended.
+
+    store        path of the L0 store;  group  where the subscan lies in it, counted from 0
+    procedure    obs_procedure of the scan, as the telescope names it
+    setup        what a calibration must share with the scans it serves (receivers, tuning)
+    end_of_scan  this is the last subscan;  cancelled  the observer stopped the scan here
+    created      seconds since the epoch, by the producer's clock: for display only
+    attempt      how often it has failed;  crashes  how often a worker died over it
+    """
+
+    store: str
+    scan: int
+    subscan: int
+    project: str
+    group: Group = "source"
+    obs_class: ObsClass = "heterodyne"
+    procedure: str = ""
+    setup: str = ""
+    end_of_scan: bool = False
+    cancelled: bool = False
+    created: float = 0.0
+    attempt: int = 0
+    crashes: int = 0
+
+    @property
+    def name(self) -> str:
+        """File name; the same subscan has the same name everywhere, so it is never there twice."""
+        part = "end" if self.subscan == END else f"{self.group[0]}{self.subscan:05d}"
+        return f"{safe_name(self.project)}.{self.scan:08d}.{part}.json"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one path component: letters, digits, _ + -; never empty, never hidden."""
+    return _UNSAFE.sub("_", text)[:80] or "none"
+
+
+def job_from_json(text: str | bytes) -> Job:
+    """Read a job; raises OnlineError saying which field is wrong."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise OnlineError(f"the job is not JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise OnlineError("the job is not a JSON object.")
+    known = {f.name: f for f in fields(Job)}
+    for key in ("store", "scan", "subscan", "project"):
+        if key not in found:
+            raise OnlineError(f"the job has no {key!r}.")
+    if unknown := sorted(set(found) - set(known)):
+        raise OnlineError(f"the job has the unknown field {unknown[0]!r}.")
+    for key, value in found.items():
+        _check_field(key, value, str(known[key].type))
+    job = Job(**found)
+    if job.scan < 0 or job.subscan < END:
+        raise OnlineError(f"the job names scan {job.scan}, subscan {job.subscan}.")
+    return job
+
+
+def _check_field(key: str, value: Any, wanted: str) -> None:
+    choices = {"Group": ("source", "calibration"), "ObsClass": ("heterodyne", "bolometer")}
+    if wanted in choices:
+        good = value in choices[wanted]
+    elif wanted == "float":
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        good = type(value).__name__ == wanted
+    if not good:
+        expected = " or ".join(choices.get(wanted, (wanted,)))
+        raise OnlineError(f"{key} of the job is {value!r}, expected {expected}.")
+
+
+@dataclass(frozen=True)
+class ScanView:
+    """What a decision about one job may know of its scan.
+
+    modes         sobsmode of the source subscans up to and with the job's own, all for an end job
+    calibration_modes  the same of calibration/
+    planned       source subscans that the observer asked for (of calibration/ in a load scan), 0 = not known
+    calibrated    a valid load measurement with COLD (or a vane) serves this scan
+    """
+
+    scan: int
+    modes: tuple[str, ...] = ()
+    calibration_modes: tuple[str, ...] = ()
+    planned: int = 0
+    calibrated: bool = True
+
+
+@dataclass(frozen=True)
+class CountsLook:
+    """Show counts: of loads, or of data that cannot be calibrated yet."""
+
+    subscan: int
+    group: Group
+
+
+@dataclass(frozen=True)
+class QuickLook:
+    """Calibrate ``subscans`` with the references among ``references`` and show the result."""
+
+    subscans: tuple[int, ...]
+    references: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OtfGroup:
+    """Process the OTF subscans between two REF, or beside one of them."""
+
+    subscans: tuple[int, ...]
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
+class NewCalibration:
+    """The loads of this scan become the current calibration of its project and setup."""
+
+
+@dataclass(frozen=True)
+class EndOfScan:
+    """All that is there is final: calibrate it into L1, fit, publish."""
+
+    procedure: str
+    cancelled: bool
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Tell the observer."""
+
+    text: str
+
+
+Action = CountsLook | QuickLook | OtfGroup | NewCalibration | EndOfScan | Notice

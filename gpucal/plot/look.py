@@ -1,0 +1,110 @@
+"""The picture of a quick look: spectra of all pixels and what each dump saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucal.plot.source import F64
+from gpucal.plot.style import OKABE_ITO, note_in, picture, receiver_style, robust_limits, say_in
+
+MAX_POINTS = 2000
+"""Channels drawn; more are averaged into bins, a screen has no more columns."""
+ARCSEC = 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class LookPanel:
+    """One band. spectrum f64 [C,R,A], continuum f64 [D,R,A,S], both in ``unit``; frequency f64 [C] Hz;
+    lon, lat f64 [D,S] deg; note: what to write into the panel."""
+
+    label: str
+    unit: str
+    frequency: F64
+    spectrum: F64
+    continuum: F64
+    lon: F64
+    lat: F64
+    note: str = ""
+
+
+def plot_look(panels: Sequence[LookPanel], path: Path, title: str) -> Path:
+    """Draw spectra (left) and continuum per dump (right), one row per band; returns ``path``."""
+    rows = max(1, len(panels))
+    with picture(path, (10.0, 0.7 + 2.9 * rows), title) as figure:
+        grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(3, 2))
+        if not panels:
+            say_in(grid[0][0], "no subscan")
+        for (left, right), panel in zip(grid, panels, strict=False):
+            _spectra(left, panel)
+            _continuum(right, panel)
+    return path
+
+
+def _spectra(axes: Any, panel: LookPanel) -> None:
+    frequency, spectrum = _binned(panel.frequency, panel.spectrum)
+    _, receivers, pixels = spectrum.shape
+    for r in range(receivers):
+        for a in range(pixels if pixels > 1 else 0):
+            style = receiver_style(r)
+            axes.plot(frequency / 1e9, spectrum[:, r, a], alpha=0.3, linewidth=0.4, **style)
+        mean = _mean(spectrum[:, r, :], axis=1)
+        axes.plot(
+            frequency / 1e9, mean, linewidth=1.1, label=f"receiver {r}, mean", **receiver_style(r)
+        )
+    axes.set_xlabel("frequency (GHz)")
+    axes.set_ylabel(_quantity(panel.unit))
+    axes.set_ylim(*_padded(robust_limits(spectrum, 0.5, 99.5)))
+    axes.margins(x=0.01)
+    if receivers > 1:
+        axes.legend(loc="lower right")
+    note_in(axes, "   ".join(part for part in (panel.label, panel.note) if part))
+
+
+def _continuum(axes: Any, panel: LookPanel) -> None:
+    """Against the offset where the telescope moved, else against the dump."""
+    dumps, receivers, pixels, subscans = panel.continuum.shape
+    lon, lat = ARCSEC * panel.lon, ARCSEC * panel.lat
+    extent = [
+        float(np.nanmax(x) - np.nanmin(x)) if np.isfinite(x).any() else 0.0 for x in (lon, lat)
+    ]
+    moved = max(extent) > 1.0 and dumps > 1
+    along, name = (lon, "longitude") if extent[0] >= extent[1] else (lat, "latitude")
+    for s in range(subscans):
+        x = along[:, s] if moved else np.arange(dumps) + s * dumps
+        for r in range(receivers):
+            colour = OKABE_ITO[r % len(OKABE_ITO)]
+            if pixels > 1:
+                axes.plot(x, panel.continuum[:, r, :, s], color=colour, alpha=0.3, linewidth=0.4)
+            mean = _mean(panel.continuum[:, r, :, s], axis=1)
+            axes.plot(x, mean, color=colour, linewidth=1.1, marker="." if dumps < 40 else "")
+    axes.set_xlabel(f"{name} offset (arcsec)" if moved else "dump")
+    axes.set_ylabel(f"mean over channels ({'K' if panel.unit == 'K' else 'counts'})")
+
+
+def _quantity(unit: str) -> str:
+    return "$T_A^*$ (K)" if unit == "K" else "counts"
+
+
+def _mean(values: F64, axis: int) -> F64:
+    good = np.isfinite(values)
+    n = good.sum(axis=axis)
+    return np.where(n > 0, np.where(good, values, 0.0).sum(axis=axis) / np.maximum(n, 1), np.nan)
+
+
+def _binned(frequency: F64, spectrum: F64) -> tuple[F64, F64]:
+    width = -(-frequency.size // MAX_POINTS)
+    if width == 1:
+        return frequency, spectrum
+    n = frequency.size // width
+    centre = frequency[: n * width].reshape(n, width).mean(axis=1)
+    return centre, _mean(spectrum[: n * width].reshape(n, width, *spectrum.shape[1:]), axis=1)
+
+
+def _padded(limits: tuple[float, float]) -> tuple[float, float]:
+    margin = 0.15 * (limits[1] - limits[0])
+    return limits[0] - margin, limits[1] + margin

@@ -1,0 +1,131 @@
+"""A replayed night: readable at every moment, and the same as the original at its end."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from night_stores import make_night, small_setup
+
+from gpucal.io.read import open_l0
+from gpucal.online.events import job_from_json
+from gpucal.online.pipe import Pipe
+from gpucal.online.replay import Replay, plan_replay
+
+
+def compare(ours: Any, theirs: Any) -> None:
+    """Two Zarr groups, arrays and attributes."""
+    assert dict(ours.attrs) == dict(theirs.attrs)
+    assert sorted(n for n, _ in ours.arrays()) == sorted(n for n, _ in theirs.arrays())
+    for name, array in theirs.arrays():
+        mine = ours[name]
+        assert mine.dtype == array.dtype
+        assert mine.chunks == array.chunks
+        assert mine.metadata.dimension_names == array.metadata.dimension_names
+        np.testing.assert_array_equal(mine[...], array[...])
+    assert sorted(n for n, _ in ours.groups()) == sorted(n for n, _ in theirs.groups())
+    for name, group in theirs.groups():
+        compare(ours[name], group)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("night")
+    return make_night(folder, small_setup(kinds=("tp", "otf", "wsw-chopped"), separate=True))
+
+
+@pytest.fixture(scope="module")
+def two_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bands")
+    return make_night(folder, small_setup("upgreat", kinds=("tp",), separate=False))
+
+
+@pytest.mark.parametrize("which", ["night", "two_bands"])
+def test_a_replayed_night_is_the_night(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    source: Path = request.getfixturevalue(which)
+    pipe = Pipe(tmp_path / "pipe")
+    target = tmp_path / "grown.zarr"
+    said: list[str] = []
+    count = Replay(source, target, pipe).run(speed=math.inf, said=said.append)
+    steps = plan_replay(open_l0(source))
+    assert count == len(steps) == len(said)
+    compare(zarr.open_group(target, mode="r"), zarr.open_group(source, mode="r"))
+    assert not list(target.glob(".staging*"))
+    jobs = [
+        job_from_json((pipe.task("calibration").path / name).read_text())
+        for name in pipe.task("calibration").names()
+    ]
+    assert {(j.scan, j.group, j.subscan) for j in jobs} == {
+        (s.scan, s.group, s.subscan) for s in steps
+    }
+    ends = [j.scan for j in jobs if j.end_of_scan]
+    assert sorted(ends) == open_l0(source).numbers()
+    assert not any(j.cancelled for j in jobs)
+
+
+def test_every_moment_can_be_read(night: Path, tmp_path: Path) -> None:
+    """What is there of the growing scan equals the original as far as it goes."""
+    target = tmp_path / "grown.zarr"
+    original = open_l0(night)
+    seen: list[int] = []
+
+    class Watching(Pipe):
+        def submit(self, job: Any) -> None:
+            (now,) = open_l0(target).load(job.scan, partial=True)
+            (whole,) = original.load(job.scan)
+            group, reference = getattr(now, job.group), getattr(whole, job.group)
+            n = job.subscan + 1
+            assert group.sobsmode == reference.sobsmode[:n]
+            assert group.shape[4] == n
+            np.testing.assert_array_equal(group.mjd, reference.mjd[:, :n])
+            np.testing.assert_array_equal(group.elevation, reference.elevation[:, :n])
+            np.testing.assert_array_equal(
+                group.counts.read(0, group.shape[0], n - 1),
+                reference.counts.read(0, group.shape[0], n - 1),
+            )
+            seen.append(job.scan)
+
+    Replay(night, target, Watching(tmp_path / "pipe")).run(speed=math.inf)
+    assert set(seen) == set(original.numbers())
+
+
+def test_times_are_kept(night: Path, tmp_path: Path) -> None:
+    steps = plan_replay(open_l0(night))
+    assert [s.end for s in steps] == sorted(s.end for s in steps)
+    waits: list[float] = []
+    Replay(night, tmp_path / "a.zarr", Pipe(tmp_path / "p")).run(speed=100.0, sleep=waits.append)
+    planned = (steps[-1].end - steps[0].end) * 86400 / 100
+    # nobody slept, so each wait counts from the beginning
+    assert max(waits) == pytest.approx(planned, abs=5.0)
+
+
+def test_a_scan_cut_short_was_cancelled(night: Path, tmp_path: Path) -> None:
+    source = tmp_path / "cut.zarr"
+    shutil.copytree(night, source)
+    number = open_l0(source).numbers()[-1]
+    group = zarr.open_group(source / f"scan_{number:06d}", mode="r+")
+    group.attrs["n_subscans_planned"] = 99
+    steps = [s for s in plan_replay(open_l0(source)) if s.scan == number]
+    assert [s.cancelled for s in steps] == [s.last for s in steps]
+    assert sum(s.last for s in steps) == 1
+
+
+def test_a_scan_that_cannot_be_copied_is_said(night: Path, tmp_path: Path) -> None:
+    source = tmp_path / "broken.zarr"
+    shutil.copytree(night, source)
+    number = next(n for n in open_l0(source).numbers() if open_l0(source).kind(n) == "science")
+    for chunk in (source / f"scan_{number:06d}" / "source" / "data_5d" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"no chunk")
+    said: list[str] = []
+    target = tmp_path / "grown.zarr"
+    Replay(source, target, Pipe(tmp_path / "pipe")).run(speed=math.inf, said=said.append)
+    assert sum("cannot be copied" in line for line in said) == 1
+    assert len(open_l0(target).numbers()) >= len(open_l0(source).numbers()) - 1
