@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -154,10 +155,10 @@ def save_look(look: Look, path: Path) -> None:
 def load_look(path: Path) -> Look:
     """Read a look; raises OnlineError when it is not there or not whole."""
     try:
-        with np.load(path) as stored:
+        with open(path, "rb") as file, np.load(file) as stored:
             head = json.loads(str(stored["head"]))
             arrays = {name: stored[name] for name in stored.files if name != "head"}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise OnlineError(f"the look {path.name} cannot be read: {error}.") from error
     bands = []
     for i, plain in enumerate(head.pop("bands")):
