@@ -40,8 +40,8 @@ from gpucal.online.results import Results
 from gpucal.online.subset import choose_subscans, sky_as_scan
 from gpucal.online.trigger import decide, procedure_of
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.averaging import AveragedScan, average_scan
 from gpucal.pipeline.batch import calibrate_store
-from gpucal.pipeline.in_memory import calibrate_scan
 from gpucal.pipeline.load_library import LoadLibrary
 from gpucal.pipeline.load_quality import load_quality
 from gpucal.pipeline.report import StoreReport
@@ -209,12 +209,11 @@ class Calibration:
                 bands.append(counts_look(scan.source, subscans, scan.band))
         self._save(scans[0], kind, tuple(subscans), bands, "source")
 
-    def _in_memory(self, scan: Scan, pool: ThreadPoolExecutor) -> Any:
+    def _in_memory(self, scan: Scan, pool: ThreadPoolExecutor) -> AveragedScan:
         choice = self.library.choose(scan, pool)
         load = next(s for s in self.library.scan(choice.first.scan) if s.band == scan.band)
-        return calibrate_scan(
-            scan, self.options, load=load, table=self._table(scan), backend=self.backend
-        )
+        table = self._table(scan)
+        return average_scan(scan, self.options, load=load, table=table, backend=self.backend)
 
     def _table(self, scan: Scan) -> AtmosphereTable | None:
         options = self.options
@@ -298,8 +297,9 @@ class Calibration:
         if pseudo is None:
             return None
         try:
-            result = calibrate_scan(
-                pseudo, self.options, load=scan, table=self._table(scan), backend=self.backend
+            table = self._table(scan)
+            result = average_scan(
+                pseudo, self.options, load=scan, table=table, backend=self.backend
             )
         except GpucalError as error:
             self._say(f"no T_sys from the SKY of this calibration: {error}", "warning")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gpucal.axes import FILL_INT32
 from gpucal.errors import OnlineError
-from gpucal.pipeline.in_memory import CalibratedScan
+from gpucal.pipeline.averaging import AveragedScan
 from gpucal.scan import SubscanGroup
 
 F64 = npt.NDArray[np.float64]
@@ -69,31 +69,28 @@ class Look:
     bands: tuple[BandLook, ...] = field(default=())
 
 
-def calibrated_look(result: CalibratedScan) -> BandLook:
-    """The look at a scan that was calibrated in memory; spectra [C,D,R,A,S] are averaged."""
+def calibrated_look(result: AveragedScan) -> BandLook:
+    """The look at a scan that was calibrated and averaged."""
     host = result.solution.backend.to_host
-    spectra = np.asarray(host(result.spectra), dtype=np.float64)
-    t_sys = np.asarray(host(result.t_sys), dtype=np.float64)
     group = result.solution.group
     on = [int(s) for s in result.solution.pairing.on_index]
     quality = result.quality
-    shape = spectra.shape[2:4]
     return BandLook(
         band=result.solution.scan.band,
         unit="K",
         frequency=np.asarray(host(result.solution.setup.nu_sig), dtype=np.float64)[:, 0],
-        spectrum=_mean(spectra, axes=(1, 4)),
-        continuum=_mean(spectra, axes=(0,)),
-        lon=group.otf_lon[:, on],
-        lat=group.otf_lat[:, on],
-        mjd=group.mjd[:, on],
+        spectrum=result.spectrum,
+        continuum=result.continuum,
+        lon=group.otf_lon[: result.continuum.shape[0], on],
+        lat=group.otf_lat[: result.continuum.shape[0], on],
+        mjd=group.mjd[: result.continuum.shape[0], on],
         pixel_lon=group.pixel_offset_lon[..., on[0]],
         pixel_lat=group.pixel_offset_lat[..., on[0]],
-        t_sys=_median(np.moveaxis(t_sys, -1, 1).reshape(-1, *shape)),
-        t_rec=_median(np.asarray(host(result.t_rec), dtype=np.float64)),
-        rms=_rms(_mean(spectra, axes=(1, 4))),
+        t_sys=result.t_sys,
+        t_rec=result.t_rec,
+        rms=_rms(result.spectrum),
         # that of the mean over the dumps of one subscan; the reference is shared, so this is a lower limit
-        rms_expected=np.asarray(quality["rms_expected"]) / np.sqrt(spectra.shape[4]),
+        rms_expected=np.asarray(quality["rms_expected"]) / np.sqrt(result.continuum.shape[3]),
         modes=tuple(group.sobsmode[s] for s in on),
         pwv=float(quality["pwv"]),
     )
@@ -166,19 +163,6 @@ def load_look(path: Path) -> Look:
         bands.append(BandLook(**{**plain, **own, "modes": tuple(plain["modes"])}))
     lists = {k: tuple(v) for k, v in head.items() if isinstance(v, list)}
     return Look(**{**head, **lists, "bands": tuple(bands)})
-
-
-def _mean(values: F64, axes: tuple[int, ...]) -> F64:
-    good = np.isfinite(values)
-    n = good.sum(axis=axes)
-    total = np.where(good, values, 0.0).sum(axis=axes)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
-
-
-def _median(values: F64) -> F64:
-    """Median over the first axis without NaN, NaN where there is nothing."""
-    empty = ~np.isfinite(values).any(axis=0)
-    return np.asarray(np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=0)))
 
 
 def _rms(spectrum: F64) -> F64:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
@@ -14,14 +15,15 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.chain import LoadChoice, solve_scan
-from gpucal.pipeline.stream import stream_scan
+from gpucal.pipeline.stream import TileSink, stream_scan
 from gpucal.scan import Scan
 from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.loads import load_means, nan_median
-from gpucal.steps.quality import quality_attributes
+from gpucal.steps.quality import QualitySums, quality_attributes
 
 Array = Any
 Host = npt.NDArray[Any]
+Sink = TypeVar("Sink", bound=TileSink)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,42 @@ class _ArraySink:
         self.t_sys[output, channels[0] : channels[1], ...] = t_sys
 
 
+def stream_in_memory(
+    scan: Scan,
+    config: CalibrationConfig,
+    make_sink: Callable[[ScanSolution], Sink],
+    *,
+    loads: tuple[Scan | None, Scan | None],
+    table: AtmosphereTable | None,
+    backend: Backend,
+) -> tuple[ScanSolution, QualitySums, Sink]:
+    """Solve one scan and hand its tiles to a sink; ``loads``: the load scan (None: its own), the later one.
+
+    Raises the GpucalError of the step that fails.
+    """
+    if table is None and config.atmosphere not in ("none", "auto"):
+        from gpucal.io.atm_tables import load_table
+
+        table = load_table(config.atmosphere)
+    load, later_load = loads
+    source = load or scan
+    if source.calibration is None:
+        raise LoadError(
+            "the scan has no loads of its own.",
+            hint="Give the load scan.",
+            scan=scan.number,
+            band=scan.band,
+        )
+    workers = config.workers or usable_cores()
+    with ThreadPoolExecutor(workers) as pool:
+        first = load_means(source, config, backend, pool)
+        second = load_means(later_load, config, backend, pool) if later_load is not None else None
+        solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)
+        sink = make_sink(solution)
+        sums = stream_scan(solution, sink, pool=pool, workers=workers, ring_bytes=config.ring << 20)
+    return solution, sums, sink
+
+
 def calibrate_scan(
     scan: Scan,
     config: CalibrationConfig | None = None,
@@ -88,25 +126,9 @@ def calibrate_scan(
     """
     config = config or CalibrationConfig()
     backend = backend or select_backend(config.backend)
-    if table is None and config.atmosphere not in ("none", "auto"):
-        from gpucal.io.atm_tables import load_table
-
-        table = load_table(config.atmosphere)
-    source = load or scan
-    if source.calibration is None:
-        raise LoadError(
-            "the scan has no loads of its own.",
-            hint="Give the load scan.",
-            scan=scan.number,
-            band=scan.band,
-        )
-    workers = config.workers or usable_cores()
-    with ThreadPoolExecutor(workers) as pool:
-        first = load_means(source, config, backend, pool)
-        second = load_means(later_load, config, backend, pool) if later_load is not None else None
-        solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)
-        sink = _ArraySink(solution)
-        sums = stream_scan(solution, sink, pool=pool, workers=workers, ring_bytes=config.ring << 20)
+    solution, sums, sink = stream_in_memory(
+        scan, config, _ArraySink, loads=(load, later_load), table=table, backend=backend
+    )
     xp = backend.xp
     t_sys = xp.moveaxis(sink.t_sys, 0, -1)
     median = float(nan_median(xp.reshape(sink.t_sys[sink.t_sys.shape[0] // 2, ...], (-1,)), xp))
