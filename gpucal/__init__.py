@@ -17,7 +17,7 @@ _WHERE = {
     "calibrate_store": "gpucal.pipeline.batch",
     "open_l0": "gpucal.io.read",
     "open_l1": "gpucal.io.l1",
-    "to_spectrum1d": "gpucal.export.specutils",
+    "to_spectrum1d": "gpucal.export.spectrum1d",
 }
 __all__ = [
     "CalibrationConfig",
@@ -31,7 +31,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from gpucal.config import CalibrationConfig, load_config
-    from gpucal.export.specutils import to_spectrum1d
+    from gpucal.export.spectrum1d import to_spectrum1d
     from gpucal.io.l1 import open_l1
     from gpucal.io.read import open_l0
     from gpucal.pipeline.batch import calibrate_store
