@@ -46,7 +46,11 @@ class Results:
         try:
             if name == "sqlite" and address.database:
                 Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-            self.engine = sa.create_engine(address, connect_args=arguments, pool_pre_ping=True)
+            # A connection to a file costs little; one that lies about holds files open in every thread.
+            pool = sa.NullPool if name == "sqlite" else None
+            self.engine = sa.create_engine(
+                address, connect_args=arguments, pool_pre_ping=True, poolclass=pool
+            )
             if name == "sqlite":
                 sa.event.listen(self.engine, "connect", _many_readers)
             self._create()
