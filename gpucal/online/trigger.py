@@ -21,30 +21,17 @@ from gpucal.online.events import (
     QuickLook,
     ScanView,
 )
+from gpucal.procedures.names import kind_of
 
-PROCEDURES = ("calibration", "pointing", "focus", "skydip", "on-off", "frequency-switch", "otf")
-"""Names that decisions use; ``procedure_of`` maps what telescopes write to them."""
-
-_SYNONYMS = {
-    "calibration": "cal calibrate calib load vane hotcold",
-    "pointing": "point cross peak",
-    "focus": "foc",
-    "skydip": "tip tipping skydips",
-    "on-off": "onoff offon nod tp track total-power psw positionsw position-switch "
-    "wsw wsw-chopped wobbler wobblersw wobbler-switch",
-    "frequency-switch": "fsw frequencysw frequency-switching frequency-switched",
-    "otf": "otfmap map otf-chopped on-the-fly raster otf-fsw fsw-otf",
-}
-_KNOWN = {name: kind for kind, text in _SYNONYMS.items() for name in (kind, *text.split())}
 _OTF = frozenset({"OTF-ON", "OTF-OFF", "OTFSWA-ON", "OTFSWA-OFF", "OTFSWB-ON", "OTFSWB-OFF"})
 _SWITCHED = frozenset({"FSW-SIG", "FSW-REF"})
 
 
 def procedure_of(name: str, modes: tuple[str, ...], calibration_modes: tuple[str, ...] = ()) -> str:
-    """One of PROCEDURES. What the telescope calls it counts; failing that, what was observed."""
-    key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key in _KNOWN:
-        return _KNOWN[key]
+    """One of ``procedures.names.KINDS``. What the telescope calls it counts; failing that, what was observed."""
+    known = kind_of(name)
+    if known is not None:
+        return known
     if not modes:
         return "calibration" if calibration_modes else "on-off"
     if any(mode in _OTF for mode in modes):

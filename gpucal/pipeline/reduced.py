@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpucal.errors import ConfigError
+from gpucal.procedures.names import kind_of
 from gpucal.procedures.pointing import PointingOptions
 from gpucal.procedures.results import (
     FocusResult,
@@ -22,28 +23,13 @@ Procedure = Literal["pointing", "focus", "skydip", "on-off"]
 Result = PointingResult | FocusResult | SkydipResult | dict[str, SwitchedResult]
 PROCEDURES: tuple[Procedure, ...] = ("pointing", "focus", "skydip", "on-off")
 
-NAMES: Mapping[str, Procedure] = {
+_SERVED_BY: Mapping[str, Procedure] = {
     "pointing": "pointing",
-    "point": "pointing",
-    "crossscan": "pointing",
     "focus": "focus",
     "skydip": "skydip",
-    "tip": "skydip",
-    "antennatip": "skydip",
-    "onoff": "on-off",
-    "offon": "on-off",
-    "tp": "on-off",
-    "psw": "on-off",
-    "positionswitch": "on-off",
-    "wsw": "on-off",
-    "wobbler": "on-off",
-    "wobblerswitch": "on-off",
-    "wswchopped": "on-off",
-    "fsw": "on-off",
-    "frequencyswitch": "on-off",
-    "nod": "on-off",
+    "on-off": "on-off",
+    "frequency-switch": "on-off",
 }
-"""Attribute ``obs_procedure`` without spaces, dashes, case -> procedure."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +81,9 @@ def procedure_of(attrs: Mapping[str, Any], modes: Sequence[str] = ()) -> Procedu
     Raises ConfigError when neither says.
     """
     said = str(attrs.get("obs_procedure") or "")
-    plain = "".join(ch for ch in said.lower() if ch.isalnum())
-    if plain in NAMES:
-        return NAMES[plain]
+    kind = kind_of(said)
+    if kind is not None and kind in _SERVED_BY:
+        return _SERVED_BY[kind]
     mode = detect_mode(modes) if modes else str(attrs.get("mode") or "")
     if not said and mode in ("tp", "nod", "fsw", "wsw"):
         return "on-off"

@@ -14,6 +14,8 @@ from gpucal.plot.style import OKABE_ITO, note_in, picture, receiver_style, robus
 
 MAX_POINTS = 2000
 """Channels drawn; more are averaged into bins, a screen has no more columns."""
+FEW_PIXELS = 9
+"""Up to so many pixels each has its own curve."""
 ARCSEC = 3600.0
 
 
@@ -48,21 +50,46 @@ def plot_look(panels: Sequence[LookPanel], path: Path, title: str) -> Path:
 def _spectra(axes: Any, panel: LookPanel) -> None:
     frequency, spectrum = _binned(panel.frequency, panel.spectrum)
     _, receivers, pixels = spectrum.shape
+    shown = []
     for r in range(receivers):
-        for a in range(pixels if pixels > 1 else 0):
-            style = receiver_style(r)
-            axes.plot(frequency / 1e9, spectrum[:, r, a], alpha=0.3, linewidth=0.4, **style)
+        style = receiver_style(r)
         mean = _mean(spectrum[:, r, :], axis=1)
-        axes.plot(
-            frequency / 1e9, mean, linewidth=1.1, label=f"receiver {r}, mean", **receiver_style(r)
-        )
+        shown.append(mean)
+        shown += _pixels(axes, frequency / 1e9, spectrum[:, r, :], style)
+        axes.plot(frequency / 1e9, mean, linewidth=1.3, label=f"receiver {r}, mean", **style)
     axes.set_xlabel("frequency (GHz)")
     axes.set_ylabel(_quantity(panel.unit))
-    axes.set_ylim(*_padded(robust_limits(spectrum, 0.5, 99.5)))
+    # the whole of each curve, so that no line is cut off
+    axes.set_ylim(*_padded(robust_limits(np.concatenate(shown), 0.0, 100.0)))
     axes.margins(x=0.01)
-    if receivers > 1:
-        axes.legend(loc="lower right")
+    if receivers > 1 or pixels > FEW_PIXELS:
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.92))
     note_in(axes, "   ".join(part for part in (panel.label, panel.note) if part))
+
+
+def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64]:
+    """Draw the single pixels, spectrum f64 [C,A]; of many their 5-95 % range and the brightest.
+
+    Returns the curves that must fit into the panel.
+    """
+    pixels = spectrum.shape[1]
+    if pixels == 1:
+        return []
+    if pixels <= FEW_PIXELS:
+        axes.plot(x, spectrum, alpha=0.3, linewidth=0.4, **style)
+        return [spectrum[:, a] for a in range(pixels)]
+    known = np.where(np.isfinite(spectrum), spectrum, 0.0)
+    low, high = np.percentile(known, [5.0, 95.0], axis=1)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    brightest = int(np.argmax(known.sum(axis=0)))
+    axes.plot(
+        x,
+        spectrum[:, brightest],
+        color="#777777",
+        linewidth=0.6,
+        label=f"pixel {brightest}, brightest",
+    )
+    return [low, high, spectrum[:, brightest]]
 
 
 def _continuum(axes: Any, panel: LookPanel) -> None:
@@ -79,7 +106,8 @@ def _continuum(axes: Any, panel: LookPanel) -> None:
         for r in range(receivers):
             colour = OKABE_ITO[r % len(OKABE_ITO)]
             if pixels > 1:
-                axes.plot(x, panel.continuum[:, r, :, s], color=colour, alpha=0.3, linewidth=0.4)
+                pale = colour if pixels <= FEW_PIXELS else "#999999"
+                axes.plot(x, panel.continuum[:, r, :, s], color=pale, alpha=0.3, linewidth=0.4)
             mean = _mean(panel.continuum[:, r, :, s], axis=1)
             axes.plot(x, mean, color=colour, linewidth=1.1, marker="." if dumps < 40 else "")
     axes.set_xlabel(f"{name} offset (arcsec)" if moved else "dump")

@@ -25,7 +25,9 @@ from gpucal.online.events import (
     job_from_json,
 )
 from gpucal.online.scan_ends import OpenScan, missing_ends
-from gpucal.online.trigger import PROCEDURES, decide, procedure_of
+from gpucal.online.trigger import decide, procedure_of
+from gpucal.pipeline import reduced
+from gpucal.procedures.names import KINDS
 
 REF, FLY = "OTF-OFF", "OTF-ON"
 
@@ -128,7 +130,7 @@ def test_standard_otf_says_nothing() -> None:
 
 
 ANY_MODE = st.sampled_from(sorted(SOURCE_MODES))
-NAMES = ("", "unheard of", *PROCEDURES)
+NAMES = ("", "unheard of", *KINDS)
 
 
 @settings(max_examples=300, deadline=None)
@@ -275,3 +277,17 @@ def test_jobs_are_written_and_read() -> None:
 def test_half_written_jobs_are_refused(text: str, said: str) -> None:
     with pytest.raises(OnlineError, match=said):
         job_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("CrossScan", "pointing"),
+        ("antenna tip", "skydip"),
+        ("On_Off", "on-off"),
+        ("FOCUS", "focus"),
+    ],
+)
+def test_offline_and_online_understand_the_same_names(name: str, kind: str) -> None:
+    assert procedure_of(name, (REF, FLY)) == kind
+    assert reduced.procedure_of({"obs_procedure": name}) == kind
