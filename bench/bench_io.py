@@ -25,11 +25,11 @@ from rich.table import Table
 
 from bench import harness
 from bench.stages import StageClock
+from gpucal import calibrate_store
 from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.config import load_config
-from gpucal.io.codecs import ChunkEncoder
-from gpucal.pipeline.batch import calibrate_store
+from gpucal.io.chunks.codecs import ChunkEncoder
 from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
@@ -186,7 +186,7 @@ def time_one(run: Callable[[], None], clean: Callable[[], None], times: _Times) 
 
 def measure(folder: Path, size: str, codec: str, workers: int) -> IoResult:
     """Time calibration and copy in turns, after one warm-up of each."""
-    from gpucal.io import atomic
+    from gpucal.io.files import atomic
 
     night = Night(folder, size, codec, workers)
     night.calibrate()

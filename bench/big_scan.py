@@ -28,7 +28,7 @@ CHANNELS, PIXELS, N_ON, SUBSCANS = 8192, 64, 20, 31
 CHILD = """
 import json, sys, time
 from gpucal.config import CalibrationConfig
-from gpucal.pipeline.batch import calibrate_store
+from gpucal import calibrate_store
 
 l0, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 begin = time.perf_counter()

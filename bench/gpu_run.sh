@@ -157,24 +157,24 @@ if [ -n "$dry" ]; then
     unset GPUCAL_REQUIRE_GPU
     # shellcheck disable=SC2086 # a list of options
     stage pytest 60 "$python" -m pytest $tests -r fE tests/kernels/test_on_card.py
-    stage bench 60 "$python" -m bench.bench_gpu --dry
-    stage pwv 30 "$python" -m bench.gpu_pwv --dry
-    stage chain 60 "$python" -m bench.gpu_chain --dry
-    stage disk 60 "$python" -m bench.gpu_chain --dry --folder "$disk"
+    stage bench 60 "$python" -m bench.gpu.kernels --dry
+    stage pwv 30 "$python" -m bench.gpu.pwv --dry
+    stage chain 60 "$python" -m bench.gpu.chain --dry
+    stage disk 60 "$python" -m bench.gpu.chain --dry --folder "$disk"
     say "memcheck, racecheck: not run, they need a card"
 else
     # shellcheck disable=SC2086 # a list of options
     stage pytest 140 env GPUCAL_REQUIRE_GPU=1 \
         "$python" -m pytest $tests --durations=5 tests/kernels tests/backend
-    stage bench 90 "$python" -m bench.bench_gpu --save --results "$out"
-    stage pwv 40 "$python" -m bench.gpu_pwv --save --results "$out"
-    stage chain 120 "$python" -m bench.gpu_chain --save --results "$out" --seconds 110
-    stage disk 70 "$python" -m bench.gpu_chain --save --results "$out" --seconds 60 --folder "$disk"
+    stage bench 90 "$python" -m bench.gpu.kernels --save --results "$out"
+    stage pwv 40 "$python" -m bench.gpu.pwv --save --results "$out"
+    stage chain 120 "$python" -m bench.gpu.chain --save --results "$out" --seconds 110
+    stage disk 70 "$python" -m bench.gpu.chain --save --results "$out" --seconds 60 --folder "$disk"
     # Last, as it measures nothing: what is left of the time is for it.
     if command -v compute-sanitizer >/dev/null 2>&1; then
         for tool in memcheck racecheck; do
             stage $tool 37 compute-sanitizer --tool $tool --error-exitcode 9 \
-                "$python" -m bench.bench_gpu --toy
+                "$python" -m bench.gpu.kernels --toy
         done
     else
         say "memcheck, racecheck: not run, compute-sanitizer is not on the PATH"

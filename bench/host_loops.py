@@ -1,6 +1,6 @@
 """Elementwise and reduction kernels of CuPy, built with g++ for NumPy arrays: a check of their texts.
 
-Slow, and only what ``bench.gpu_baseline`` needs: the first run on a card should find no mistake in it.
+Slow, and only what ``bench.gpu.baseline`` needs: the first run on a card should find no mistake in it.
 """
 
 from __future__ import annotations

@@ -11,8 +11,12 @@ from types import TracebackType
 from typing import Any
 
 import cpu_fallback
-from gpucal.io import array_writer, atomic, chunk_files, codecs
-from gpucal.pipeline import l1_layout, solved, stream
+from gpucal.io.chunks import layout as chunk_files
+from gpucal.io.chunks.counts import array_writer, codecs
+from gpucal.io.files import atomic
+from gpucal.pipeline.scan import stream
+from gpucal.pipeline.store import l1_arrays as l1_layout
+from gpucal.pipeline.store import solver as solved
 
 STAGES: dict[str, tuple[Any, str]] = {
     "decode": (chunk_files.ChunkFiles, "decode"),

@@ -13,10 +13,10 @@ __version__ = "0.1.0.dev0"
 _WHERE = {
     "CalibrationConfig": "gpucal.config",
     "load_config": "gpucal.config",
-    "calibrate_scan": "gpucal.pipeline.in_memory",
-    "calibrate_store": "gpucal.pipeline.batch",
-    "open_l0": "gpucal.io.read",
-    "open_l1": "gpucal.io.l1",
+    "calibrate_scan": "gpucal.pipeline.scan.in_memory",
+    "calibrate_store": "gpucal.pipeline.calibrate",
+    "open_l0": "gpucal.io.l0.store",
+    "open_l1": "gpucal.io.l1.reader",
     "to_spectrum1d": "gpucal.export.spectrum1d",
 }
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
 if TYPE_CHECKING:
     from gpucal.config import CalibrationConfig, load_config
     from gpucal.export.spectrum1d import to_spectrum1d
-    from gpucal.io.l1 import open_l1
-    from gpucal.io.read import open_l0
-    from gpucal.pipeline.batch import calibrate_store
-    from gpucal.pipeline.in_memory import calibrate_scan
+    from gpucal.io.l0.store import open_l0
+    from gpucal.io.l1.reader import open_l1
+    from gpucal.pipeline.calibrate import calibrate_store
+    from gpucal.pipeline.scan.in_memory import calibrate_scan
 
 
 def __getattr__(name: str) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gpucal.io.atm_build import SITES, build_table
-from gpucal.io.atm_tables import save_table
+from gpucal.io.atmosphere.build import SITES, build_table
+from gpucal.io.atmosphere.tables import save_table
 
 DATA = Path(__file__).resolve().parent.parent / "gpucal" / "data"
 

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from kernel_contract import (
+from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
     make_chi2,

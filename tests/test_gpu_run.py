@@ -19,9 +19,9 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench" / "gpu_run.sh"
 STAGES = {
     "pytest": "-m pytest",
-    "bench": "-m bench.bench_gpu",
-    "pwv": "-m bench.gpu_pwv",
-    "chain": "-m bench.gpu_chain",
+    "bench": "-m bench.gpu.kernels",
+    "pwv": "-m bench.gpu.pwv",
+    "chain": "-m bench.gpu.chain",
     "disk": "--folder",
 }
 """Stage -> words of its command that no other stage has (disk has those of chain too)."""
@@ -241,23 +241,23 @@ def pretended(load, monkeypatch):
 
     if not load("bench.host_loops").available():
         pytest.skip("g++ stands in for NVRTC")
-    xp = NumpyAsCupy(load("bench.gpu_card").HostEvent, load("bench.host_loops"))
+    xp = NumpyAsCupy(load("bench.gpu.card").HostEvent, load("bench.host_loops"))
     backend = Backend("cuda", xp, NumpyKernels(1), np.asarray, np.asarray, device="Pretended 1")
     monkeypatch.setattr(cuda, "cuda_backend", lambda: backend)
-    small = load("bench.gpu_cases").CHI2["toy"]
-    monkeypatch.setitem(load("bench.gpu_cases").CHI2, "full", small)
-    toy = load("bench.gpu_night").NIGHTS["toy"]
-    monkeypatch.setitem(load("bench.gpu_night").NIGHTS, "full", toy)
-    monkeypatch.setitem(load("bench.gpu_chain").REPEATS, "full", 1)
-    monkeypatch.setitem(load("bench.gpu_pwv").SIZES, "full", load("bench.gpu_pwv").SIZES["toy"])
+    small = load("bench.gpu.cases").CHI2["toy"]
+    monkeypatch.setitem(load("bench.gpu.cases").CHI2, "full", small)
+    toy = load("bench.gpu.night").NIGHTS["toy"]
+    monkeypatch.setitem(load("bench.gpu.night").NIGHTS, "full", toy)
+    monkeypatch.setitem(load("bench.gpu.chain").REPEATS, "full", 1)
+    monkeypatch.setitem(load("bench.gpu.pwv").SIZES, "full", load("bench.gpu.pwv").SIZES["toy"])
     return xp
 
 
 def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
     options = ["--save", "--results", str(tmp_path)]
-    assert load("bench.bench_gpu").main(options) == 0
-    assert load("bench.gpu_chain").main(options) == 0
-    assert load("bench.gpu_pwv").main(options) == 0
+    assert load("bench.gpu.kernels").main(options) == 0
+    assert load("bench.gpu.chain").main(options) == 0
+    assert load("bench.gpu.pwv").main(options) == 0
     lines = (tmp_path / "pretended-1.jsonl").read_text().splitlines()
     results = [json.loads(line) for line in lines]
     assert {r["bench"] for r in results} == {
@@ -272,7 +272,7 @@ def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
     assert all(r["agrees"] and r["samples"] and r["stages"]["wall_ms"] > 0 for r in nights)
     for r in nights:
         assert set(r["alone"]) == set(
-            load("bench.gpu_stages").STAGES if r["io"] != "device" else ()
+            load("bench.gpu.stages").STAGES if r["io"] != "device" else ()
         )
         assert r["overlap"] is None or r["overlap"] > 0
     fits = [r for r in results if r["bench"] == "gpu_pwv"]
@@ -285,12 +285,12 @@ def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
 
 
 def test_toy_sizes_on_a_card_do_without_the_pool(load, pretended):
-    assert load("bench.bench_gpu").main(["--toy"]) == 0
+    assert load("bench.gpu.kernels").main(["--toy"]) == 0
     assert not pretended.pooled
 
 
 def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
-    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+    bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
     results, failed = bench.run_bench(card, "toy")
     assert failed == 0
     assert len({(r.bench, r.case, r.form) for r in results}) == len(results)
@@ -308,7 +308,7 @@ def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
 
 
 def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, capsys):
-    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+    bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
 
     def broken(*_):
         raise ZeroDivisionError("broken on purpose")
@@ -322,7 +322,7 @@ def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, 
 
 
 def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(load, monkeypatch, capsys):
-    bench, card = load("bench.bench_gpu"), load("bench.gpu_card").host_card()
+    bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
     if not card.has_plain:
         pytest.skip("needs g++")
     reference = card.kernels.reference
@@ -334,7 +334,7 @@ def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(load, monkeypa
 
 
 def test_disagreement_of_results(load):
-    differ = load("bench.gpu_baseline").disagreement
+    differ = load("bench.gpu.baseline").disagreement
     a = np.array([1.0, -2.0, np.nan])
     whole = np.arange(3)
     assert differ((a, whole, 3), (a, whole, 3), np) == 0.0
@@ -344,13 +344,13 @@ def test_disagreement_of_results(load):
 
 
 def test_arrays_on_the_card_repeat_the_block(load):
-    cases, card = load("bench.gpu_cases"), load("bench.gpu_card").host_card()
+    cases, card = load("bench.gpu.cases"), load("bench.gpu.card").host_card()
     array = cases.repeated(card, np.arange(7, dtype=np.int32), (3, 5))
     np.testing.assert_array_equal(array.ravel(), np.arange(15) % 7)
 
 
 def test_differences_of_stores_are_seen(load):
-    chain, night = load("bench.gpu_chain"), load("bench.gpu_night")
+    chain, night = load("bench.gpu.chain"), load("bench.gpu.night")
     values = np.array([[1.0, -2.0], [np.nan, 3.0]])
     assert night.difference(values, values) == 0.0
     assert night.difference(values * (1 + 1e-11), values) > chain.AGREEMENT
@@ -360,19 +360,19 @@ def test_differences_of_stores_are_seen(load):
 
 
 def test_nights_that_differ_fail(load, monkeypatch, capsys):
-    chain = load("bench.gpu_chain")
+    chain = load("bench.gpu.chain")
     monkeypatch.setattr(chain, "compare", lambda *_: (1, 0.0, 4))
     assert chain.main(["--dry"]) == 1
     assert "differ by 0.0e+00, 4 flags" in capsys.readouterr().out
 
 
 def test_no_night_is_begun_that_would_end_too_late(load, capsys):
-    assert load("bench.gpu_chain").main(["--dry", "--seconds", "0"]) == 0
+    assert load("bench.gpu.chain").main(["--dry", "--seconds", "0"]) == 0
     assert "chai zstd:1: left out, the time is up" in capsys.readouterr().out
 
 
 def test_a_night_has_as_many_scans_as_there_is_room_for(load, monkeypatch, tmp_path):
-    night = load("bench.gpu_night")
+    night = load("bench.gpu.night")
     one = 64 * 4 * 14 * 2 * 40
     for free, scans in ((1e12, 2), (1.3 * one, 1)):
         monkeypatch.setattr(night.shutil, "disk_usage", lambda _, n=free: SimpleNamespace(free=n))
@@ -383,7 +383,7 @@ def test_a_night_has_as_many_scans_as_there_is_room_for(load, monkeypatch, tmp_p
 
 
 def test_plain_forms_are_left_out_of_the_compile_log_without_headers(load, monkeypatch):
-    log = load("bench.compile_log")
+    log = load("bench.gpu.compile_log")
     monkeypatch.setattr(log, "cupy_headers", lambda: None)
     assert list(log.plain_forms("sm_90")) == []
     source = log.plain_source(log.CALIBRATE, 3, {"C": "int32", "O": "float64"})

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
-import oracle_loads
-import oracle_sky
 import pytest
-from oracle_scene import SECOND, Scene
+from oracle import loads as oracle_loads
+from oracle import scan as oracle
+from oracle import sky as oracle_sky
+from oracle.scene import SECOND, Scene
 
 
 def line_error(out: dict[str, Any], scene: Scene) -> float:
@@ -34,7 +34,7 @@ def test_oracle_imports_nothing_of_the_package(module: Any) -> None:
             names.add((node.module or "").split(".")[0])
     assert names <= {
         *("__future__", "collections", "functools", "math", "typing", "numpy"),
-        *("oracle_sky", "oracle_loads"),
+        *("oracle",),
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import gpucal
 from gpucal.errors import GpucalWarning
-from gpucal.io.gbt import import_sdfits
+from gpucal.io.gbt.importer import import_sdfits
 from gpucal.plot import plot_store
 
 warnings.simplefilter("ignore", GpucalWarning)  # what is left out of a file is said on import

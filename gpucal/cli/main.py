@@ -12,16 +12,16 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from gpucal import __version__
-from gpucal.cli.atm import app as atm_app
-from gpucal.cli.calibrate import calibrate
-from gpucal.cli.export import app as export_app
-from gpucal.cli.import_ import app as import_app
-from gpucal.cli.info import info
-from gpucal.cli.inspect import inspect_store
-from gpucal.cli.online import app as online_app
-from gpucal.cli.plot import plot
-from gpucal.cli.reduce import reduce
-from gpucal.cli.simulate import simulate
+from gpucal.cli.commands.atm import app as atm_app
+from gpucal.cli.commands.calibrate import calibrate
+from gpucal.cli.commands.export import app as export_app
+from gpucal.cli.commands.import_ import app as import_app
+from gpucal.cli.commands.info import info
+from gpucal.cli.commands.inspect import inspect_store
+from gpucal.cli.commands.online import app as online_app
+from gpucal.cli.commands.plot import plot
+from gpucal.cli.commands.reduce import reduce
+from gpucal.cli.commands.simulate import simulate
 from gpucal.errors import GpucalError, GpucalWarning
 
 EXIT_FAILED = 1

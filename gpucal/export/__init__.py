@@ -1,1 +1,1 @@
-"""From the calibrated store to single spectra, as the writers of other formats take them."""
+"""Calibrated scans as rows, frames and spectra for other programs. File formats belong in io."""

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import UNUSABLE
-from gpucal.io.chunks import ZarrCounts
-from gpucal.io.l1 import L1Scan
+from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.l1.reader import L1Scan
 
 F64 = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpucal.errors import L1Error
 from gpucal.export.blocks import BUDGET_BYTES, SpectraReader, slabs
 from gpucal.export.scan_table import TRACKED, Scale, ScanTable
-from gpucal.io.l1 import L1, L1Scan
+from gpucal.io.l1.reader import L1, L1Scan
 from gpucal.spectrum import Spectrum
 
 F64 = npt.NDArray[np.float64]

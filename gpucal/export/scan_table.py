@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpucal.errors import ConfigError, L1Error
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
 from gpucal.export.frames import NAN, Pointing, ScanFrame, Site, number, scan_frame
-from gpucal.io.l1 import L1Scan
+from gpucal.io.l1.reader import L1Scan
 from gpucal.physics.radiometry import airmass
 
 F64 = npt.NDArray[np.float64]

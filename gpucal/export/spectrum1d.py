@@ -11,8 +11,8 @@ import numpy.typing as npt
 from gpucal.axes import UNUSABLE
 from gpucal.errors import L1Error
 from gpucal.export.frames import Pointing, Site, number, scan_frame
-from gpucal.io.l1 import L1Scan
-from gpucal.io.zarr_json import read_group
+from gpucal.io.chunks.zarr_metadata import read_group
+from gpucal.io.l1.reader import L1Scan
 from gpucal.physics.doppler import LIGHT
 from gpucal.physics.radiometry import airmass
 

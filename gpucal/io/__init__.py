@@ -1,1 +1,1 @@
-"""Reading and writing: stores, tables, foreign formats."""
+"""Reading and writing: stores, tables and foreign formats. What the numbers mean belongs in steps."""

@@ -1,1 +1,1 @@
-"""Calibrate a night while it is being observed: jobs in directories, tasks, results, a page."""
+"""Calibration of a night while it is observed. What is done to a scan belongs in pipeline."""

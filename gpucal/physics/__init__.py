@@ -1,1 +1,1 @@
-"""The equations; every function takes the array namespace from its arguments."""
+"""Equations of radiation, atmosphere and frequency on plain numbers. Nothing of scans, files or devices."""

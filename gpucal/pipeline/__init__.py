@@ -1,1 +1,1 @@
-"""Composition of the steps, streaming and batches."""
+"""Composition of the steps. Equations belong in physics and steps, bytes on disk in io."""

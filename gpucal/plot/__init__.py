@@ -146,7 +146,7 @@ class _RawNight:
     """The raw store beside the calibrated one; draws nothing without."""
 
     def __init__(self, options: PlotOptions) -> None:
-        from gpucal.io.read import open_l0
+        from gpucal.io.l0.store import open_l0
 
         self.store = None if options.l0 is None else open_l0(options.l0)
         self._unfold = options.unfold

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalError, GpucalWarning, ImportFormatError
-from gpucal.io.class_file import ClassFile, open_class
+from gpucal.io.gildas.reader import ClassFile, open_class
 from gpucal.plot.style import (
     T_A,
     T_SYS,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpucal.errors import GpucalError
-from gpucal.io.read import L0Store
+from gpucal.io.l0.store import L0Store
 from gpucal.plot.binning import BLOCK_BYTES, Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView
 from gpucal.plot.spectra import MAX_PIXELS, add_upper_axis

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
-from gpucal.io.l1 import L1Scan, open_l1
+from gpucal.io.l1.reader import L1Scan, open_l1
 
 F64 = npt.NDArray[np.float64]
 MJD_EPOCH = datetime.datetime(1858, 11, 17)

@@ -1,1 +1,1 @@
-"""Procedures of a telescope: pointing, focus, skydip, switched averages; physics section 11."""
+"""Fits of pointing, focus, skydip and averages to plain values. Collecting the values belongs in pipeline.reduction."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.io.atm_tables import save_table
-from gpucal.io.l0_write import CountsMaker, GroupArrays, create_l0, write_l0_scan
+from gpucal.io.atmosphere.tables import save_table
+from gpucal.io.l0.write import CountsMaker, GroupArrays, create_l0, write_l0_scan
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
 from gpucal.simulate.counts import GroupName, Recording, ScanCounts

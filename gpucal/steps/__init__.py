@@ -1,1 +1,1 @@
-"""The steps of the chain: pure functions verb(inputs, params, *, backend) -> product."""
+"""The steps of calibration on a scan's arrays. Order, threads and disks belong in pipeline."""

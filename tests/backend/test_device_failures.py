@@ -15,22 +15,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_device import FakeDevice, WatchedKernels, fake_backend
-from night_stores import assert_same, fast_folder, make_night, rechunk, small_setup
+from builders.night_stores import assert_same, fast_folder, make_night, rechunk, small_setup
+from fakes.device import FakeDevice, WatchedKernels, fake_backend
 
 import gpucal
+from gpucal import calibrate_store
 from gpucal.backend import Backend, cuda, select_backend
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
-from gpucal.cli.info import collect
+from gpucal.cli.commands.info import collect
 from gpucal.config import CalibrationConfig
 from gpucal.errors import BackendError, CorruptDataError, DeviceLostError, DeviceMemoryError
-from gpucal.io import atomic
-from gpucal.pipeline import ring as ring_module
-from gpucal.pipeline import stream
-from gpucal.pipeline.batch import Night, calibrate_store
-from gpucal.pipeline.report import ScanSummary, SilentObserver, StoreReport
-from gpucal.pipeline.ring import Ring
+from gpucal.io.files import atomic
+from gpucal.pipeline.scan import memory_budget as ring_module
+from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan.memory_budget import Ring
+from gpucal.pipeline.store.night import Night
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
 
 KINDS = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
 

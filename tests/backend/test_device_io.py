@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from fake_codec import FakeTools
-from fake_device import FakeStream
-from night_stores import fast_folder, make_night, small_setup
+from builders.night_stores import fast_folder, make_night, small_setup
+from fakes.codec import FakeTools
+from fakes.device import FakeStream
 from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
+from gpucal import calibrate_store
 from gpucal.backend.device_io import Coder, with_device_io
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceMemoryError
-from gpucal.io.codecs import crc32c
-from gpucal.pipeline import stream
-from gpucal.pipeline.batch import calibrate_store
-from gpucal.pipeline.report import SilentObserver, StoreReport
+from gpucal.io.chunks.codecs import crc32c
+from gpucal.pipeline.scan import stream
+from gpucal.pipeline.store.report import SilentObserver, StoreReport
 
 KINDS = ("tp", "otf", "fsw")
 ZSTD, CRC = ZstdCodec(level=1), Crc32cCodec()
@@ -434,7 +434,7 @@ def frame_starts(path: Path) -> list[int]:
 
 
 def our_reader(folder: Path) -> Any:
-    from gpucal.io.chunks import ZarrCounts
+    from gpucal.io.chunks.counts import ZarrCounts
 
     counts = ZarrCounts(zarr.open_array(folder, mode="r"))
     assert counts.direct

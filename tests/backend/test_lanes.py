@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, fake_backend
-from truth_setup import calibrated, simulate_scan, steady
+from builders.truth_setup import calibrated, simulate_scan, steady
+from fakes.device import FakeDevice, fake_backend
 
 from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
-from gpucal.pipeline import stream
+from gpucal.pipeline.scan import stream
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import types
 
 import pytest
 
-from gpucal.cli.calibrate import OPTIONS, option_name
+from gpucal.cli.commands.calibrate import OPTIONS, option_name
 from gpucal.cli.main import main
 from gpucal.config import CalibrationConfig, load_config
 from gpucal.errors import L0Error
-from gpucal.pipeline.report import Failure, ScanSummary, StoreReport
+from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
 
 SAMPLE = {
     # field: (what is typed, what the configuration must hold)
@@ -100,9 +100,9 @@ class FakeBatch:
 @pytest.fixture
 def batch(monkeypatch):
     fake = FakeBatch()
-    module = types.ModuleType("gpucal.pipeline.batch")
+    module = types.ModuleType("gpucal.pipeline.calibrate")
     module.calibrate_store = fake.calibrate_store
-    monkeypatch.setitem(sys.modules, "gpucal.pipeline.batch", module)
+    monkeypatch.setitem(sys.modules, "gpucal.pipeline.calibrate", module)
     return fake
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gpucal.cli.main import main
-from gpucal.io.class_file import open_class, write_class
+from gpucal.io.gildas.reader import open_class
+from gpucal.io.gildas.writer import write_class
 from gpucal.plot import class_spectra
 from gpucal.spectrum import Spectrum
 

@@ -10,11 +10,11 @@ import warnings
 import numpy as np
 import pytest
 import zarr
-from synthetic_l1 import write_l1
+from builders.synthetic_l1 import write_l1
 
 from gpucal import __version__
-from gpucal.cli import info as info_module
 from gpucal.cli import main as main_module
+from gpucal.cli.commands import info as info_module
 from gpucal.cli.main import main
 from gpucal.errors import GpucalWarning
 

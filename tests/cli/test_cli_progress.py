@@ -9,11 +9,11 @@ import threading
 import pytest
 from rich.console import Console
 
-from gpucal.cli import progress
-from gpucal.cli.json_text import json_text
-from gpucal.cli.progress import JsonObserver, PlainObserver, RichObserver, make_observer
-from gpucal.cli.summary import scan_ranges
-from gpucal.pipeline.report import ScanSummary
+from gpucal.cli.show import progress
+from gpucal.cli.show.json_text import json_text
+from gpucal.cli.show.progress import JsonObserver, PlainObserver, RichObserver, make_observer
+from gpucal.cli.show.summary import scan_ranges
+from gpucal.pipeline.store.report import ScanSummary
 
 THREADS, TILES = 4, 25
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_spectra import lsr_frequencies, lsr_velocities, make_spectrum
+from builders.export.spectra import lsr_frequencies, lsr_velocities, make_spectrum
 
 from gpucal.errors import ConfigError, L1Error
-from gpucal.io.class_fits import rest_axis, telescope_name, write_class_fits
+from gpucal.io.fits.class_fits import rest_axis, telescope_name, write_class_fits
 
 SRTTOOLS = (
     *("MJD", "MAXIS1", "SCAN", "TELESCOP", "TSYS", "IMAGFREQ", "DELTAV", "TAU-ATM", "MH2O"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from astropy.io import fits
-from export_store import SHAPE, make_store
+from builders.export.store import SHAPE, make_store
 
 from gpucal.cli.main import main
 
@@ -26,7 +26,7 @@ def rows(path: Path) -> int:
         return len(list(path.iterdir()))
     if path.suffix == ".fits":
         return int(fits.getheader(path, 1)["NAXIS2"])
-    from gpucal.io.class_file import open_class
+    from gpucal.io.gildas.reader import open_class
 
     return len(open_class(path))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_spectra import LIGHT, lsr_frequencies, lsr_velocities, make_spectrum
+from builders.export.spectra import LIGHT, lsr_frequencies, lsr_velocities, make_spectrum
 
 from gpucal.errors import ConfigError, L1Error
-from gpucal.io.fits1d import file_name, write_fits1d
+from gpucal.io.fits.one_spectrum import file_name, write_fits1d
 
 
 @pytest.fixture
@@ -137,11 +137,11 @@ def test_folders_are_whole_and_foreign_ones_are_left_alone(tmp_path: Path) -> No
     [
         ("sdfits_write", "write_sdfits"),
         ("class_fits", "write_class_fits"),
-        ("fits1d", "write_fits1d"),
+        ("one_spectrum", "write_fits1d"),
     ],
 )
 def test_names_that_fits_cannot_hold(tmp_path: Path, module: str, write: str) -> None:
     """Umlauts and line ends in names are no reason to fail."""
     odd = make_spectrum(telescope="Größe\n1", source="α Ori\n", instrument="µ")
-    function = getattr(importlib.import_module(f"gpucal.io.{module}"), write)
+    function = getattr(importlib.import_module(f"gpucal.io.fits.{module}"), write)
     assert function(tmp_path / "out", [odd]) == 1

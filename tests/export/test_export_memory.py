@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from export_large import make_large_store, peak_mib
+from builders.export.large import make_large_store, peak_mib
 
 pytestmark = [
     pytest.mark.slow,

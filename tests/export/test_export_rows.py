@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import export_store
 import numpy as np
 import pytest
 import zarr
-from export_store import F_EFF, SHAPE, make_store, truth
+from builders.export import store as export_store
+from builders.export.store import F_EFF, SHAPE, make_store, truth
 
 from gpucal.errors import ConfigError, CorruptDataError, L1Error
 from gpucal.export.rows import Selection, spectra_of_store
-from gpucal.io.l1 import open_l1
+from gpucal.io.l1.reader import open_l1
 
 C, D, R, A, S = SHAPE
 

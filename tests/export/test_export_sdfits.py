@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_spectra import lsr_velocities, make_spectrum
+from builders.export.spectra import lsr_velocities, make_spectrum
 
 from gpucal.errors import ConfigError, L1Error
-from gpucal.io.sdfits import read_sdfits
-from gpucal.io.sdfits_write import COLUMNS, write_sdfits
+from gpucal.io.fits.sdfits_read import read_sdfits
+from gpucal.io.fits.sdfits_write import COLUMNS, write_sdfits
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpucal.errors import L1Error
-from gpucal.io import atomic
+from gpucal.io.files import atomic
 
 
 @pytest.fixture

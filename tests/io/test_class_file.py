@@ -10,13 +10,14 @@ import warnings
 
 import numpy as np
 import pytest
-from class_builder import big_endian, write_v2
+from builders.class_file import big_endian, write_v2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpucal.errors import ImportFormatError, L1Error
-from gpucal.io import class_layout, class_write
-from gpucal.io.class_file import is_class_file, open_class, write_class
+from gpucal.io.gildas import words as class_layout
+from gpucal.io.gildas import writer as class_write
+from gpucal.io.gildas.reader import is_class_file, open_class, write_class
 from gpucal.spectrum import Spectrum
 
 LIGHT = 299792458.0

@@ -5,24 +5,24 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 
-import l0_builder as build
 import numpy as np
 import pytest
 import zarr
+from builders import l0 as build
 from typer.testing import CliRunner
 
 from gpucal.axes import FILL_INT32
-from gpucal.cli.inspect import describe_store, exit_code
+from gpucal.cli.commands.inspect import describe_store, exit_code
 from gpucal.config import load_config
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io import raw_fits_write
-from gpucal.io.l0_write import CountsMaker, GroupArrays, write_l0_scan
-from gpucal.io.raw_fits_import import import_raw_fits
-from gpucal.io.raw_fits_layout import DataSum, decode, encode
-from gpucal.io.raw_fits_write import export_raw_fits
-from gpucal.io.read import open_l0
-from gpucal.io.track import merge_track
-from gpucal.pipeline.selection import select_scans
+from gpucal.io.l0.store import open_l0
+from gpucal.io.l0.track import merge_track
+from gpucal.io.l0.write import CountsMaker, GroupArrays, write_l0_scan
+from gpucal.io.raw_fits import writer as raw_fits_write
+from gpucal.io.raw_fits.importer import import_raw_fits
+from gpucal.io.raw_fits.layout import DataSum, decode, encode
+from gpucal.io.raw_fits.writer import export_raw_fits
+from gpucal.pipeline.store.selection import select_scans
 
 fits = pytest.importorskip("astropy.io.fits")
 
@@ -32,7 +32,7 @@ DEG = np.pi / 180
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch):
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    monkeypatch.setattr("gpucal.io.raw_fits_import.sync_tree", lambda path: None)
+    monkeypatch.setattr("gpucal.io.raw_fits.importer.sync_tree", lambda path: None)
 
 
 def tree(path):
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_scan(tmp_path, monkeypatch):
         store, 3, attrs={"gain_image": 1.0}, groups={"": {"source": group}}, chunk_channels=32
     )
     monkeypatch.setattr(raw_fits_write, "SLAB_BYTES", 1 << 20)
-    monkeypatch.setattr("gpucal.io.l0_write.CHUNK_BYTES", 1 << 19)
+    monkeypatch.setattr("gpucal.io.l0.write.CHUNK_BYTES", 1 << 19)
     export_raw_fits(store, tmp_path / "warm", scans=[])  # imports are not counted
     tracemalloc.start()
     try:
@@ -607,8 +607,8 @@ def test_other_classes_are_refused(tmp_path):
 def test_commands(tmp_path):
     import typer
 
-    from gpucal.cli.export_raw import raw_fits
-    from gpucal.cli.import_ import app as import_app
+    from gpucal.cli.commands.export_raw import raw_fits
+    from gpucal.cli.commands.import_ import app as import_app
 
     store = build.new_store(tmp_path / "night.zarr")
     for number in (7, 8):

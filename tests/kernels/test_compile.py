@@ -23,10 +23,10 @@ DIVISION = re.compile(r"\b(?:div|rem)\.[a-z0-9.]+")
 
 @pytest.fixture(scope="module")
 def compile_log():
-    """The module ``bench.compile_log``; the test needs NVRTC."""
+    """The module ``bench.gpu.compile_log``; the test needs NVRTC."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
-        module = importlib.import_module("bench.compile_log")
+        module = importlib.import_module("bench.gpu.compile_log")
     if module.nvrtc() is None:
         reason = "NVRTC is needed to compile the kernels: install nvidia-cuda-nvrtc"
         if os.environ.get("CI") == "true":

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from kernel_contract import (
+from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
     make_chi2,

@@ -10,12 +10,12 @@ import mmap
 import subprocess
 from pathlib import Path
 
-import kernels_oracle as oracle
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_contract import (
+from oracle import kernels as oracle
+from oracle.kernel_contract import (
     DTYPES,
     KernelContract,
     assert_same_bits,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, fake_backend
-from truth_setup import calibrated, simulate_scan, steady
+from builders.truth_setup import calibrated, simulate_scan, steady
+from fakes.device import FakeDevice, fake_backend
 
 from gpucal.config import CalibrationConfig
 from gpucal.kernels import CudaKernels

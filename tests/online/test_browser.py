@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gpucal.online.config import OnlineConfig
-from gpucal.online.control import pending_requests
-from gpucal.online.pipe import Pipe
-from gpucal.online.results import Results
+from gpucal.online.queue.pipe import Pipe
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.results import Results
+from gpucal.online.workers.control import pending_requests
 
 pytest.importorskip("uvicorn")
-import page_data as data
+from builders import page_data as data
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 TOKEN = "night-and-day"

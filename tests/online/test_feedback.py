@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import procedure_scans as scans
 import pytest
-from small_site import drain
+from builders import procedure_scans as scans
+from builders.small_site import drain
 
-from gpucal.online import feedback
-from gpucal.online.config import OnlineConfig
-from gpucal.online.feedback import Delivery, deliver_waiting, feedback_path, publish
-from gpucal.online.pipe import TASKS, Pipe
-from gpucal.online.replay import Replay
-from gpucal.online.results import Results
-from gpucal.online.supervise import Supervisor
+from gpucal.online.queue.pipe import TASKS, Pipe
+from gpucal.online.replay.replay import Replay
+from gpucal.online.site import feedback
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.feedback import Delivery, deliver_waiting, feedback_path, publish
+from gpucal.online.site.results import Results
+from gpucal.online.workers.supervise import Supervisor
 
 RECEIVER = Path(__file__).resolve().parents[2] / "scripts" / "feedback_receiver.py"
 

@@ -14,16 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import procedure_scans as scans
 import pytest
 import typer
+from builders import procedure_scans as scans
 
-from gpucal.cli import online
+from gpucal.cli.commands import online
 from gpucal.cli.main import app, main
-from gpucal.online.config import OnlineConfig, load_online_config
-from gpucal.online.control import pending_requests
-from gpucal.online.events import job_from_json
-from gpucal.online.pipe import TASKS, Pipe
+from gpucal.online.queue.events import job_from_json
+from gpucal.online.queue.pipe import TASKS, Pipe
+from gpucal.online.site.config import OnlineConfig, load_online_config
+from gpucal.online.workers.control import pending_requests
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "online.md"
@@ -312,7 +312,7 @@ def test_messages_of_the_page_are_those_of_the_program() -> None:
     text = PAGE.read_text("utf-8")
     table = text[text.index("| message | meaning | to do |") :].split("\n\n")[0]
     source = "".join(
-        path.read_text("utf-8") for path in sorted((ROOT / "gpucal" / "online").glob("*.py"))
+        path.read_text("utf-8") for path in sorted((ROOT / "gpucal" / "online").rglob("*.py"))
     )
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # a long text is written in pieces
     count = 0

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import page_data as data
 import pytest
-from synthetic_l1 import hexagon
+from builders import page_data as data
+from builders.synthetic_l1 import hexagon
 
 from gpucal.errors import OnlineError
-from gpucal.online.config import OnlineConfig
-from gpucal.online.control import done, pending_requests, request
-from gpucal.online.live import news
-from gpucal.online.pages import picture_address, picture_file
-from gpucal.online.pipe import TASKS, Pipe
-from gpucal.online.results import Results
-from gpucal.online.serve import POLICY, serve
+from gpucal.online.page.live import news
+from gpucal.online.page.pages import picture_address, picture_file
+from gpucal.online.page.serve import POLICY, serve
+from gpucal.online.queue.pipe import TASKS, Pipe
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.results import Results
+from gpucal.online.workers.control import done, pending_requests, request
 
 TOKEN = "night-and-day"
 JSON = {"Content-Type": "application/json"}

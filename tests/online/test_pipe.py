@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from gpucal.errors import OnlineError
-from gpucal.online import pipe as pipe_module
-from gpucal.online.events import Job
-from gpucal.online.pipe import ACTIVE, DONE, FAILED, TASKS, Pipe, TaskDirectory
-from gpucal.online.processes import process_lives, worker_id
+from gpucal.online.queue import pipe as pipe_module
+from gpucal.online.queue.events import Job
+from gpucal.online.queue.pipe import ACTIVE, DONE, FAILED, TASKS, Pipe, TaskDirectory
+from gpucal.online.queue.processes import process_lives, worker_id
 
 
 def job(subscan: int = 0, **changes: object) -> Job:

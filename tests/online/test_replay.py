@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from night_stores import make_night, small_setup
+from builders.night_stores import make_night, small_setup
 
-from gpucal.io.read import open_l0
-from gpucal.online.events import job_from_json
-from gpucal.online.pipe import Pipe
-from gpucal.online.replay import Replay, plan_replay
+from gpucal.io.l0.store import open_l0
+from gpucal.online.queue.events import job_from_json
+from gpucal.online.queue.pipe import Pipe
+from gpucal.online.replay.replay import Replay, plan_replay
 
 
 def compare(ours: Any, theirs: Any) -> None:

@@ -16,33 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import procedure_scans as scans
 import pytest
 import test_layering
 from astropy.io import fits
-from night_stores import small_setup
-from small_site import assert_same_arrays, drain, site
+from builders import procedure_scans as scans
+from builders.night_stores import small_setup
+from builders.small_site import assert_same_arrays, drain, site
 
+from gpucal import calibrate_store
 from gpucal.config import CalibrationConfig
-from gpucal.io.class_file import open_class
-from gpucal.io.l0_write import GroupArrays, write_l0_scan
-from gpucal.io.l1 import open_l1
-from gpucal.io.raw_fits_import import import_raw_fits
-from gpucal.io.read import open_l0
-from gpucal.online.calibrating import Outcome, outcome_path
-from gpucal.online.config import OnlineConfig
-from gpucal.online.control import request
-from gpucal.online.events import END, Job
-from gpucal.online.feedback import deliver_waiting
-from gpucal.online.looks import Look, load_look
-from gpucal.online.pipe import TASKS, Pipe
-from gpucal.online.procedures import load_product
-from gpucal.online.replay import Replay, job_of
-from gpucal.online.results import Results
-from gpucal.online.scan_ends import OpenScan, missing_ends
-from gpucal.online.supervise import Supervisor
-from gpucal.online.tasks import TASK_FUNCTIONS
-from gpucal.pipeline.batch import calibrate_store
+from gpucal.io.gildas.reader import open_class
+from gpucal.io.l0.store import open_l0
+from gpucal.io.l0.write import GroupArrays, write_l0_scan
+from gpucal.io.l1.reader import open_l1
+from gpucal.io.raw_fits.importer import import_raw_fits
+from gpucal.online.queue.events import END, Job
+from gpucal.online.queue.pipe import TASKS, Pipe
+from gpucal.online.queue.scan_ends import OpenScan, missing_ends
+from gpucal.online.replay.replay import Replay, job_of
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.feedback import deliver_waiting
+from gpucal.online.site.results import Results
+from gpucal.online.tasks.calibrating import Outcome, outcome_path
+from gpucal.online.tasks.looks import Look, load_look
+from gpucal.online.tasks.procedures import load_product
+from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+from gpucal.online.workers.control import request
+from gpucal.online.workers.supervise import Supervisor
 from gpucal.simulate.compare import compare_to_truth
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.night import simulate_night

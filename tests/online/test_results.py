@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from gpucal.errors import OnlineError
-from gpucal.online.results import Results, append_once
-from gpucal.online.tables import METADATA, TABLES
+from gpucal.online.site.results import Results, append_once
+from gpucal.online.site.tables import METADATA, TABLES
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

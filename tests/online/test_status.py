@@ -10,15 +10,15 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-import page_data as data
 import pytest
+from builders import page_data as data
 from rich.console import Console
 
-from gpucal.cli import online_status
-from gpucal.online.config import OnlineConfig
-from gpucal.online.pipe import ACTIVE, HEARTBEAT, TASKS, Pipe
-from gpucal.online.results import Results
-from gpucal.online.status import Status, job_rate, snapshot
+from gpucal.cli.show import online_status
+from gpucal.online.queue.pipe import ACTIVE, HEARTBEAT, TASKS, Pipe
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.results import Results
+from gpucal.online.workers.status import Status, job_rate, snapshot
 
 
 @pytest.fixture

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_site import site
+from builders.small_site import site
 
 from gpucal.errors import L0Error, OnlineError
-from gpucal.online import worker as worker_module
-from gpucal.online.config import OnlineConfig
-from gpucal.online.context import Context
-from gpucal.online.control import request
-from gpucal.online.events import Job
-from gpucal.online.pipe import ACTIVE, TASKS, Pipe
-from gpucal.online.results import Results
-from gpucal.online.supervise import Supervisor
-from gpucal.online.worker import Worker
+from gpucal.online.queue.events import Job
+from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.context import Context
+from gpucal.online.site.results import Results
+from gpucal.online.workers import worker as worker_module
+from gpucal.online.workers.control import request
+from gpucal.online.workers.supervise import Supervisor
+from gpucal.online.workers.worker import Worker
 
 ONLY = dict.fromkeys(TASKS, 0)
 

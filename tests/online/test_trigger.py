@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpucal.axes import SOURCE_MODES
 from gpucal.errors import OnlineError
-from gpucal.online.events import (
+from gpucal.online.queue.events import (
     END,
     Action,
     CountsLook,
@@ -24,9 +24,9 @@ from gpucal.online.events import (
     ScanView,
     job_from_json,
 )
-from gpucal.online.scan_ends import OpenScan, missing_ends
-from gpucal.online.trigger import decide, procedure_of
-from gpucal.pipeline import reduced
+from gpucal.online.queue.scan_ends import OpenScan, missing_ends
+from gpucal.online.queue.trigger import decide, procedure_of
+from gpucal.pipeline.reduction import reduced
 from gpucal.procedures.names import KINDS
 
 REF, FLY = "OTF-OFF", "OTF-ON"

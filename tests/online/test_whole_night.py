@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from online_night import CONFIG, FORTY, SHORT, Night, make_online_night
-from small_site import assert_same_arrays, drain, site
+from builders.online_night import CONFIG, FORTY, SHORT, Night, make_online_night
+from builders.small_site import assert_same_arrays, drain, site
 
-from gpucal.online.config import OnlineConfig
-from gpucal.online.pipe import TASKS, Pipe
-from gpucal.online.replay import Replay
-from gpucal.online.results import Results
-from gpucal.online.supervise import Supervisor
-from gpucal.pipeline.batch import calibrate_store
+from gpucal import calibrate_store
+from gpucal.online.queue.pipe import TASKS, Pipe
+from gpucal.online.replay.replay import Replay
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.results import Results
+from gpucal.online.workers.supervise import Supervisor
 
 TABLES = ("scans", "calibrations", "pointings", "foci", "skydips", "spectra", "plots", "feedback")
 VOLATILE = ("seen", "made", "delivered", "attempts", "store")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucal.cli.main import main
-from gpucal.io.l1 import open_l1
+from gpucal.io.l1.reader import open_l1
 from gpucal.simulate.night import simulate_night
 from gpucal.simulate.presets import preset
 

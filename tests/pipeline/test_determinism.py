@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from night_stores import assert_same, contents, fast_folder, make_night, rechunk, small_setup
+from builders.night_stores import (
+    assert_same,
+    contents,
+    fast_folder,
+    make_night,
+    rechunk,
+    small_setup,
+)
 
+from gpucal import calibrate_store
 from gpucal.config import CalibrationConfig
-from gpucal.io.chunk_files import ChunkFiles
-from gpucal.pipeline import stream
-from gpucal.pipeline.batch import calibrate_store
-from gpucal.pipeline.report import StoreReport
+from gpucal.io.chunks.layout import ChunkFiles
+from gpucal.pipeline.scan import stream
+from gpucal.pipeline.store.report import StoreReport
 
 CHUNKINGS = {
     "channels cut": (7, 99, 1),

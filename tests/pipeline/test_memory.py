@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from night_stores import make_night, rechunk, small_setup
+from builders.night_stores import make_night, rechunk, small_setup
 
 from gpucal.backend import select_backend
 from gpucal.config import CalibrationConfig
-from gpucal.io.read import open_l0
-from gpucal.pipeline.load_library import LoadLibrary
+from gpucal.io.l0.store import open_l0
+from gpucal.pipeline.scan.load_library import LoadLibrary
 
 ROOT = Path(__file__).parent.parent.parent
 GIB, RING, LIMIT = 1.0, 64, 600
@@ -56,7 +56,7 @@ def test_decoded_counts_are_let_go(tmp_path: Path) -> None:
 
 def test_a_long_night_keeps_few_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scans without loads are not read again when the loads of a later scan are looked for."""
-    from gpucal.pipeline import load_library
+    from gpucal.pipeline.scan import load_library
 
     monkeypatch.setattr(load_library, "SCANS_KEPT", 2)
     setup = small_setup("superc", ("tp",), separate=True)

@@ -10,11 +10,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-import plot_ink
 import pytest
 import zarr
-from plot_scenes import FITS, load_scan, pointing, unfolded
-from synthetic_l1 import write_l1
+from builders.plot_scenes import FITS, load_scan, pointing, unfolded
+from builders.synthetic_l1 import write_l1
+from oracle import ink as plot_ink
 
 from gpucal.plot import style
 from gpucal.plot.array import plot_array

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import zarr
-from plot_scenes import load_scan
-from synthetic_l1 import write_l1
+from builders.plot_scenes import load_scan
+from builders.synthetic_l1 import write_l1
 
+from gpucal.cli.commands.plot import unfolded_mean
 from gpucal.cli.main import main
-from gpucal.cli.plot import unfolded_mean
 from gpucal.errors import ConfigError, GpucalWarning
-from gpucal.io.l1 import open_l1
-from gpucal.io.read import open_l0
+from gpucal.io.l0.store import open_l0
+from gpucal.io.l1.reader import open_l1
 from gpucal.plot import PlotOptions, binning, plot_store
 from gpucal.plot.loads import load_age, load_scan_of, mean_counts
 from gpucal.plot.sky_map import Window, grid, is_map, make_map, parse_window
@@ -217,7 +217,7 @@ def test_what_cannot_be_drawn_is_said(night, tmp_path, monkeypatch):
     with pytest.warns(GpucalWarning, match="no map: scan 1 has no channel in the window"):
         files = plot_store(l1, tmp_path / "a", 1, options=PlotOptions(window="5000,6000"))
     assert not any("map" in f.name for f in files)
-    monkeypatch.setattr("gpucal.cli.plot.MAX_IN_MEMORY", 10)
+    monkeypatch.setattr("gpucal.cli.commands.plot.MAX_IN_MEMORY", 10)
     with pytest.warns(GpucalWarning, match=r"no picture before folding.*too large"):
         files = plot_store(l1, tmp_path / "b", 4, options=PlotOptions(l0=l0, unfold=unfolded_mean))
     assert not any("fold" in f.name for f in files)

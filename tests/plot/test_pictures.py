@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zarr
-from synthetic_l1 import write_l1
+from builders.synthetic_l1 import write_l1
 
 from gpucal.errors import ConfigError, GpucalError, L1Error
 from gpucal.plot import binning, plot_scan, plot_store, trend

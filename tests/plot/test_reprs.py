@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from plot_scenes import load_scan
-from synthetic_l1 import write_l1
+from builders.plot_scenes import load_scan
+from builders.synthetic_l1 import write_l1
 
 import gpucal
 from gpucal.cli.main import main
-from gpucal.pipeline.report import Failure, ScanSummary, StoreReport
+from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
 from gpucal.plot.source import open_views
 
 

@@ -7,7 +7,7 @@ import builtins
 import numpy as np
 import pytest
 import zarr
-from synthetic_l1 import write_l1
+from builders.synthetic_l1 import write_l1
 
 import gpucal
 from gpucal.errors import L1Error

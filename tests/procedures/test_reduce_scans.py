@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import procedure_scans as scans
 import pytest
 import zarr
+from builders import procedure_scans as scans
 
+from gpucal import calibrate_store
 from gpucal.axes import Flag
+from gpucal.cli.commands.reduce_settings import reduce_options
 from gpucal.cli.main import main
-from gpucal.cli.reduce_settings import reduce_options
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
-from gpucal.pipeline.batch import calibrate_store
-from gpucal.pipeline.reduce import reduce_scan
-from gpucal.pipeline.reduced import ReduceOptions, procedure_of
+from gpucal.pipeline.reduction.reduce import reduce_scan
+from gpucal.pipeline.reduction.reduced import ReduceOptions, procedure_of
 from gpucal.procedures.skydip import SkydipOptions
 from gpucal.procedures.switching import LineWindow
 

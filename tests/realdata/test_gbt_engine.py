@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpucal.cli.main import main
-from gpucal.io.l1 import open_l1
+from gpucal.io.l1.reader import open_l1
 
 pytestmark = [
     pytest.mark.realdata,

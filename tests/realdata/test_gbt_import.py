@@ -16,8 +16,8 @@ import pytest
 from scipy.ndimage import median_filter
 
 from gpucal.errors import GpucalWarning
-from gpucal.io.gbt import import_sdfits
-from gpucal.io.read import L0Store, open_l0
+from gpucal.io.gbt.importer import import_sdfits
+from gpucal.io.l0.store import L0Store, open_l0
 
 pytest.importorskip("astropy")
 pytestmark = pytest.mark.realdata

@@ -14,10 +14,10 @@ import zarr
 from typer.testing import CliRunner
 
 from gpucal.axes import FILL_INT32, Flag
-from gpucal.cli.simulate import simulate
+from gpucal.cli.commands.simulate import simulate
 from gpucal.errors import ImportFormatError, L1Error
-from gpucal.io.atm_tables import load_table
-from gpucal.io.read import open_l0
+from gpucal.io.atmosphere.tables import load_table
+from gpucal.io.l0.store import open_l0
 from gpucal.simulate import (
     PRESETS,
     Recording,

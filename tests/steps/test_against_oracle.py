@@ -7,17 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import oracle
-import oracle_loads
-import oracle_sky as sky
 import pytest
-from oracle_scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
+from oracle import loads as oracle_loads
+from oracle import scan as oracle
+from oracle import sky
+from oracle.scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
 
 from gpucal.axes import Flag
 from gpucal.backend import Backend, select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
-from gpucal.pipeline.chain import LoadChoice, solve_scan
+from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
 from gpucal.steps.calibrate import ScanSolution, calibrate_tile

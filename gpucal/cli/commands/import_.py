@@ -1,0 +1,107 @@
+"""``gpucal import``: raw data of other telescopes into an L0 store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from gpucal.cli.show.summary import make_console
+
+app = typer.Typer(
+    help="Turn the raw data of a telescope into an L0 store.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def group() -> None:
+    """Turn the raw data of a telescope into an L0 store."""
+
+
+@app.command("sdfits")
+def sdfits(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE.. OUT",
+            help="GBT SDFITS files of one night (one per bank), then the L0 store to make.",
+        ),
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the L0 store if it is there.")
+    ] = False,
+    flags: Annotated[
+        bool,
+        typer.Option("--flags/--no-flags", help="Heed the .flag files beside the SDFITS files."),
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
+) -> None:
+    """Import GBT SDFITS files (vane, W-band loads, nods, position and frequency switching)."""
+    if len(paths) < 2:
+        raise typer.BadParameter("expected at least one file and the store to make")
+    *files, out = paths
+    from gpucal.io.gbt.importer import import_sdfits
+
+    numbers = import_sdfits(files, out, overwrite=overwrite, flags=flags)
+    if not quiet:
+        _print_table(out, numbers)
+
+
+@app.command("raw-fits")
+def raw_fits(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE.. OUT",
+            help="Files that gpucal export raw-fits wrote, then the L0 store to make or to add to.",
+        ),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
+) -> None:
+    """Make an L0 store from raw FITS files; scans that are there already are kept."""
+    if len(paths) < 2:
+        raise typer.BadParameter("expected at least one file and the store to make")
+    *files, out = paths
+    from gpucal.io.raw_fits.importer import import_raw_fits
+
+    written, present = import_raw_fits(files, out)
+    if not quiet:
+        kept = f", {len(present)} were there already" if present else ""
+        print(f"{len(written)} scans written to {out}{kept}")
+
+
+def _print_table(out: Path, numbers: list[int]) -> None:
+    """One row per scan and band: what it is, its shape, and its load scan."""
+    from gpucal.io.l0.store import open_l0
+
+    store = open_l0(out)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("scan", "GBT scans", "source", "subscans", "channels", "dumps", "pixels"):
+        table.add_column(name, justify="right" if name in ("channels", "dumps") else "left")
+    table.add_column("load scan")
+    for number in numbers:
+        for scan in store.load(number):
+            members = scan.source or scan.calibration
+            assert members is not None
+            n_chan, n_dump, n_rec, n_pix, _ = members.shape
+            load = int(members.lloadsn[0])
+            table.add_row(
+                escape(f"{number} {scan.band}".strip()),
+                " ".join(str(n) for n in scan.attrs["gbt_scans"]),
+                escape(str(scan.attrs["source"])),
+                " ".join(members.sobsmode),
+                str(n_chan),
+                str(n_dump),
+                f"{n_pix} x {n_rec}" if n_rec > 1 else str(n_pix),
+                str(load) if load >= 0 else ("" if scan.source is None else "none"),
+            )
+    console = make_console()
+    console.print(table, highlight=False)
+    print(f"{len(numbers)} scans in {out}", file=sys.stdout)

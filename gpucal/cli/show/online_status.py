@@ -1,0 +1,134 @@
+"""``gpucal online status``: the pipeline as a table, once or live."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from gpucal.cli.show.json_text import json_text
+from gpucal.cli.show.summary import make_console
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.workers.status import Problem, Status, TaskState, snapshot
+
+PERIOD_S = 1.0
+MESSAGES = 8
+STYLES = {"error": "bold red", "warning": "yellow", "info": ""}
+COLUMNS = ("task", "state", "pending", "oldest", "active", "failed", "done", "per min", "workers")
+
+
+def status(config: OnlineConfig, watch: bool = False, json: bool = False) -> None:
+    """Print the state of the pipeline; ``watch``: go on until interrupted; ``json``: one object a line."""
+    states = _looks(config, watch)
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        if json:
+            for state in states:
+                print(json_text(state.as_dict()), flush=True)
+        elif watch and sys.stdout.isatty():
+            _live(states, Console())
+        else:
+            console = make_console()
+            for state in states:
+                console.print(render(state))
+
+
+def _looks(config: OnlineConfig, watch: bool) -> Iterator[Status]:
+    """One state, or one a second for ever; a slow look is followed by a longer pause."""
+    while True:
+        begin = time.monotonic()
+        yield snapshot(config)
+        if not watch:
+            return
+        time.sleep(max(PERIOD_S, 2.0 * (time.monotonic() - begin)))
+
+
+def _live(states: Iterator[Status], console: Console) -> None:
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        for state in states:
+            live.update(render(state), refresh=True)
+
+
+def render(state: Status) -> Group:
+    """Problems, a row per task, scans, disks, and the last messages."""
+    parts: list[Any] = [_problem(p) for p in state.problems]
+    parts.append(_tasks(state))
+    if state.scans:
+        parts.append(Text("scans: " + ", ".join(f"{n} {name}" for name, n in state.scans.items())))
+    parts += [
+        Text(
+            f"disk of {', '.join(d.uses)}: {d.free / 2**30:.1f} of {d.total / 2**30:.0f} GiB free",
+            style="bold red" if d.low else "dim",
+        )
+        for d in state.disks
+    ]
+    parts += [Text("")] + [_message(m) for m in state.messages[-MESSAGES:]]
+    return Group(*parts)
+
+
+def _problem(problem: Problem) -> Text:
+    return Text(f"{problem.level}: {printable(problem.text)}", style=STYLES[problem.level])
+
+
+def _tasks(state: Status) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in COLUMNS:
+        left = name in ("task", "state")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    table.add_column("last message", overflow="ellipsis", no_wrap=True)
+    for task in state.tasks:
+        word, style = _word(task, state)
+        table.add_row(
+            task.task,
+            Text(word, style=style),
+            f"{task.pending}",
+            f"{task.oldest:.0f} s" if task.pending else "-",
+            f"{task.active}",
+            Text(f"{task.failed}", style="red" if task.failed else ""),
+            f"{task.done}",
+            f"{task.rate:.1f}",
+            f"{task.workers}",
+            Text(printable(task.message), style=STYLES.get(task.level, "")),
+        )
+    return table
+
+
+def _word(task: TaskState, state: Status) -> tuple[str, str]:
+    """What the task does, in one or two words, and how they look."""
+    if any(p.task == task.task and p.level == "error" for p in state.problems):
+        return ("trouble" if task.workers else "no worker"), "bold red"
+    if not task.workers:
+        return ("no worker", "yellow") if task.active or task.pending else ("off", "dim")
+    if task.active:
+        return "working", "green"
+    return ("waiting", "") if task.pending else ("idle", "dim")
+
+
+def _message(message: dict[str, Any]) -> Text:
+    clock = time.strftime("%H:%M:%S", time.gmtime(message["time"] or 0.0))
+    place = " ".join(
+        part
+        for part in (
+            message["task"],
+            message["project"],
+            f"scan {message['scan']}" if message["scan"] >= 0 else "",
+        )
+        if part
+    )
+    line = Text()
+    line.append(f"{clock} ", style="dim")
+    line.append(f"{message['level']:8}", style=STYLES.get(message["level"], ""))
+    line.append(printable(f"{place}  {message['text']}"))
+    return line
+
+
+def printable(text: str) -> str:
+    """``text`` without what would steer the terminal."""
+    return "".join(c if c.isprintable() else "·" for c in text)

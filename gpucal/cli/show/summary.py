@@ -1,0 +1,148 @@
+"""The table at the end of a batch, its warnings and failures, and where the results lie."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gpucal.cli.show.json_text import json_text
+from gpucal.cli.show.progress import without_label
+from gpucal.pipeline.store.report import ScanSummary, StoreReport
+
+COLUMNS = (
+    ("scan", "left"),
+    ("mode", "left"),
+    ("PWV\n[mm]", "right"),
+    ("T_rec\n[K]", "right"),
+    ("T_sys\n[K]", "right"),
+    ("rms/\nexpected", "right"),
+    ("flagged\n[%]", "right"),
+    ("time\n[s]", "right"),
+    ("warn-\nings", "right"),
+    ("status", "left"),
+)
+LEAST_WIDTH = 96
+"""Columns that a table needs: a narrower terminal wraps its lines, but no number is cut."""
+PLAIN_WIDTH = 150
+"""Columns where the output is no terminal: wide enough that no row is wrapped."""
+
+
+def make_console() -> Console:
+    """Return a console on stdout; without colours and wide when it is no terminal."""
+    if not sys.stdout.isatty():
+        return Console(file=sys.stdout, width=PLAIN_WIDTH)
+    console = Console(file=sys.stdout)
+    return Console(file=sys.stdout, width=max(console.width, LEAST_WIDTH))
+
+
+def print_summary(report: StoreReport, out: Path, *, quiet: bool, as_json: bool) -> None:
+    """Print the final table, or with ``as_json`` one object; quiet prints nothing."""
+    if as_json:
+        print(json_text(_as_event(report, out)), flush=True)
+    elif not quiet:
+        console = make_console()
+        console.print(summary_table(report))
+        for line in closing_lines(report, out):
+            console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _as_event(report: StoreReport, out: Path) -> dict[str, object]:
+    return {
+        "event": "report",
+        "l1": out,
+        "exit_code": report.exit_code,
+        "interrupted": report.interrupted,
+        "summaries": [vars(s) for s in report.summaries],
+        "failures": [f.as_dict() for f in report.failures],
+    }
+
+
+def summary_table(report: StoreReport) -> Table:
+    """One row per scan and band, in the order of the scans."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, side in COLUMNS:
+        table.add_column(escape(name), justify="right" if side == "right" else "left", no_wrap=True)
+    for summary in sorted(report.summaries, key=lambda s: (s.scan, s.band)):
+        style = {"failed": "red", "skipped": "dim"}.get(summary.status, "")
+        table.add_row(*_row(summary), style=style)
+    known = {s.scan for s in report.summaries}
+    for scan in sorted({f.scan for f in report.failures} - known):
+        table.add_row(f"{scan}", *["-"] * (len(COLUMNS) - 2), "failed", style="red")
+    return table
+
+
+def _pwv(value: float, error: float) -> str:
+    """Value and error in mm, to two digits of the error."""
+    if not math.isfinite(error) or error <= 0:
+        return _number(value, ".3f")
+    digits = min(8, max(1, 1 - math.floor(math.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _row(summary: ScanSummary) -> list[str]:
+    label = f"{summary.scan}" + (f" {summary.band}" if summary.band else "")
+    pwv = _pwv(summary.pwv, summary.pwv_error)
+    return [
+        label,
+        summary.mode or "-",
+        pwv,
+        _number(summary.t_rec, ".1f"),
+        _number(summary.t_sys, ".1f"),
+        _number(summary.rms_ratio, ".3f"),
+        _number(100.0 * summary.flagged_fraction, ".2f"),
+        _number(summary.seconds, ".1f") if summary.status != "skipped" else "-",
+        str(len(summary.warnings)) if summary.warnings else "-",
+        summary.status,
+    ]
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "-"
+
+
+def closing_lines(report: StoreReport, out: Path) -> list[str]:
+    """Counts, warnings (each once, with its scans), failures, and where everything lies."""
+    lines = [_counts(report)]
+    scans_of: dict[str, list[int]] = {}
+    for summary in report.summaries:
+        for warning in dict.fromkeys(summary.warnings):
+            scans_of.setdefault(warning, []).append(summary.scan)
+    lines += [f"warning ({scan_ranges(scans)}): {text}" for text, scans in scans_of.items()]
+    for failure in report.failures:
+        stage = f" in {failure.stage}" if failure.stage else ""
+        hint = f" {failure.hint}" if failure.hint else ""
+        text = without_label(failure.message, failure.scan)
+        lines.append(f"failed (scan {failure.scan}{stage}): {failure.error}: {text}{hint}")
+    if any(s.status != "failed" for s in report.summaries):
+        lines.append(f"L1 store: {out}")
+    if report.failures:
+        lines.append(f"failures: {out / 'failures.json'}")
+    return lines
+
+
+def _counts(report: StoreReport) -> str:
+    failed = {f.scan for f in report.failures}
+    failed |= {s.scan for s in report.summaries if s.status == "failed"}
+    calibrated = {s.scan for s in report.summaries if s.status == "calibrated"} - failed
+    skipped = {s.scan for s in report.summaries if s.status == "skipped"} - failed - calibrated
+    return f"{len(calibrated)} calibrated, {len(skipped)} skipped, {len(failed)} failed"
+
+
+def scan_ranges(scans: Iterable[int]) -> str:
+    """``"scan 3"`` or ``"scans 1-4, 7"``."""
+    numbers = sorted(set(scans))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+    return f"scan{'s' if len(numbers) > 1 else ''} {text}"

@@ -1,0 +1,1 @@
+"""Opacity tables: files, import, building, choice. Evaluating them belongs in physics.atm."""

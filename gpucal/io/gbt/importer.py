@@ -1,0 +1,352 @@
+"""Import GBT spectra (SDFITS) into an L0 store.
+
+Source: the section on SDFITS import of the formats page; GBT Memo 302 for vane and W-band loads.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
+from gpucal.io.files.atomic import exchange, rename_into_place, sync_tree
+from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
+from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
+from gpucal.io.gbt.flags import flagged_channels
+from gpucal.io.gbt.plan import PlannedScan, check_load_spectra, plan_scans
+from gpucal.io.gbt.resume import Draft, resumable
+from gpucal.io.l0.write import GroupArrays, create_l0, existing_root, write_l0_scan
+
+TELESCOPE = "GBT"
+LOAD_MISMATCH_K = 25.0
+"""A load at room temperature further than this from the air temperature is suspicious."""
+
+REQUIRED = (
+    *("SCAN", "IFNUM", "PLNUM", "FDNUM", "SIG", "CAL", "OBJECT", "OBSMODE", "PROCSEQN"),
+    *("PROCSIZE", "FRONTEND", "DATE-OBS", "EXPOSURE", "CRVAL1", "CRPIX1", "CDELT1"),
+    *("ELEVATIO", "AZIMUTH", "TAMBIENT"),
+)
+_NUMBERS = (
+    *("DURATION", "TWARM", "TCOLD", "RESTFREQ", "VELOCITY", "VFRAME", "PRESSURE", "HUMIDITY"),
+    *("CRVAL2", "CRVAL3", "FEEDXOFF", "FEEDEOFF", "BANDWID"),
+    *("SITELONG", "SITELAT", "SITEELEV", "VSPDELT", "VSPRVAL", "VSPRPIX"),
+)
+_TEXTS = (
+    *("PROJID", "OBSERVER", "BACKEND", "MOLECULE", "VELDEF", "PROCSCAN", "PROCTYPE"),
+    *("CTYPE2", "CTYPE3", "RADESYS", "SAMPLER", "SIDEBAND"),
+)
+OPTIONAL: Mapping[str, Any] = {
+    **dict.fromkeys(_NUMBERS, np.nan),
+    **dict.fromkeys(_TEXTS, ""),
+    "CALPOSITION": "Observing",
+    "CTYPE1": "FREQ-OBS",
+}
+_REPORTED = (
+    *("OBSMODE", "PROCSEQN", "PROCSIZE", "PROCSCAN", "PROCTYPE", "CALPOSITION", "TWARM", "TCOLD"),
+    *("TAMBIENT", "PRESSURE", "HUMIDITY", "OBSERVER", "BACKEND", "FRONTEND", "SAMPLER"),
+    *("SIDEBAND", "BANDWID", "CTYPE2", "CTYPE3", "RADESYS"),
+    *("VSPDELT", "VSPRVAL", "VSPRPIX"),
+)
+
+
+def import_sdfits(
+    files: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, flags: bool = True
+) -> list[int]:
+    """Import the scans of some GBT SDFITS files (one per bank, together one night) as an L0 store.
+
+    Returns the scan numbers written. The store appears whole or not at all; an import that was
+    interrupted is continued by the same call. With ``overwrite`` an L0 store already there is
+    replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN. Counts stay
+    as in the files (f4 -> f32, [C,D,R,A,S]); the rules are those of ``plan_scans`` and
+    ``build_group``. Raises ImportFormatError for files that do not follow them, L0Error when
+    ``out`` is in the way; warns (GpucalWarning) about scans left out, loads without numbers and
+    load temperatures that cannot be right.
+    """
+    target = Path(out)
+    _check_target(target, overwrite)
+    rows = _read_rows(files)
+    used: list[Path] = []
+    if flags:
+        rows, used = _with_flags(rows)
+    planned = plan_scans(rows)
+    layouts = _layouts(rows)
+    # Everything that can be wrong with the files is found here, before anything is written.
+    groups = {p.number: _bands(rows, p, layouts) for p in planned}
+    for scan in planned:
+        check_load_spectra(rows, scan)
+        _warn_about_loads(rows, scan, groups[scan.number])
+    _link_loads(planned, groups)
+    rows.forget()
+    with resumable(target, [*(Path(p) for p in files), *used]) as draft:
+        _write(draft, rows, planned, groups)
+        sync_tree(draft.store)
+        draft.retire()
+        if target.exists():
+            exchange(draft.store, target)
+        else:
+            rename_into_place(draft.store, target)
+    return [p.number for p in planned]
+
+
+def _with_flags(rows: SdfitsRows) -> tuple[SdfitsRows, list[Path]]:
+    """The rows with the flags of the files beside them, and those files."""
+    table_of = {path: [t for t, p in enumerate(rows.files) if p == path] for path in rows.files}
+    index = [(path, np.nonzero(np.isin(rows.table, t))[0]) for path, t in table_of.items()]
+    flagged, used = flagged_channels(index, rows.columns)
+    return replace(rows, flagged=flagged), used
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        if not target.parent.is_dir():
+            raise L0Error(f"the folder {target.parent} does not exist.", hint="Make it first.")
+        return
+    if not overwrite:
+        raise L0Error(f"{target} is already there.", hint="Use --overwrite, or another name.")
+    existing_root(target)  # replaces nothing but an L0 store
+
+
+def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
+    rows = read_sdfits(files, REQUIRED, OPTIONAL)
+    text = rows["DATE-OBS"]
+    try:
+        # MJD 0 is 1858-11-17; DATE-OBS is the start of the integration, UTC.
+        start = text.astype("datetime64[us]") - np.datetime64("1858-11-17T00:00:00", "us")
+    except ValueError as error:
+        raise ImportFormatError(
+            f"DATE-OBS cannot be read ({error}), expected YYYY-MM-DDThh:mm:ss.ss."
+        ) from error
+    length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
+    mjd = start / np.timedelta64(1, "us") / 86400e6 + 0.5 * length / 86400.0
+    columns = {**rows.columns, "MJD": mjd}
+    return replace(rows, columns=columns)
+
+
+def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
+    """Feeds and polarisations of each receiver over the night, so that all scans match."""
+    layouts = {}
+    for frontend in np.unique(rows["FRONTEND"]):
+        mine = rows["FRONTEND"] == frontend
+        feeds, receivers = (np.unique(rows[k][mine]).tolist() for k in ("FDNUM", "PLNUM"))
+        layouts[str(frontend)] = Layout(tuple(feeds), tuple(receivers))
+    return layouts
+
+
+def _name(kind: str) -> str:
+    return "calibration" if kind == "LOAD" else "source"
+
+
+def _bands(
+    rows: SdfitsRows, scan: PlannedScan, layouts: Mapping[str, Layout]
+) -> dict[str, dict[str, GroupArrays]]:
+    """The groups of one scan: "" when the night has one IFNUM, else band_1 for IFNUM 0 etc."""
+    several = np.unique(rows["IFNUM"]).size > 1
+    groups = {}
+    for ifnum in np.unique(rows["IFNUM"][scan.rows]).tolist():
+        parts = [
+            PlannedSubscan(s.mode, s.rows[rows["IFNUM"][s.rows] == ifnum]) for s in scan.subscans
+        ]
+        empty = next((s.mode for s in parts if not s.rows.size), None)
+        if empty is not None:
+            raise ImportFormatError(
+                f"IFNUM {ifnum} has no rows for {empty}, expected every band in every part.",
+                scan=scan.number,
+            )
+        layout = layouts[str(rows["FRONTEND"][parts[0].rows[0]])]
+        try:
+            group = build_group(rows, parts, layout, loads=scan.kind == "LOAD")
+        except ImportFormatError as error:
+            raise error.locate(scan=scan.number) from None
+        groups[f"band_{ifnum + 1}" if several else ""] = {_name(scan.kind): group}
+    return groups
+
+
+def _warn_about_loads(
+    rows: SdfitsRows, scan: PlannedScan, bands: Mapping[str, Mapping[str, GroupArrays]]
+) -> None:
+    if scan.kind != "LOAD":
+        return
+    group = next(iter(bands.values()))["calibration"]
+    at = list(group.sobsmode).index("HOT")
+    hot = float(np.mean(group.arrays["thot"][:, at]))
+    air = float(group.arrays["tamb"][at])
+    if not np.isfinite(hot):
+        text = f"the temperature of the warm load is not recorded (TWARM, {_frontend(rows, scan)})"
+    elif abs(hot - air) > LOAD_MISMATCH_K:
+        text = f"the warm load is recorded at {hot:.2f} K, the air at {air:.2f} K"
+    else:
+        return
+    warnings.warn(
+        f"scan {scan.number}: {text}: give its temperature with --t-hot when calibrating.",
+        GpucalWarning,
+        stacklevel=3,
+    )
+
+
+def _frontend(rows: SdfitsRows, scan: PlannedScan) -> str:
+    return str(rows["FRONTEND"][scan.rows[0]])
+
+
+def _link_loads(
+    planned: Sequence[PlannedScan], groups: Mapping[int, dict[str, dict[str, GroupArrays]]]
+) -> None:
+    """Point lloadsn of each science subscan at the nearest earlier load scan, else the next one."""
+    loads = [p.number for p in planned if p.kind == "LOAD"]
+    for scan in planned:
+        if scan.kind == "LOAD":
+            continue
+        for band, members in groups[scan.number].items():
+            group = members["source"]
+            fits = [
+                n
+                for n in loads
+                if band in groups[n] and _same_setup(group, groups[n][band]["calibration"])
+            ]
+            earlier = [n for n in fits if n < scan.number]
+            chosen = earlier[-1] if earlier else (fits[0] if fits else -1)
+            arrays = dict(group.arrays)
+            arrays["lloadsn"] = np.full(group.shape[4], chosen, dtype=np.int32)
+            members["source"] = GroupArrays(group.data_5d, group.sobsmode, arrays)
+
+
+def _same_setup(science: GroupArrays, load: GroupArrays) -> bool:
+    """Same shape and channel width, and tuned within one bandwidth (throws are smaller)."""
+    same = [science.shape[i] == load.shape[i] for i in (0, 2, 3)]
+    width = float(science.arrays["freq_res"][0, 0])
+    apart = abs(science.arrays["signal_freq"][0, 0] - load.arrays["signal_freq"][0, 0])
+    return (
+        all(same)
+        and bool(np.isclose(load.arrays["freq_res"][0, 0], width, rtol=1e-6))
+        and bool(apart < abs(width) * science.shape[0])
+    )
+
+
+def _write(
+    draft: Draft,
+    rows: SdfitsRows,
+    planned: Sequence[PlannedScan],
+    groups: Mapping[int, Mapping[str, Mapping[str, GroupArrays]]],
+) -> None:
+    keys = {"lat_deg": "SITELAT", "lon_deg": "SITELONG", "alt_m": "SITEELEV"}
+    site = {name: float(rows[key][0]) for name, key in keys.items() if np.isfinite(rows[key][0])}
+    layouts = _layouts(rows)
+    create_l0(draft.store, telescope=TELESCOPE, site=site, instrument="+".join(sorted(layouts)))
+    finished = draft.finished()
+    for scan in (p for p in planned if p.number not in finished):
+        band_attrs = {
+            band: _line_attrs(rows, _band_rows(rows, scan, band)) for band in groups[scan.number]
+        }
+        write_l0_scan(
+            draft.store,
+            scan.number,
+            attrs=_attrs(rows, scan, layouts[_frontend(rows, scan)])
+            | next(iter(band_attrs.values())),
+            groups=groups[scan.number],
+            band_attrs=band_attrs,
+        )
+        draft.add(scan.number)
+        rows.forget()
+
+
+def _band_rows(rows: SdfitsRows, scan: PlannedScan, band: str) -> I64:
+    every = scan.rows
+    if not band:
+        return every
+    wanted = int(band.removeprefix("band_")) - 1
+    return np.asarray(every[rows["IFNUM"][every] == wanted])
+
+
+def _line_attrs(rows: SdfitsRows, index: I64) -> dict[str, Any]:
+    """Attributes that differ between bands: rest frequency and line."""
+    first = index[0]
+    attrs: dict[str, Any] = {"ifnum": int(rows["IFNUM"][first])}
+    if rows["RESTFREQ"][first] > 0:
+        attrs["rest_freq_hz"] = float(rows["RESTFREQ"][first])
+    if rows["MOLECULE"][first]:
+        attrs["line"] = str(rows["MOLECULE"][first])
+    return attrs
+
+
+def _attrs(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any]:
+    index = scan.rows
+    science = scan.subscans[0].rows
+    first = int(science[0])
+    attrs: dict[str, Any] = {
+        "instmode": scan.kind,
+        "source": str(rows["OBJECT"][first]),
+        "date_obs": min(rows["DATE-OBS"][index].tolist()),
+        "obs_procedure": str(rows["OBSMODE"][first]).partition(":")[0],
+        "n_subscans_planned": len(scan.subscans),
+        "gain_image": 0.0,
+        "f_eff": 1.0,
+        "ref_channel_base": 0,
+        "feeds": list(layout.feeds),
+        "polarisations": list(layout.receivers),
+        "gbt_scans": list(scan.scans),
+        "scan_metadata": _metadata(rows, index),
+        "raw_headers": json.dumps(_headers(rows, index)),
+    }
+    bad = [int(i) for i in index if int(i) in rows.flagged]
+    if bad:
+        attrs["flagged_spectra"] = len(bad)
+    if rows["PROJID"][first]:
+        attrs["project"] = str(rows["PROJID"][first])
+    if np.isfinite(rows["VELOCITY"][first]):
+        attrs["velocity_source_kms"] = float(rows["VELOCITY"][first]) / 1e3
+        attrs["velocity_definition"] = str(rows["VELDEF"][first])
+    if np.isfinite(rows["VFRAME"][science]).all():
+        attrs["velocity_frame_mps"] = float(rows["VFRAME"][science].mean())
+    if scan.kind == "NOD":
+        attrs |= _nod_beams(rows, scan, layout)
+    return attrs
+
+
+def _nod_beams(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any]:
+    """The pixel on the source in each position: its feed has no offset from the tracked point."""
+    beams = []
+    for subscan in scan.subscans:
+        i = subscan.rows
+        on_source = np.hypot(rows["FEEDXOFF"][i], rows["FEEDEOFF"][i]) < 1e-6
+        feeds = np.unique(rows["FDNUM"][i][on_source]).tolist()
+        if len(feeds) != 1:
+            warnings.warn(
+                f"scan {scan.number}: {len(feeds)} feeds have no offset in {subscan.mode}, "
+                "expected one: the beams of the nod are not known. Import the files of all banks "
+                "together.",
+                GpucalWarning,
+                stacklevel=2,
+            )
+            return {}
+        beams.append([0, layout.feeds.index(feeds[0])])
+    return {"nod_beams": beams}
+
+
+def _metadata(rows: SdfitsRows, index: I64) -> dict[str, Any]:
+    """Columns worth keeping: the value, distinct texts, or {min, max}; absent ones left out."""
+    found: dict[str, Any] = {}
+    for name in _REPORTED:
+        values = rows[name][index]
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        distinct = [v for v in np.unique(values).tolist() if v != ""]
+        if distinct:
+            several: Any = {"min": distinct[0], "max": distinct[-1]}
+            if values.dtype.kind == "U":
+                several = distinct
+            found[name] = distinct[0] if len(distinct) == 1 else several
+    return found
+
+
+def _headers(rows: SdfitsRows, index: I64) -> dict[str, Any]:
+    """Header cards of the files, and all columns read of the scan's first row."""
+    first = {name: values[index[0]].item() for name, values in rows.columns.items()}
+    plain = {
+        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in first.items()
+    }
+    return {"cards": dict(rows.cards), "first_row": plain}

@@ -1,0 +1,287 @@
+"""Open an L0 store and load scans as frozen values; the counts stay lazy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings as python_warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gpucal.errors import GpucalError, L0Error
+from gpucal.io.l0.checks import (
+    check_bolometer,
+    check_complete,
+    check_group,
+    check_same_layout,
+    gain_image,
+    number_mismatch,
+)
+from gpucal.io.l0.group import GroupContext, feed, node_of, read_group
+from gpucal.io.l0.schema import (
+    L0_FORMAT,
+    is_bolometer,
+    parse_root_attrs,
+    parse_scan_attrs,
+)
+from gpucal.scan import Scan, SubscanGroup
+
+DRIFTS = frozenset({"pointing", "focus"})
+"""Procedures whose scans may be without references."""
+
+_WHAT_IT_IS = "An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups."
+_SCAN_NAME = re.compile(r"scan_(\d+)\Z")
+_ROOT_IDENTITY = ("format", "format_version", "telescope", "site", "instrument")
+GroupName = Literal["source", "calibration"]
+_READ_ERRORS = (GpucalError, OSError, ValueError, KeyError, TypeError, RuntimeError)
+_GROUPS: tuple[GroupName, ...] = ("source", "calibration")
+
+
+def open_l0(path: str | Path) -> L0Store:
+    """Open an L0 store, Zarr v3 or v2, for reading.
+
+    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
+    """
+    import zarr
+
+    if "://" not in str(path) and not Path(path).exists():
+        raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
+    if Path(path).is_file() and Path(path).suffix != ".zip":
+        raise L0Error(f"{path} is a file, expected an L0 store.", hint=_WHAT_IT_IS)
+    try:
+        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except json.JSONDecodeError as error:
+        raise L0Error(
+            f"the zarr.json (or .zgroup, .zattrs) of {path} is not valid JSON: {error}.",
+            hint="Restore it from a copy.",
+        ) from error
+    except Exception as error:  # every kind of store has error classes of its own
+        raise L0Error(
+            f"{path} is not a Zarr group, expected an L0 store.",
+            hint=_WHAT_IT_IS,
+        ) from error
+    return L0Store(str(path), root)
+
+
+class L0Store:
+    """An open L0 store. Scans are read anew at each call, so a growing night can be followed."""
+
+    def __init__(self, path: str, root: Any) -> None:
+        self.path = path
+        self._root = root
+        self.attrs: Mapping[str, Any] = dict(root.attrs)
+        parse_root_attrs(self.attrs)
+        if "format" not in self.attrs and not self._names():
+            raise L0Error(
+                f"{path} has no attribute format = {L0_FORMAT!r} and no scan in it.",
+                hint="Is this an L0 store?",
+            )
+
+    def __repr__(self) -> str:
+        numbers = self.numbers()
+        said = [str(self.attrs[k]) for k in ("telescope", "instrument") if self.attrs.get(k)]
+        ends = f" ({numbers[0]} to {numbers[-1]})" if numbers else ""
+        scans = f"{len(numbers)} scan{'' if len(numbers) == 1 else 's'}{ends}"
+        return f"<gpucal L0 {', '.join([self.path, *said])}: {scans}>"
+
+    def numbers(self) -> list[int]:
+        """Numbers of the scans that are there, sorted."""
+        return sorted(self._names())
+
+    def kind(self, number: int) -> Literal["science", "load", "bolometer"]:
+        """ "science" when the scan holds a ``source/`` group, "load" when calibration only.
+
+        "bolometer" when its attributes say so: it has nothing that this program calibrates. Raises
+        L0Error when it holds neither group.
+        """
+        group = self.scan_group(number)
+        bands = self._bands(group, number)
+        if is_bolometer(dict(group.attrs)):
+            return "bolometer"
+        return "science" if any("source" in groups for groups in bands.values()) else "load"
+
+    def load(
+        self,
+        number: int,
+        *,
+        partial: bool = False,
+        t_hot_given: bool = False,
+        broken: dict[str, GpucalError] | None = None,
+    ) -> list[Scan]:
+        """Read and validate a scan: one Scan per band, counts lazy.
+
+        partial: accept a scan that is not complete, as far as it goes. t_hot_given: the recorded
+        load temperature is not used, so it may be anything. Raises L0Error naming scan, band and,
+        where they apply, subscan and receiver; with ``broken`` a bad band is entered there and the
+        good ones are returned.
+        """
+        scans: list[Scan] = []
+        errors: dict[str, GpucalError] = {}
+        try:
+            zscan = self.scan_group(number)
+            scan_attrs = dict(zscan.attrs)
+            digest = hashlib.sha256()
+            feed(digest, {key: self.attrs.get(key) for key in _ROOT_IDENTITY})
+            feed(digest, scan_attrs)
+            bands = self._bands(zscan, number)
+        except _READ_ERRORS as error:
+            raise _located(error, number, "") from error
+        for band, names in bands.items():
+            try:
+                zband = _group_of(zscan, band) if band else zscan
+                attrs = {**scan_attrs, **dict(zband.attrs)}
+                scan = Scan(number, band, attrs, self.attrs, None, None, path=self.path)
+                band_digest = digest.copy()
+                scans.append(_load_band(scan, zband, names, band_digest, (partial, t_hot_given)))
+            except _READ_ERRORS as error:
+                errors[band] = _located(error, number, band)
+                if broken is None:
+                    raise errors[band] from error
+        if errors and not scans:
+            raise next(iter(errors.values()))
+        if broken is not None:
+            broken.update(errors)
+        return scans
+
+    def to_xarray(self, number: int, band: str = "", *, group: GroupName | None = None) -> Any:
+        """One group of a scan as ``xarray.Dataset``; ``data_5d`` is read only when asked for.
+
+        group: default "source", or "calibration" for a load scan. Raises L0Error as ``load``, or
+        when there is no such band or group.
+        """
+        from gpucal.io.l0.dataset import group_dataset
+
+        scans = {scan.band: scan for scan in self.load(number, partial=True)}
+        if band not in scans:
+            bands = ", ".join(repr(name) for name in scans)
+            raise L0Error(f"there is no band {band!r}, only {bands}.", scan=number)
+        scan = scans[band]
+        name = group or ("source" if scan.source else "calibration")
+        chosen: SubscanGroup | None = getattr(scan, name)
+        if chosen is None:
+            raise L0Error(f"there is no {name}/ group.", scan=number, band=band)
+        return group_dataset(chosen, scan.attrs)
+
+    def _names(self) -> dict[int, str]:
+        """Scan number -> group name."""
+        found = (match for name in _children(self._root) if (match := _SCAN_NAME.match(name)))
+        return {int(match[1]): match[0] for match in found}
+
+    def scan_group(self, number: int) -> Any:
+        """The Zarr group of a scan; raises L0Error when it is not there or cannot be opened."""
+        name = self._names().get(number)
+        if name is None:
+            raise L0Error("the scan is not in the store.", scan=number)
+        return _group_of(self._root, name)
+
+    def _bands(self, zscan: Any, number: int) -> dict[str, list[GroupName]]:
+        """Band name ("" for none) -> which of source/ and calibration/ it holds."""
+        found = {}
+        children = sorted(_children(zscan), key=_natural)
+        for band in ["", *children]:
+            inside = children if not band else _children_of(zscan, band)
+            names = [name for name in _GROUPS if name in inside]
+            if names and band not in ("source", "calibration"):
+                found[band] = names
+        if not found:
+            raise L0Error(
+                "the scan holds neither source/ nor calibration/, expected one of them, at its "
+                "top or in band groups.",
+                hint="gpucal inspect shows what is in it.",
+                scan=number,
+            )
+        return found
+
+
+def _located(error: Exception, number: int, band: str) -> GpucalError:
+    """The error as one of ours, with its place and a hint."""
+    if not isinstance(error, GpucalError):
+        text = f"the scan cannot be read: {type(error).__name__}: {error}."
+        return L0Error(text, scan=number, band=band, stage="read")
+    if isinstance(error, L0Error) and not error.hint:
+        error.hint = "Correct it in the raw store, or leave the scan out with --scans."
+    return error.locate(scan=number, band=band, stage="read")
+
+
+def _load_band(
+    scan: Scan, zband: Any, names: list[GroupName], digest: Any, options: tuple[bool, bool]
+) -> Scan:
+    """Fill in the groups of one band; options: accept it incomplete, load temperature given."""
+    partial, t_hot_given = options
+    attrs = parse_scan_attrs(scan.attrs)
+    feed(digest, scan.attrs)
+    groups: dict[GroupName, SubscanGroup] = {}
+    notes = number_mismatch(scan.attrs, scan.number)
+    bolometer = is_bolometer(scan.attrs)
+    for name in names:
+        context = GroupContext(
+            scan=scan.number,
+            band=scan.band,
+            calibration=name == "calibration",
+            ref_channel_base=attrs.ref_channel_base,
+            gain_zero=_all_zero(attrs.gain_image),
+            partial=partial,
+            bolometer=bolometer,
+        )
+        groups[name] = read_group(_group_of(zband, name), context, digest)
+        gain_image(scan.attrs.get("gain_image"), groups[name].shape)
+    main = groups.get("source") or groups["calibration"]
+    check_complete(attrs, main.shape[4], partial=partial)
+    if len(groups) == 2:
+        check_same_layout(groups["source"], groups["calibration"])
+    for kind, group in groups.items():
+        loads = kind == "calibration"
+        if bolometer:
+            notes += check_bolometer(group)
+            continue
+        # the references of a growing scan may still come; drifts do without
+        lenient = partial or (attrs.obs_procedure or "").lower() in DRIFTS
+        notes += check_group(group, calibration=loads, t_hot_given=t_hot_given, growing=lenient)
+    return replace(
+        scan,
+        source=groups.get("source"),
+        calibration=groups.get("calibration"),
+        metadata_sha256=digest.hexdigest(),
+        warnings=tuple(notes),
+    )
+
+
+def _all_zero(value: Any) -> bool:
+    """Whether a number, or every number of a nested list, is 0."""
+    return all(_all_zero(item) for item in value) if isinstance(value, list) else value == 0
+
+
+def _children(group: Any) -> list[str]:
+    """Names of the groups below a Zarr group, without opening them where the store is local."""
+    from zarr.storage import LocalStore
+
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
+        python_warnings.simplefilter("ignore")
+        return list(group.group_keys())
+
+
+def _children_of(group: Any, name: str) -> list[str]:
+    node = node_of(group, name)
+    return [] if node is None or hasattr(node, "shape") else _children(node)
+
+
+def _group_of(group: Any, name: str) -> Any:
+    node = node_of(group, name)
+    if node is None or hasattr(node, "shape"):
+        raise L0Error(
+            f"{name} is not a Zarr group.", hint="Its zarr.json or .zgroup is missing or broken."
+        )
+    return node
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts band_2 before band_10."""
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", name)]

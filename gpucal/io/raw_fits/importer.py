@@ -1,0 +1,194 @@
+"""Put raw scans from FITS files into an L0 store, the inverse of ``raw_fits_write``.
+
+Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Counts are copied slab by
+slab of channels: memory does not grow with the scan.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.errors import ImportFormatError, L0Error
+from gpucal.io.files.atomic import as_l1_error, sync_tree
+from gpucal.io.l0.store import open_l0
+from gpucal.io.l0.write import channels_per_chunk, compressors, existing_root
+from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_nodes
+from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
+
+
+def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[int], list[int]]:
+    """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
+
+    Returns the numbers written and those that were there already with the same metadata. All files
+    are checked before anything is written; each scan appears whole or not at all, so that the same
+    call continues one that was interrupted. Raises ImportFormatError for a file that is not such a
+    file, is damaged, or holds a scan number that another one of them holds; L0Error when ``out`` is
+    something else or holds another scan of that number.
+    """
+    if not files:
+        raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
+    scans = [RawFits(Path(p)) for p in files]
+    _check_together(scans)
+    store = Path(out)
+    present = _present(store, scans)
+    if not store.exists():
+        import zarr
+
+        with as_l1_error(store):
+            zarr.create_group(str(store), zarr_format=3, attributes=dict(scans[0].root))
+    written = []
+    for scan in scans:
+        if scan.number not in present:
+            with as_l1_error(store, scan.number):
+                _write_scan(store, scan)
+            written.append(scan.number)
+    return written, sorted(present)
+
+
+def _check_together(scans: Sequence[RawFits]) -> None:
+    seen: dict[int, Path] = {}
+    for scan in scans:
+        if scan.number in seen:
+            raise ImportFormatError(
+                f"{seen[scan.number]} and {scan.path} hold the same scan, expected each once.",
+                scan=scan.number,
+            )
+        seen[scan.number] = scan.path
+        _check_root(scan, scans[0].root, str(scans[0].path))
+
+
+def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:
+    for name in ("telescope", "instrument"):
+        if scan.root.get(name) != other.get(name):
+            raise ImportFormatError(
+                f"{scan.path} is of {name} {scan.root.get(name)!r}, {where} of "
+                f"{other.get(name)!r}, expected one {name} in a store.",
+                scan=scan.number,
+            )
+
+
+def _present(store: Path, scans: Sequence[RawFits]) -> set[int]:
+    """Numbers of the scans that the store holds already, as they are in the files."""
+    if not store.exists():
+        if not store.parent.is_dir():
+            raise L0Error(f"the folder {store.parent} does not exist.", hint="Make it first.")
+        return set()
+    existing_root(store)
+    there = open_l0(store)
+    for scan in scans:
+        _check_root(scan, there.attrs, str(store))
+    found = set()
+    for scan in scans:
+        if scan.number not in there.numbers():
+            continue
+        if nodes_digest(read_nodes(there.scan_group(scan.number))) != scan.digest:
+            raise L0Error(
+                f"{store} holds another scan of this number than {scan.path}.",
+                hint="Raw data are never overwritten: import into another store.",
+                scan=scan.number,
+            )
+        found.add(scan.number)
+    return found
+
+
+def _write_scan(store: Path, scan: RawFits) -> None:
+    """Write one scan beside its place in the store and rename it in."""
+    import zarr
+
+    final = store / f"scan_{scan.number:06d}"
+    zarr_format = existing_root(store)[1]
+    staging = Path(tempfile.mkdtemp(prefix=f".staging-{scan.number:06d}-", dir=store))
+    try:
+        staging.chmod(0o755)
+        inside = staging / final.name
+        by_depth = sorted(scan.nodes, key=lambda n: (n.about["kind"] != "group", n.path))
+        top = None
+        for node in by_depth:
+            attributes = node.about["attributes"]
+            if not node.path:
+                top = zarr.create_group(str(inside), zarr_format=zarr_format, attributes=attributes)
+            elif top is None:
+                raise ImportFormatError(f"{scan.path} does not describe the scan itself.")
+            elif node.about["kind"] == "group":
+                top.create_group(node.path, attributes=attributes)
+            else:
+                _write_array(top, node, scan)
+        sync_tree(staging)
+        os.rename(inside, final)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_array(top: Any, node: Node, scan: RawFits) -> None:
+    about = node.about
+    zarr_format = top.metadata.zarr_format
+    shape = tuple(about["shape"])
+    options: dict[str, Any] = {"attributes": about["attributes"]}
+    if zarr_format == 3 and about["dimensions"]:
+        options["dimension_names"] = about["dimensions"]
+    if "values" in about:
+        dtype: Any = str if about["dtype"] == "text" else np.dtype(about["dtype"])
+        made = top.create_array(node.path, shape=shape, dtype=dtype, **options)
+        made[...] = np.array(about["values"], dtype=object).reshape(shape).astype(dtype)
+        return
+    kind = np.dtype(about["dtype"])
+    options["fill_value"] = np.frombuffer(bytes.fromhex(about["fill"]), kind.newbyteorder("<"))[0]
+    if node.is_counts:
+        chunks = (channels_per_chunk(shape, kind), *shape[1:4], 1)
+        codec = compressors("zstd:1", zarr_format)
+        made = top.create_array(
+            node.path, shape=shape, dtype=kind, chunks=chunks, compressors=codec, **options
+        )
+        _copy_counts(made, node, scan)
+        return
+    assert node.values is not None
+    codec = compressors("none", zarr_format)
+    chunks = tuple(max(1, n) for n in shape)
+    made = top.create_array(
+        node.path, shape=shape, dtype=kind, chunks=chunks, compressors=codec, **options
+    )
+    made[...] = node.values
+
+
+def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
+    with open(scan.path, "rb") as stream:
+        for s, table in enumerate(scan.counts(node)):
+            total = DataSum()
+            start = table.column(counts_column(node))
+            _add_prefix(table, start, stream.fileno(), total)
+            for c0 in range(0, made.shape[0], made.chunks[0]):
+                c1 = min(c0 + made.chunks[0], made.shape[0])
+                made[c0:c1, ..., s] = _slab(table, start, (c0, c1), made, stream.fileno(), total)
+            check_sum(table, total)
+
+
+def _add_prefix(table: Table, start: int, descriptor: int, total: DataSum) -> None:
+    """Add what stands before the counts in each row to the sum."""
+    for d in range(int(table.header["NAXIS2"])):
+        total.add(bytes(read_at(descriptor, start, table.start + d * table.row)))
+
+
+def _slab(
+    table: Table, start: int, span: tuple[int, int], made: Any, descriptor: int, total: DataSum
+) -> npt.NDArray[Any]:
+    """Counts [c, D, R, A] of a range of channels."""
+    _, n_dump, n_rec, n_pix, _ = made.shape
+    (c0, c1), dtype = span, np.dtype(made.dtype)
+    each = n_rec * n_pix * dtype.itemsize
+    raw = np.empty((n_dump, (c1 - c0) * each), np.uint8)
+    for d in range(n_dump):
+        piece = read_at(
+            descriptor, (c1 - c0) * each, table.start + d * table.row + start + c0 * each
+        )
+        raw[d] = np.frombuffer(piece, np.uint8)
+    total.add(raw)
+    block = decode(raw.reshape(-1), dtype.name, (n_dump, c1 - c0, n_rec, n_pix))
+    return np.ascontiguousarray(np.moveaxis(block, 0, 1))

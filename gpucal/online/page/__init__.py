@@ -1,0 +1,1 @@
+"""The operator's page and its live events. Results come from site, control from workers."""

@@ -1,0 +1,1 @@
+"""Jobs: what they say, where they wait, which follow from an event. Doing them belongs in tasks."""

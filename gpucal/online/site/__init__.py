@@ -1,0 +1,1 @@
+"""What a site keeps: configuration, database of results, feedback. Jobs belong in queue."""

@@ -1,0 +1,56 @@
+"""What every task is given: configuration, results, and where its files go."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpucal.online.queue.events import END, Job
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.results import Results, append_once
+
+
+@dataclass(frozen=True)
+class Context:
+    """One task's view of the world."""
+
+    config: OnlineConfig
+    results: Results
+    task: str
+
+    def project(self, job: Job) -> Path:
+        """Folder of the job's project."""
+        return self.config.project(job.project)
+
+    def work(self, job: Job) -> Path:
+        """This task's working directory for the job's project, made when missing."""
+        folder = self.config.work_of(self.task, job.project)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def say(self, job: Job, text: str, level: str = "info") -> None:
+        """Tell observer and operator, once."""
+        self.results.message(text, level=level, task=self.task, project=job.project, scan=job.scan)
+
+    def log(self, job: Job, name: str, line: str) -> None:
+        """Append a line to ``logs/<name>.log`` of the project, once."""
+        append_once(self.project(job) / "logs" / f"{name}.log", line)
+
+    def plotted(
+        self, job: Job, path: Path, kind: str, title: str, *, of_subscan: bool = False
+    ) -> None:
+        """Enter a picture, of the job's subscan or of its scan, into the index of its project, once."""
+        file = path.relative_to(self.project(job)).as_posix()
+        row: dict[str, Any] = {
+            "project": job.project,
+            "scan": job.scan,
+            "subscan": job.subscan if of_subscan else END,
+            "file": file,
+            "kind": kind,
+            "title": title,
+        }
+        self.results.save("plots", [{**row, "made": os.stat(path).st_mtime}])
+        append_once(self.project(job) / "plots" / "index.jsonl", json.dumps(row))

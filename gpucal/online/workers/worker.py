@@ -1,0 +1,212 @@
+"""One worker: takes jobs of one task, one after the other, until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
+
+from gpucal.errors import GpucalError, OnlineError
+from gpucal.online.queue.pipe import TASKS, Claim, Pipe, TaskDirectory
+from gpucal.online.queue.processes import worker_id
+from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.context import Context
+from gpucal.online.site.results import Results
+from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+
+BEAT_S = 2.0
+PAUSE_S = 1.0
+"""Rest after a failure that is the disk's or the database's, not the job's."""
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The loop of one worker process. ``busy_since``: monotonic time of the claim, 0 when idle."""
+
+    def __init__(
+        self, task: str, config: OnlineConfig, busy_since: Synchronized[float] | None = None
+    ) -> None:
+        self.task = task
+        self.config = config
+        self.pipe = Pipe(config.pipe)
+        self.directory = self.pipe.task(task, worker_id(task))
+        self.results = Results(config.database_url)
+        self.context = Context(config, self.results, task)
+        self.stop = threading.Event()
+        self._busy_since = busy_since
+        self._news = threading.Event()
+
+    def run(self) -> None:
+        """Work until ``stop`` is set; the job in hand is finished first."""
+        self.pipe.create()
+        for name, loop in (("beat", self._beat), ("watch", self._watch)):
+            threading.Thread(target=loop, name=name, daemon=True).start()
+        while not self.stop.is_set():
+            self._recover()
+            if not self.step():
+                self._news.wait(self.config.poll)
+                self._news.clear()
+
+    def step(self) -> bool:
+        """Do one job; False when there is none."""
+        try:
+            claim = self.directory.claim()
+        except OSError as error:
+            return self._trouble(error)
+        if claim is None:
+            return False
+        self._mark(time.monotonic())
+        try:
+            self._work(claim)
+        finally:
+            self._mark(0.0)
+        return True
+
+    def _work(self, claim: Claim) -> None:
+        begin = time.monotonic()
+        try:
+            following = TASK_FUNCTIONS[self.task](claim.job, self.context)
+            spent = time.monotonic() - begin
+            forward = [self.pipe.task(name) for name in following]
+            self._enter(claim, "done", spent, "")
+            self.directory.finish(claim, spent, forward)
+        except (OSError, _database_errors()) as error:
+            # A full disk or a lost database is no fault of the job.
+            if isinstance(error, GpucalError):
+                self._failed(claim, error, time.monotonic() - begin)
+                return
+            self.directory.release(claim)
+            self._trouble(error)
+        except Exception as error:
+            self._failed(claim, error, time.monotonic() - begin)
+
+    def _failed(self, claim: Claim, error: BaseException, spent: float) -> None:
+        text = str(error) if isinstance(error, GpucalError) else f"{type(error).__name__}: {error}"
+        text = " ".join(text.split())
+        try:
+            final = self.directory.fail(
+                claim, text, traceback.format_exc(), attempts=self.config.attempts
+            )
+            if final:
+                self._enter(claim, "failed", spent, text)
+                job = claim.job
+                self.results.message(
+                    f"{self.task} gave up {claim.name}: {text}",
+                    level="error",
+                    task=self.task,
+                    project=job.project,
+                    scan=job.scan,
+                )
+            else:
+                # what is missing may come: a subscan that is still being written, most of all
+                self.stop.wait(min(PAUSE_S, self.config.poll))
+        except (OSError, _database_errors()) as trouble:
+            self._trouble(trouble)
+
+    def _enter(self, claim: Claim, state: str, seconds: float, message: str) -> None:
+        row = {
+            "task": self.task,
+            "name": claim.name,
+            "project": claim.job.project,
+            "scan": claim.job.scan,
+            "state": state,
+            "finished": time.time(),
+            "seconds": seconds,
+            "worker": self.directory.worker,
+            "message": message,
+        }
+        self.results.save("jobs", [row])
+
+    def _trouble(self, error: BaseException) -> bool:
+        text = f"{self.task} cannot go on and tries again: {' '.join(str(error).split())}"
+        log.warning("%s", text)
+        with contextlib.suppress(Exception):  # the database may be what is missing
+            self.results.message(
+                text, level="error", task=self.task, once=f"{text}{time.time() // 600}"
+            )
+        self.stop.wait(PAUSE_S)
+        return False
+
+    def _recover(self) -> None:
+        try:
+            found = self.directory.recover(self.config.stale_after, crashes=self.config.crashes)
+            for name in found:
+                text = f"{name} of {self.task} was left by a worker that is gone, and is done again"
+                self.results.message(
+                    text, level="warning", task=self.task, once=f"{text}{time.time()}"
+                )
+        except (OSError, _database_errors()) as error:
+            self._trouble(error)
+
+    def _mark(self, value: float) -> None:
+        if self._busy_since is not None:
+            self._busy_since.value = value
+
+    def _beat(self) -> None:
+        own = TaskDirectory(self.directory.path, self.task, self.directory.worker)
+        while not self.stop.wait(BEAT_S):
+            try:
+                own.beat()
+            except OSError as error:
+                log.debug("no heartbeat: %s", error)
+
+    def _watch(self) -> None:
+        """Events make new jobs known at once; the slow poll finds what they miss."""
+        watch = _watcher()
+        while not self.stop.is_set():
+            try:
+                for _ in watch(self.directory.path, self.stop):
+                    self._news.set()
+            except Exception as error:  # a network file system without events, a removed folder
+                log.debug("no file-system events: %s", error)
+                self.stop.wait(5 * self.config.poll)
+
+
+def _watcher() -> Callable[[Any, threading.Event], Any]:
+    import watchfiles
+
+    def watch(path: Any, stop: threading.Event) -> Any:
+        return watchfiles.watch(
+            path, stop_event=stop, debounce=50, step=20, recursive=False, rust_timeout=2000
+        )
+
+    return watch
+
+
+def _database_errors() -> type[BaseException]:
+    import sqlalchemy.exc
+
+    return sqlalchemy.exc.DBAPIError
+
+
+def worker_main(
+    task: str, config_json: str, busy_since: Synchronized[float], quiet: bool = True
+) -> None:
+    """Entry of a worker process. SIGTERM: finish the job in hand and end."""
+    if task not in TASKS:
+        raise OnlineError(f"there is no task {task!r}.")
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO)
+    # Several processes share the cores: each computes with one thread.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    worker = Worker(task, OnlineConfig.model_validate_json(config_json), busy_since)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent, worker), daemon=True).start()
+    worker.run()
+
+
+def _end_with(parent: int, worker: Worker) -> None:
+    """A worker whose supervisor died ends too, so that a new one finds a clean house."""
+    while not worker.stop.wait(1.0):
+        if os.getppid() != parent:
+            worker.stop.set()

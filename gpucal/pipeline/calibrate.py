@@ -1,0 +1,43 @@
+"""The entrance: calibrate a store in this process, on several devices, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.pipeline.store.night import calibrate_here
+from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
+
+
+def calibrate_store(
+    l0: str | Path,
+    out: str | Path,
+    config: CalibrationConfig | None = None,
+    *,
+    backend: Backend | None = None,
+    observer: Observer | None = None,
+    command_line: Sequence[str] = (),
+) -> StoreReport:
+    """Calibrate every chosen scan of an L0 store into an L1 store.
+
+    A scan is written whole or not at all; one that is there with the same configuration and L0 checksum is
+    skipped. Bad scans are recorded in the report and in ``failures.json``. Raises GpucalError only when
+    nothing can be done at all: unreadable store, unknown table, output in the way.
+    """
+    config = config or CalibrationConfig()
+    observer = observer or SilentObserver()
+    if config.scheduler:
+        from gpucal.pipeline.spread.cluster import calibrate_on_cluster
+
+        return calibrate_on_cluster(l0, out, config, observer, command_line)
+    if config.devices:
+        from gpucal.pipeline.spread.devices import calibrate_on_devices, device_list
+
+        devices = device_list(config)
+        if devices:
+            return calibrate_on_devices(l0, out, config, devices, observer, command_line)
+    return calibrate_here(
+        l0, out, config, backend=backend, observer=observer, command_line=command_line
+    )

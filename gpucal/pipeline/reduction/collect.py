@@ -1,0 +1,279 @@
+"""What the procedures need of a scan, gathered while it streams: continuum per dump, means per subscan.
+
+A band comes from an L1 store, or is calibrated on the way from L0; either way its spectra pass tile by tile
+and only sums stay. Shapes: C channels, D dumps, R receivers, A pixels, S output subscans.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import UNUSABLE
+from gpucal.io.l1.reader import L1Scan
+from gpucal.physics.radiometry import airmass as airmass_of
+from gpucal.pipeline.reduction.continuum import Continuum, Track
+from gpucal.pipeline.scan.stream import stream_scan
+from gpucal.pipeline.store.l1_arrays import small_arrays
+from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
+from gpucal.products import BeamMerge, Interpolated, MeanKey, NodBeams, Recipe
+from gpucal.steps.calibrate import ScanSolution, scale_of_output
+from gpucal.steps.quality import noise_rates
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+TILE_BYTES = 64 << 20
+
+
+class Consumer(Protocol):
+    """Takes tiles, from several threads at once; arrays are reused after the call."""
+
+    def add(self, output: int, channels: tuple[int, int], spectra: F64, t_sys_star: F64) -> None:
+        """spectra [c,D,R,A] K, NaN = bad; t_sys_star f64 [c,R,A] K; of channels c0..c1."""
+
+
+class Band(Protocol):
+    """One calibrated band: shape (C, D, R, A, S), frequency f64 [C,F] Hz, width_hz, track, noise."""
+
+    label: str
+    mode: str
+    attrs: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]: ...
+    @property
+    def frequency(self) -> F64: ...
+    @property
+    def width_hz(self) -> float: ...
+    @property
+    def track(self) -> Track: ...
+    @property
+    def noise(self) -> NoiseModel: ...
+
+    def stream(self, consumer: Consumer) -> None:
+        """Hand every tile to ``consumer``."""
+
+
+class StoredBand:
+    """A band of an L1 store."""
+
+    def __init__(self, scan: L1Scan) -> None:
+        self._scan = scan
+        self.label = scan.band
+        self.mode = str(scan.attrs.get("mode", ""))
+        self.attrs: Mapping[str, Any] = scan.attrs
+        self.track = Track.of_l1(lambda name: np.asarray(scan[name][...]))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        c, d, r, a, s = self._scan["spectra"].shape
+        return (c, d, r, a, s)
+
+    @property
+    def frequency(self) -> F64:
+        found = np.asarray(self._scan["frequency"][...], dtype=np.float64)
+        return found.reshape(found.shape[0], -1)
+
+    @property
+    def width_hz(self) -> float:
+        return channel_width(self.frequency)
+
+    @property
+    def noise(self) -> NoiseModel:
+        """From ``rms_expected`` of the quality: what the dumps do not explain is the reference's.
+
+        L1 does not say which OFFs with which weights made a reference: outputs with the same nearest OFF
+        are taken to share one.
+        """
+        seconds = np.nansum(self.track.exptime, axis=0)
+        rate = 1.0 / seconds
+        expected = np.asarray((self.attrs.get("qa") or {}).get("rms_expected", np.nan), dtype=float)
+        middle = self.shape[4] // 2
+        t_sys2 = np.nanmean(self._t_sys_star(middle, 0, self.shape[0]) ** 2, axis=0)
+        total = float(np.nanmedian(expected**2 * self.width_hz / t_sys2))
+        rest = np.clip(total - rate, 0.0, None) if math.isfinite(total) else np.zeros(rate.shape)
+        nearest = np.asarray(self._scan["off_index_per_on"][...])
+        own = nearest[:, None] == np.unique(nearest)[None, :]
+        return NoiseModel(seconds, rate, own * np.sqrt(rest)[:, None])
+
+    def stream(self, consumer: Consumer) -> None:
+        """Read block by block of channels, unusable samples as NaN; see ``Band``."""
+        spectra = self._scan["spectra"]
+        flags: Any = None
+        if "flags" in self._scan:
+            flags = self._scan["flags"]
+        c, d, r, a, s = self.shape
+        chunk = spectra.chunks[0]
+        step = chunk * max(1, TILE_BYTES // (chunk * d * r * a * 8))
+        for output in range(s):
+            for c0 in range(0, c, step):
+                c1 = min(c0 + step, c)
+                block = np.asarray(spectra[c0:c1, ..., output], dtype=np.float64)
+                if flags is not None:
+                    block[(flags[c0:c1, ..., output] & np.uint16(int(UNUSABLE))) != 0] = np.nan
+                consumer.add(output, (c0, c1), block, self._t_sys_star(output, c0, c1))
+
+    def _t_sys_star(self, output: int, c0: int, c1: int) -> F64:
+        """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics section 6."""
+        stored = self._scan["t_sys"]
+        t_sys = np.asarray(stored[c0:c1, ..., output], dtype=np.float64)
+        if stored.attrs.get("t_sys_convention") == "T_sys*":
+            return t_sys
+        tau = np.asarray(self._scan["tau_signal"][c0:c1], dtype=np.float64)
+        tau = tau.reshape(tau.shape[0], -1, 1)
+        kind = str((self.attrs.get("config") or {}).get("airmass", "plane"))
+        elevation = np.asarray(np.nanmean(self.track.elevation[:, output]))
+        airmass = float(airmass_of(elevation, kind))
+        gain = float(self.attrs.get("forward_efficiency", 1.0))
+        if self.attrs.get("line_scale", "ssb") == "ssb":
+            gain *= float(self.attrs.get("gain_signal", 1.0))
+        return np.asarray(t_sys / (gain * np.exp(-airmass * tau)), dtype=np.float64)
+
+
+class SolvedBand:
+    """A band that is calibrated as it streams; ``solution`` of ``pipeline.chain.solve_scan``."""
+
+    def __init__(self, solution: ScanSolution, pool: Executor, workers: int) -> None:
+        self._solution = solution
+        self._pool, self._workers = pool, workers
+        self.label = solution.scan.band
+        self.mode = solution.pairing.mode
+        self.attrs: Mapping[str, Any] = solution.scan.attrs
+        self._arrays = small_arrays(solution)
+        self.track = Track.of_l1(lambda name: self._arrays[name][0])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        return self._solution.output_shape
+
+    @property
+    def frequency(self) -> F64:
+        found = np.asarray(self._arrays["frequency"][0], dtype=np.float64)
+        return found.reshape(found.shape[0], -1)
+
+    @property
+    def width_hz(self) -> float:
+        return self._solution.setup.channel_width
+
+    @property
+    def noise(self) -> NoiseModel:
+        return noise_of_solution(self._solution, np.nansum(self.track.exptime, axis=0))
+
+    def stream(self, consumer: Consumer) -> None:
+        """Calibrate tile by tile; see ``Band``."""
+        solution, host = self._solution, self._solution.backend.to_host
+
+        class Sink:
+            """Passes spectra on; flags and T_sys are not needed."""
+
+            def write_tile(
+                self,
+                output: int,
+                channels: tuple[int, int],
+                spectra: npt.NDArray[Any],
+                flags: npt.NDArray[Any],
+                n_fill: int,
+            ) -> None:
+                scale = scale_of_output(solution, output, *channels)
+                t_sys_star = np.asarray(host(scale.t_sys_star), dtype=np.float64)
+                consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+
+            def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+                """T_sys* came with the tiles."""
+
+        stream_scan(
+            solution,
+            Sink(),
+            pool=self._pool,
+            workers=self._workers,
+            ring_bytes=solution.config.ring << 20,
+        )
+
+
+def channel_width(frequency: F64) -> float:
+    """Channel width of a frequency axis f64 [C,F], Hz; NaN for a single channel."""
+    return float(np.median(np.abs(np.diff(frequency[:, 0])))) if len(frequency) > 1 else math.nan
+
+
+def noise_of_solution(solution: ScanSolution, seconds: F64) -> NoiseModel:
+    """Noise of each output subscan, and how much of it which OFF mean contributes; physics section 6."""
+    recipes = solution.pairing.recipes
+    shares = [_reference_shares(solution, recipe) for recipe in recipes]
+    keys = sorted({key for share in shares for key in share}, key=repr)
+    reference = np.array([[share.get(key, 0.0) for key in keys] for share in shares])
+    rate = np.array([noise_rates(solution, r)[0] for r in recipes]) / solution.pairing.n_dumps
+    return NoiseModel(seconds, rate, reference.reshape(len(recipes), -1))
+
+
+def _reference_shares(solution: ScanSolution, recipe: Recipe) -> dict[MeanKey, float]:
+    """Weight / sqrt(time) of each OFF mean in the reference of one output, s^-1/2."""
+    if isinstance(recipe, BeamMerge):
+        both = [_reference_shares(solution, part) for part in (recipe.a, recipe.b)]
+        return {k: 0.5 * sum(b.get(k, 0.0) for b in both) for k in {*both[0], *both[1]}}
+    weights: dict[MeanKey, float] = {}
+    if isinstance(recipe, Interpolated):
+        w = float(np.mean(recipe.weight))
+        weights[recipe.off1] = 1.0 - w
+        weights[recipe.off2] = weights.get(recipe.off2, 0.0) + w
+    elif isinstance(recipe, NodBeams):
+        weights[MeanKey(recipe.other)] = 1.0
+    times = {k: solution.means[k].time for k in weights}
+    return {k: w / math.sqrt(times[k]) if times[k] > 0 else 0.0 for k, w in weights.items()}
+
+
+class ContinuumSums:
+    """Adds up w T_A* over channels, w = 1/T_sys*^2; a Consumer."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[int, int], tuple[F64, F64]] = {}
+
+    def add(self, output: int, channels: tuple[int, int], spectra: F64, t_sys_star: F64) -> None:
+        usable = np.isfinite(t_sys_star) & (t_sys_star > 0)
+        weight = np.where(usable, 1.0 / np.where(usable, t_sys_star, 1.0) ** 2, 0.0)[:, None]
+        good = np.isfinite(spectra)
+        total = np.sum(np.where(good, spectra, 0.0) * weight, axis=0)
+        self._parts[output, channels[0]] = total, np.sum(good * weight, axis=0)
+
+    def mean(self, n_outputs: int) -> F64:
+        """f64 [D,R,A,S]; blocks are added in their order, whatever came first."""
+        columns = []
+        for output in range(n_outputs):
+            keys = sorted(key for key in self._parts if key[0] == output)
+            total = sum(self._parts[key][0] for key in keys)
+            weight = np.asarray(sum(self._parts[key][1] for key in keys))
+            columns.append(np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan))
+        return np.stack(columns, axis=-1)
+
+
+def continuum_of(band: Band) -> Continuum:
+    """Continuum T_A* per dump of a calibrated band, weights 1/T_sys*^2 over its good channels."""
+    sums = ContinuumSums()
+    band.stream(sums)
+    values = sums.mean(band.shape[4])
+    return Continuum(values, band.track, "T_A*", band.noise, band.label)
+
+
+class _SubscanMeans:
+    """Dump means of every subscan, f64 [C,R,A,S]; a Consumer."""
+
+    def __init__(self, shape: tuple[int, int, int, int, int], track: Track) -> None:
+        c, _, r, a, s = shape
+        self.mean, self.time, self.t_sys_star = (np.full((c, r, a, s), np.nan) for _ in range(3))
+        self._exptime = track.exptime
+
+    def add(self, output: int, channels: tuple[int, int], spectra: F64, t_sys_star: F64) -> None:
+        place = (slice(*channels), ..., output)
+        self.mean[place], self.time[place] = dump_mean(spectra, self._exptime[:, output])
+        self.t_sys_star[place] = t_sys_star
+
+
+def averaged(band: Band) -> SwitchedBlock:
+    """The average over dumps and subscans of a calibrated band."""
+    means = _SubscanMeans(band.shape, band.track)
+    band.stream(means)
+    return average_block(means.mean, means.time, means.t_sys_star, band.width_hz, band.noise)

@@ -1,0 +1,104 @@
+"""Spread the scans of a store over a dask cluster that shares the file system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpucal.config import CalibrationConfig
+from gpucal.errors import ConfigError, GpucalError
+from gpucal.io.l0.store import open_l0
+from gpucal.io.l1.writer import L1Store, write_failures
+from gpucal.pipeline.spread.gathered import Gathered
+from gpucal.pipeline.store.night import calibrate_here
+from gpucal.pipeline.store.outcome import failure_of
+from gpucal.pipeline.store.report import Observer, StoreReport
+from gpucal.pipeline.store.selection import select_scans
+
+CONNECT_SECONDS = 10.0
+
+
+def calibrate_on_cluster(
+    l0: str | Path,
+    out: str | Path,
+    config: CalibrationConfig,
+    observer: Observer,
+    command_line: Sequence[str],
+) -> StoreReport:
+    """One task per science scan on the scheduler ``config.scheduler``; each writes its own scan.
+
+    Needs the extra ``cluster``; the stores must be reachable under the same path everywhere. A scan whose
+    worker is lost is a failure like any other. Raises ConfigError when dask is missing or the scheduler
+    does not answer, GpucalError when nothing can be done at all.
+    """
+    client = _connect(str(config.scheduler))
+    with client:
+        here, there = Path(l0).resolve(), Path(out).resolve()
+        selection = select_scans(open_l0(here), config)
+        L1Store(there, codec=config.codec, dtype=config.dtype)
+        observer.night_started(selection.numbers, 0)
+        for note in selection.notes:
+            observer.message("info", note)
+        gathered = Gathered(observer)
+        for failure in selection.failures:
+            gathered.fail(failure)
+        alone = config.model_copy(update={"scheduler": None})
+        futures = {
+            client.submit(
+                _calibrate_one,
+                (str(here), str(there)),
+                alone.model_copy(update={"scans": str(n)}),
+                list(command_line),
+                pure=False,
+            ): n
+            for n in selection.numbers
+        }
+        interrupted = False
+        try:
+            _collect(futures, gathered)
+        except KeyboardInterrupt:
+            interrupted = True
+            client.cancel(list(futures), force=True)
+    report = gathered.report(interrupted)
+    write_failures(there, [f.as_dict() for f in report.failures])
+    return report
+
+
+def _connect(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            "--scheduler needs dask.", hint="Install it with pip install 'gpucal[cluster]'."
+        ) from error
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ConfigError(
+            f"the scheduler {address} does not answer.", hint="Check its address."
+        ) from error
+
+
+def _calibrate_one(
+    paths: tuple[str, str], config: CalibrationConfig, command_line: list[str]
+) -> StoreReport:
+    """What a worker does: the batch of a single scan."""
+    return calibrate_here(*paths, config, command_line=command_line)
+
+
+def _collect(futures: Mapping[Any, int], gathered: Gathered) -> None:
+    """Wait for all tasks; one that raises becomes a failure of its scan."""
+    from distributed import as_completed
+
+    for future in as_completed(futures):
+        try:
+            report = future.result()
+        except GpucalError:
+            raise  # no table, no backend: the same for every scan
+        except Exception as error:
+            gathered.fail(failure_of(futures[future], "calibrate", error))
+            continue
+        gathered.add(report.summaries, report.failures)
+        for failure in report.failures:
+            gathered.observer.message("error", failure.message)

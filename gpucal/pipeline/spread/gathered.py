@@ -1,0 +1,37 @@
+"""The report of a run that several processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpucal.pipeline.store.report import Failure, Observer, ScanSummary, StoreReport
+
+
+class Gathered:
+    """Summaries and failures as they come in, in any order."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.observer = observer
+        self._summaries: list[ScanSummary] = []
+        self._failures: list[Failure] = []
+
+    def add(self, summaries: Iterable[ScanSummary], failures: Iterable[Failure]) -> None:
+        """Take what a process reports of its scans."""
+        for summary in summaries:
+            self._summaries.append(summary)
+            self.observer.scan_finished(summary)
+        self._failures.extend(failures)
+
+    def fail(self, failure: Failure) -> None:
+        """Record a scan that no process reports on."""
+        self.observer.message("error", failure.message)
+        summary = ScanSummary(failure.scan, "", "", "failed", error=failure.message)
+        self.add([summary], [failure])
+
+    def report(self, interrupted: bool) -> StoreReport:
+        """Everything in the order of the scans."""
+        return StoreReport(
+            tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),
+            tuple(sorted(self._failures, key=lambda f: f.scan)),
+            interrupted,
+        )

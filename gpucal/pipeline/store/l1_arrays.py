@@ -1,0 +1,306 @@
+"""Lay one calibrated band out as L1 arrays and attributes; the table of the formats page."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import FLAG_DTYPE, Flag
+from gpucal.backend.lanes import Lane
+from gpucal.io.chunks.array_writer import ArrayWriter
+from gpucal.io.chunks.codecs import Payload
+from gpucal.io.chunks.device import frames_payload
+from gpucal.io.l1.writer import ScanWriter
+from gpucal.pipeline.scan.stream import l1_blocks, t_sys_blocks
+from gpucal.products import BeamMerge, NodBeams, Recipe
+from gpucal.scan import SubscanGroup
+from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.loads import describe_loads
+from gpucal.steps.sky_diff import SkyDifferences
+from gpucal.steps.sky_model import zenith_opacity
+
+Array = Any
+Layout = dict[str, tuple[npt.NDArray[Any], tuple[str, ...], str]]
+SPECTRUM_DIMS = ("channel", "dump", "receiver", "array", "subscan")
+CRA = ("channel", "receiver", "array")
+RAS = ("receiver", "array", "subscan")
+COORDINATES = "frequency mjd"
+PAYLOADS_KEPT = 64
+
+
+def root_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What the root of the calibrated store takes over from ``attrs``, those of the raw store."""
+    return {k: attrs[k] for k in ("telescope", "site", "instrument") if k in attrs}
+
+
+class L1Sink:
+    """Writes the tiles of one band into a staged scan; a TileSink."""
+
+    def __init__(self, writer: ScanWriter, solution: ScanSolution) -> None:
+        self._solution = solution
+        band = solution.scan.band
+        c, d, r, a, s = solution.output_shape
+        self._step = l1_blocks(solution)[0][1]
+        self._t_sys_step = t_sys_blocks(solution)[0][1]
+        dtype = writer.store.dtype
+        chunk = (self._step, d, r, a, 1)
+        self._spectra: ArrayWriter = writer.array(
+            band,
+            "spectra",
+            (c, d, r, a, s),
+            chunk,
+            dtype,
+            SPECTRUM_DIMS,
+            fill_value=np.nan,
+            attrs={"units": "K", "long_name": "T_A*", "coordinates": COORDINATES},
+        )
+        self._flags: ArrayWriter = writer.array(
+            band,
+            "flags",
+            (c, d, r, a, s),
+            chunk,
+            FLAG_DTYPE,
+            SPECTRUM_DIMS,
+            attrs={
+                "flag_masks": [int(f) for f in Flag],
+                "flag_meanings": " ".join(str(f.name) for f in Flag),
+                "coordinates": COORDINATES,
+            },
+        )
+        vane = solution.loads.cold is None
+        self._t_sys: ArrayWriter = writer.array(
+            band,
+            "t_sys",
+            (c, r, a, s),
+            (self._t_sys_step, r, a, 1),
+            np.float64,
+            (*CRA, "subscan"),
+            fill_value=np.nan,
+            attrs={
+                "units": "K",
+                "t_sys_convention": "T_sys*" if vane else "DSB",
+                "t_sys_star": "t_sys" if vane else "t_sys / (g_s f_eff t_sig)",
+                "coordinates": "frequency",
+            },
+        )
+        self._payloads: dict[tuple[Any, ...], Payload] = {}
+        self._lock = threading.Lock()
+
+    def write_tile(
+        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
+    ) -> None:
+        """Encode and store one tile; see ``TileSink``."""
+        index = (channels[0] // self._step, 0, 0, 0, output)
+        self._spectra.write_chunk(index, spectra[..., None])
+        if n_fill:
+            self._flags.write_chunk(index, flags[..., None])
+        else:
+            self._same_flags(index, flags.shape, flags[:, 0])
+
+    def write_on_device(
+        self,
+        lane: Lane,
+        output: int,
+        channels: tuple[int, int],
+        spectra: Array,
+        flags: Array,
+        n_fill: int,
+    ) -> None:
+        """Store one tile that the device encodes; see ``EncodedSink``."""
+        index = (channels[0] // self._step, 0, 0, 0, output)
+        self._encoded(lane, self._spectra, index, spectra, np.nan)
+        if n_fill:
+            self._encoded(lane, self._flags, index, flags, 0)
+            return
+        first = lane.output(2, (flags.shape[0], *flags.shape[2:]), FLAG_DTYPE)
+        first[...] = flags[:, 0, ...]
+        (of_one_dump,) = lane.download(first)
+        self._same_flags(index, tuple(flags.shape), of_one_dump)
+
+    def _encoded(
+        self, lane: Lane, array: ArrayWriter, index: tuple[int, ...], tile: Array, fill: Any
+    ) -> None:
+        """One chunk by the device, or by the host when the device did not do it well."""
+        data = lane.encode(tile, array.chunks[:-1], fill)
+        if data is not None:
+            nbytes = math.prod(array.chunks) * array.dtype.itemsize
+            try:
+                payload = frames_payload(data, nbytes)
+            except ValueError as error:
+                lane.distrust(str(error))
+            else:
+                array.write_chunk(index, None, encoded=payload)
+                return
+        (here,) = lane.download(tile)
+        array.write_chunk(index, here[..., None])
+
+    def _same_flags(
+        self, index: tuple[int, ...], shape: tuple[int, ...], of_one_dump: npt.NDArray[Any]
+    ) -> None:
+        """Without fill every dump has the same flags: tiles that share them share their bytes."""
+        key = (shape, of_one_dump.tobytes())
+        payload = self._payloads.get(key)
+        if payload is None:
+            flags = np.broadcast_to(of_one_dump[:, None], shape)
+            payload = self._flags.encode(flags[..., None])
+            with self._lock:
+                if len(self._payloads) >= PAYLOADS_KEPT:
+                    self._payloads.clear()
+                self._payloads[key] = payload
+        self._flags.write_chunk(index, None, encoded=payload)
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """Encode and store one block of T_sys; see ``TileSink``."""
+        index = (channels[0] // self._t_sys_step, 0, 0, output)
+        self._t_sys.write_chunk(index, self._solution.backend.to_host(t_sys)[..., None])
+
+
+def small_arrays(
+    solution: ScanSolution,
+) -> Layout:
+    """Name -> (values, dims, units) of everything in L1 that does not stream."""
+    host = solution.backend.to_host
+    loads, atmosphere, setup = solution.loads, solution.atmosphere, solution.setup
+    n_axes = setup.nu_sig.shape[1]
+    per_axis = ("channel",) if n_axes == 1 else ("channel", "receiver")
+
+    def axis(values: Array) -> npt.NDArray[Any]:
+        array = np.asarray(host(values))
+        return array[:, 0] if n_axes == 1 else array
+
+    pwv = atmosphere.pwv[np.isfinite(atmosphere.pwv)]
+    mean_pwv = float(pwv.mean()) if pwv.size else 0.0
+    gamma = loads.gamma if loads.cold is not None else solution.gamma_of_first_output()
+    # Nothing is known of an image sideband that the receiver does not see.
+    tau_image = axis(zenith_opacity(atmosphere.model, 1, mean_pwv))
+    if not bool(np.any(np.asarray(host(setup.g_img)) > 0)):
+        tau_image = np.full_like(tau_image, np.nan)
+    out: Layout = {
+        "t_rec": (np.asarray(host(loads.t_rec)), CRA, "K"),
+        "gamma": (np.asarray(host(gamma)), CRA, "K"),
+        "tau_signal": (axis(zenith_opacity(atmosphere.model, 0, mean_pwv)), per_axis, "Np"),
+        "tau_image": (tau_image, per_axis, "Np"),
+        "frequency": (axis(setup.nu_sig), per_axis, "Hz"),
+        "image_frequency": (axis(setup.nu_img), per_axis, "Hz"),
+        "on_index": (solution.pairing.on_index, ("subscan",), ""),
+        "off_index_per_on": (solution.pairing.off_index_per_on, ("subscan",), ""),
+    }
+    out.update(_track(solution))
+    for name, values in (
+        ("pwv", atmosphere.pwv),
+        ("pwv_error", atmosphere.error),
+        ("pwv_chi2", atmosphere.chi2),
+    ):
+        out[name] = (*_by_scope(values, atmosphere.scope), "" if name == "pwv_chi2" else "mm")
+    return out
+
+
+def _by_scope(
+    values: npt.NDArray[np.float64], scope: str
+) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+    """[R|1, A|1, S_on|1] -> R,A (per pixel), S_on (per pair; median over pixels) or 0-d."""
+    if scope == "per-pixel":
+        return values[:, :, 0], ("receiver", "array")
+    if scope == "per-pair":
+        return np.median(values, axis=(0, 1)), ("subscan",)
+    return values[0, 0, 0].reshape(()), ()
+
+
+def _track(solution: ScanSolution) -> Layout:
+    """Times and directions of the output subscans, [D,S_on] as in L0."""
+    group = solution.group
+    recipes = solution.pairing.recipes
+    out: Layout = {}
+    units = {"mjd": "d", "exptime": "s", "elevation": "rad", "azimuth": "rad"}
+    units |= {"otf_lon": "deg", "otf_lat": "deg"}
+    for name, unit in units.items():
+        values = np.asarray(getattr(group, name), dtype=np.float64)
+        columns = [_per_output(values, r, group, solution.pairing.n_dumps, name) for r in recipes]
+        out[name] = (np.stack(columns, axis=-1), ("dump", "subscan"), unit)
+    pixels = [_pixel_offsets(group, recipe) for recipe in recipes]
+    for i, name in enumerate(("pixel_offset_lon", "pixel_offset_lat")):
+        out[name] = (np.stack([p[i] for p in pixels], axis=-1), RAS, "deg")
+    return out
+
+
+def _pixel_offsets(group: SubscanGroup, recipe: Recipe) -> list[npt.NDArray[np.float64]]:
+    """Offsets in lon and lat f64 [R,A] deg, from the track of the ON; where a pixel saw the source.
+
+    In the second beam of a nod that is where it was in the second position.
+    """
+    one = recipe.a if isinstance(recipe, BeamMerge) else recipe
+    offsets = [
+        np.array(x, dtype=np.float64) for x in (group.pixel_offset_lon, group.pixel_offset_lat)
+    ]
+    found = [x[:, :, one.on] for x in offsets]
+    if not isinstance(one, NodBeams):
+        return found
+    lon, lat = group.otf_lon, group.otf_lat
+    turn = (lon[:, one.other] - lon[:, one.on] + 180.0) % 360.0 - 180.0
+    moved = turn * np.cos(np.deg2rad(lat[:, one.on])), lat[:, one.other] - lat[:, one.on]
+    return [
+        np.where(one.second, x[:, :, one.other] + float(step.mean()), here)
+        for x, here, step in zip(offsets, found, moved, strict=True)
+    ]
+
+
+def _per_output(
+    values: npt.NDArray[np.float64], recipe: Recipe, group: SubscanGroup, n_dumps: int, name: str
+) -> npt.NDArray[np.float64]:
+    """One column [D]; chop cycles take the mean (exptime: the sum) over their source dumps."""
+    one = recipe.a if isinstance(recipe, BeamMerge) else recipe
+    column = values[:, recipe.on]
+    cycles = getattr(one, "cycles", None)
+    if cycles is None:
+        return column
+    out = np.full(n_dumps, np.nan)
+    for i, (source, _) in enumerate(cycles):
+        part = column[list(source)]
+        out[i] = part.sum() if name == "exptime" else part.mean()
+    return out
+
+
+def write_band(
+    writer: ScanWriter,
+    solution: ScanSolution,
+    attributes: Mapping[str, Any],
+    diagnostics: Mapping[str, SkyDifferences],
+) -> None:
+    """Write everything of one band but the streamed arrays."""
+    band = solution.scan.band
+    for name, (values, dims, units) in small_arrays(solution).items():
+        writer.put(band, name, values, dims, units=units)
+    for kind, found in diagnostics.items():
+        group = f"{band}/{kind}" if band else kind
+        writer.group(group, {"units": "K"})
+        writer.put(
+            group,
+            "spectrum_K",
+            found.spectrum,
+            ("difference", *CRA),
+            units="K",
+            attrs=found.attributes,
+        )
+    writer.set_attrs(band, attributes)
+
+
+def band_attributes(solution: ScanSolution) -> dict[str, Any]:
+    """Attributes that say how a band was calibrated."""
+    setup, atmosphere = solution.setup, solution.atmosphere
+    g_sig = np.asarray(solution.backend.to_host(setup.g_sig))
+    return {
+        "mode": solution.pairing.mode,
+        "pwv_scope": atmosphere.scope,
+        "forward_efficiency": setup.f_eff,
+        "gain_signal": float(g_sig.mean()),
+        "line_scale": solution.config.line_scale,
+        "folded": solution.pairing.mode == "fsw" and solution.config.fold,
+        "gain_drift_corrected": solution.drift is not None,
+        "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings))),
+        **describe_loads(solution.loads),
+    }

@@ -1,0 +1,99 @@
+"""Solve scans on one backend: everything of a scan but its tiles, and the loads kept for the next."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from gpucal.backend import Backend
+from gpucal.config import CalibrationConfig
+from gpucal.errors import BackendError
+from gpucal.io.l0.store import L0Store
+from gpucal.io.l1.writer import L1Store
+from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.load_library import LoadLibrary
+from gpucal.pipeline.scan.solve import StageTimer, solve_scan
+from gpucal.pipeline.store.outcome import failure_of
+from gpucal.pipeline.store.provenance import now
+from gpucal.pipeline.store.report import Failure
+from gpucal.pipeline.store.selection import already_done, checksums
+from gpucal.scan import Scan
+from gpucal.steps.calibrate import ScanSolution
+
+
+@dataclass
+class Solved:
+    """A scan ready to stream: one solution per band that could be solved.
+
+    ``trouble``: the device failed, nothing is said about the scan.
+    """
+
+    number: int
+    backend: Backend
+    solutions: list[tuple[ScanSolution, StageTimer]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failed_bands: list[str] = field(default_factory=list)
+    trouble: BackendError | None = None
+    done: bool = False
+    started: str = ""
+
+
+class Solver:
+    """Solves one scan after another; all it keeps lies on its backend."""
+
+    def __init__(
+        self,
+        l0: L0Store,
+        l1: L1Store,
+        config: CalibrationConfig,
+        table: AtmosphereTable | None,
+        backend: Backend,
+    ) -> None:
+        self.backend = backend
+        self.library = LoadLibrary(l0, config, backend)
+        self._l1 = l1
+        self._config = config
+        self._table = table
+
+    def solve(self, number: int, pool: Executor | None) -> Solved:
+        """Solve all bands of a scan, without ``pool`` block by block; what goes wrong is in the result."""
+        solved = Solved(number, self.backend, started=now())
+        timer = StageTimer()
+        try:
+            bands = timer.run("load", lambda: self.library.scan(number))
+            found = self._l1.finished(number)
+            solved.done = already_done(found, number, self.library, self._config, self._table)
+        except Exception as error:
+            solved.failures.append(failure_of(number, "read", error))
+            return solved
+        for band, broken in self.library.broken_bands(number).items():
+            solved.failures.append(failure_of(number, "read", broken))
+            solved.failed_bands.append(band)
+        if solved.done and not self._config.skydiff:
+            return solved
+        for scan in bands:
+            if scan.source is None:
+                continue
+            own = StageTimer()
+            own.milliseconds = dict(timer.milliseconds)
+            try:
+                solved.solutions.append((self._band(scan, pool, own), own))
+            except Exception as error:
+                solved.trouble = self.backend.health.failure(error)
+                if solved.trouble is not None:
+                    solved.solutions.clear()
+                    return solved
+                solved.failures.append(failure_of(number, "solve", error))
+                solved.failed_bands.append(scan.band)
+        return solved
+
+    def checksums(self, solved: Solved) -> dict[str, str]:
+        """SHA-256 of the metadata of a scan and of its load scans."""
+        loads = [n for solution, _ in solved.solutions for n in solution.loads.scans]
+        return checksums(self.library, [solved.number, *loads])
+
+    def _band(self, scan: Scan, pool: Executor | None, timer: StageTimer) -> ScanSolution:
+        choice = timer.run("load", lambda: self.library.choose(scan, pool))
+        return solve_scan(
+            scan, choice, self._table, self._config, self.backend, pool=pool, timer=timer
+        )

@@ -1,0 +1,1 @@
+"""Inputs that tests make: scans, stores, files, nights."""

@@ -1,0 +1,1 @@
+"""Scans and stores with one fault each."""

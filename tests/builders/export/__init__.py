@@ -1,0 +1,1 @@
+"""Stores and spectra for the tests of exports."""

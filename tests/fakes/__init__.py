@@ -1,0 +1,1 @@
+"""Stand-ins for a device, its codec, its loss, and a strict array namespace."""

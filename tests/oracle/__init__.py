@@ -1,0 +1,1 @@
+"""Independent truth: slow scalar calibration, kernels in loops, ink on pictures."""
