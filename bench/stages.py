@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 import cpu_fallback
+from gpucal.io.chunks import array_writer, codecs
 from gpucal.io.chunks import layout as chunk_files
-from gpucal.io.chunks.counts import array_writer, codecs
 from gpucal.io.files import atomic
 from gpucal.pipeline.scan import stream
 from gpucal.pipeline.store import l1_arrays as l1_layout

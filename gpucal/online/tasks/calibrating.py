@@ -21,7 +21,8 @@ from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, GpucalWarning, L0Error, LoadError, OnlineError
-from gpucal.io.atmosphere.tables import load_table, site_table
+from gpucal.io.atmosphere.choice import site_table
+from gpucal.io.atmosphere.tables import load_table
 from gpucal.io.l0.store import open_l0
 from gpucal.online.queue.events import (
     END,

@@ -26,7 +26,8 @@ from gpucal.errors import (
     LoadError,
     TableError,
 )
-from gpucal.io.atmosphere.tables import load_table, site_table
+from gpucal.io.atmosphere.choice import site_table
+from gpucal.io.atmosphere.tables import load_table
 from gpucal.io.chunks.zarr_metadata import read_group
 from gpucal.io.l0.store import L0Store, open_l0
 from gpucal.io.l1.reader import open_l1

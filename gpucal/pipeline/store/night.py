@@ -20,7 +20,8 @@ from gpucal.backend.cpu import cpu_backend, usable_cores
 from gpucal.backend.device_io import with_device_io
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalWarning
-from gpucal.io.atmosphere.tables import load_table, site_table
+from gpucal.io.atmosphere.choice import site_table
+from gpucal.io.atmosphere.tables import load_table
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
 from gpucal.physics.atm import AtmosphereTable

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from gpucal.cli.commands.atm import app
 from gpucal.errors import ConfigError, GpucalError, GpucalWarning, TableError
 from gpucal.io.atmosphere import build as atm_build
-from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table, site_table
+from gpucal.io.atmosphere.choice import site_table
+from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table
 from gpucal.physics.atm import AtmosphereTable
 
 ATTRS = {
