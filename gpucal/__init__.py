@@ -11,50 +11,58 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from gpucal.axes import Flag
-    from gpucal.backend import select_backend
-    from gpucal.config import CalibrationConfig, load_config
-    from gpucal.errors import (
-        AtmosphereError,
-        BackendError,
-        ConfigError,
-        CorruptDataError,
-        DeviceLostError,
-        DeviceMemoryError,
-        GpucalError,
-        GpucalWarning,
-        ImportFormatError,
-        L0Error,
-        L1Error,
-        LoadError,
-        OnlineError,
-        PairingError,
-        TableError,
-    )
-    from gpucal.export.rows import Selection, spectra_of_store
-    from gpucal.export.spectrum1d import to_spectrum1d
-    from gpucal.io.atmosphere.choice import atmosphere_for
-    from gpucal.io.atmosphere.tables import load_table, save_table
-    from gpucal.io.fits.class_fits import write_class_fits
-    from gpucal.io.fits.one_spectrum import write_fits1d
-    from gpucal.io.fits.sdfits_write import write_sdfits
-    from gpucal.io.gbt.importer import import_sdfits
-    from gpucal.io.gildas.reader import open_class
-    from gpucal.io.gildas.writer import write_class
-    from gpucal.io.l0.store import open_l0
-    from gpucal.io.l0.write import CountsMaker, GroupArrays, create_l0, write_l0_scan
-    from gpucal.io.l1.reader import open_l1
-    from gpucal.io.raw_fits.importer import import_raw_fits
-    from gpucal.io.raw_fits.writer import export_raw_fits
-    from gpucal.physics.atm import AtmosphereTable
-    from gpucal.pipeline.calibrate import calibrate_store
-    from gpucal.pipeline.reduction.reduce import reduce_scan
-    from gpucal.pipeline.reduction.reduced import ReduceOptions
-    from gpucal.pipeline.scan.in_memory import CalibratedScan, calibrate_scan
-    from gpucal.pipeline.store.report import StoreReport
-    from gpucal.plot import PlotOptions, plot_scan, plot_store
-    from gpucal.simulate import simulate_night, simulate_scan
-    from gpucal.spectrum import Spectrum
+    from gpucal.axes import Flag as Flag
+    from gpucal.backend import select_backend as select_backend
+    from gpucal.config import CalibrationConfig as CalibrationConfig
+    from gpucal.config import load_config as load_config
+    from gpucal.errors import AtmosphereError as AtmosphereError
+    from gpucal.errors import BackendError as BackendError
+    from gpucal.errors import ConfigError as ConfigError
+    from gpucal.errors import CorruptDataError as CorruptDataError
+    from gpucal.errors import DeviceLostError as DeviceLostError
+    from gpucal.errors import DeviceMemoryError as DeviceMemoryError
+    from gpucal.errors import GpucalError as GpucalError
+    from gpucal.errors import GpucalWarning as GpucalWarning
+    from gpucal.errors import ImportFormatError as ImportFormatError
+    from gpucal.errors import L0Error as L0Error
+    from gpucal.errors import L1Error as L1Error
+    from gpucal.errors import LoadError as LoadError
+    from gpucal.errors import OnlineError as OnlineError
+    from gpucal.errors import PairingError as PairingError
+    from gpucal.errors import TableError as TableError
+    from gpucal.export.rows import Selection as Selection
+    from gpucal.export.rows import spectra_of_store as spectra_of_store
+    from gpucal.export.spectrum1d import to_spectrum1d as to_spectrum1d
+    from gpucal.io.atmosphere.choice import atmosphere_for as atmosphere_for
+    from gpucal.io.atmosphere.tables import load_table as load_table
+    from gpucal.io.atmosphere.tables import save_table as save_table
+    from gpucal.io.fits.class_fits import write_class_fits as write_class_fits
+    from gpucal.io.fits.one_spectrum import write_fits1d as write_fits1d
+    from gpucal.io.fits.sdfits_write import write_sdfits as write_sdfits
+    from gpucal.io.gbt.importer import import_sdfits as import_sdfits
+    from gpucal.io.gildas.reader import open_class as open_class
+    from gpucal.io.gildas.writer import write_class as write_class
+    from gpucal.io.l0.store import open_l0 as open_l0
+    from gpucal.io.l0.write import CountsMaker as CountsMaker
+    from gpucal.io.l0.write import GroupArrays as GroupArrays
+    from gpucal.io.l0.write import create_l0 as create_l0
+    from gpucal.io.l0.write import write_l0_scan as write_l0_scan
+    from gpucal.io.l1.reader import open_l1 as open_l1
+    from gpucal.io.raw_fits.importer import import_raw_fits as import_raw_fits
+    from gpucal.io.raw_fits.writer import export_raw_fits as export_raw_fits
+    from gpucal.physics.atm import AtmosphereTable as AtmosphereTable
+    from gpucal.pipeline.calibrate import calibrate_store as calibrate_store
+    from gpucal.pipeline.reduction.reduce import reduce_scan as reduce_scan
+    from gpucal.pipeline.reduction.reduced import ReduceOptions as ReduceOptions
+    from gpucal.pipeline.scan.in_memory import CalibratedScan as CalibratedScan
+    from gpucal.pipeline.scan.in_memory import calibrate_scan as calibrate_scan
+    from gpucal.pipeline.store.report import StoreReport as StoreReport
+    from gpucal.plot import PlotOptions as PlotOptions
+    from gpucal.plot import plot_scan as plot_scan
+    from gpucal.plot import plot_store as plot_store
+    from gpucal.simulate import simulate_night as simulate_night
+    from gpucal.simulate import simulate_scan as simulate_scan
+    from gpucal.spectrum import Spectrum as Spectrum
 
 _WHERE = {
     "gpucal.axes": ("Flag",),
@@ -106,7 +114,7 @@ _WHERE = {
 
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
