@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpucal.cli.show.summary import make_console
+from gpucal.config import parse_scans
 
 app = typer.Typer(
     help="Turn the raw data of a telescope into an L0 store.",
@@ -41,6 +43,10 @@ def sdfits(
         bool,
         typer.Option("--flags/--no-flags", help="Heed the .flag files beside the SDFITS files."),
     ] = True,
+    scans: Annotated[
+        str, typer.Option("--scans", help="Only these scan numbers, e.g. 1,5-9.")
+    ] = "",
+    bands: Annotated[str, typer.Option("--bands", help="Only these IFNUM, e.g. 0,2.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
 ) -> None:
     """Import GBT SDFITS files (vane, W-band loads, nods, position and frequency switching)."""
@@ -49,9 +55,27 @@ def sdfits(
     *files, out = paths
     from gpucal.io.gbt.importer import import_sdfits
 
-    numbers = import_sdfits(files, out, overwrite=overwrite, flags=flags)
+    report = import_sdfits(
+        files,
+        out,
+        overwrite=overwrite,
+        flags=flags,
+        scans=_numbers(scans, "--scans"),
+        bands=_numbers(bands, "--bands"),
+    )
     if not quiet:
-        _print_table(out, numbers)
+        _print_table(out, report.scans)
+    for lost in report.lost:
+        print(f"not imported: {lost.sentence}", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _numbers(text: str, option: str) -> frozenset[int] | None:
+    try:
+        return parse_scans(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}", param_hint=option) from None
 
 
 @app.command("raw-fits")
@@ -77,7 +101,7 @@ def raw_fits(
         print(f"{len(written)} scans written to {out}{kept}")
 
 
-def _print_table(out: Path, numbers: list[int]) -> None:
+def _print_table(out: Path, numbers: Sequence[int]) -> None:
     """One row per scan and band: what it is, its shape, and its load scan."""
     from gpucal.io.l0.store import open_l0
 

@@ -6,21 +6,29 @@ all rows may stand in the header of the table instead.
 
 from __future__ import annotations
 
+import gzip
 import mmap
 import os
+import shutil
+import tempfile
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import ImportFormatError
+from gpucal.errors import GpucalWarning, ImportFormatError
 
 SPECTRA = "DATA"
+UNIT = "UNIT"
+"""Column added to those of the files: the unit of the spectrum of each row, "" where none is given."""
+
 _BLOCK_BYTES = 16 << 20
+_FIRST_CHANNELS = 64
 _STRUCTURE = ("TTYPE", "TFORM", "TUNIT", "TDIM", "TNULL", "TDISP")
 _COUNTS = {"f4": "float32", "f8": "float64", "i2": "int32", "i4": "int32"}
 
@@ -36,6 +44,7 @@ class SdfitsRows:
     cards       file name -> header cards that do not describe the layout of the table
     files       file of each table
     flagged     row -> ranges of bad channels, both ends included; they read as NaN
+    blanks      the integer that means "no value" (TNULL) of each table, or None
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -46,6 +55,7 @@ class SdfitsRows:
     cards: Mapping[str, list[str]]
     files: tuple[Path, ...] = ()
     flagged: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    blanks: tuple[int | None, ...] = ()
 
     def __len__(self) -> int:
         return int(self.row.size)
@@ -55,21 +65,52 @@ class SdfitsRows:
 
     def dtype(self, index: npt.NDArray[np.int64]) -> np.dtype[Any]:
         """The dtype that holds the spectra of all rows in ``index``."""
-        kinds = [_counts_dtype(self.spectra_of[t]) for t in np.unique(self.table[index])]
-        # NaN marks what is flagged.
-        extra = [np.dtype(np.float64)] if any(i in self.flagged for i in index.tolist()) else []
+        tables = np.unique(self.table[index]).tolist()
+        kinds = [_counts_dtype(self.spectra_of[t]) for t in tables]
+        # NaN marks what is flagged or blank.
+        gaps = any(i in self.flagged for i in index.tolist())
+        gaps = gaps or any(self.blanks[t] is not None for t in tables if t < len(self.blanks))
+        extra = [np.dtype(np.float64)] if gaps else []
         kind = np.dtype(np.result_type(*kinds))
         return np.dtype(np.result_type(kind, *extra)) if kind.kind == "i" else kind
 
     def spectrum(self, index: int) -> npt.NDArray[Any]:
         """Spectrum [C] of row ``index``, as on disk (big endian), or with NaN where flagged."""
-        values = np.asarray(self.spectra_of[self.table[index]][self.row[index]])
-        if index not in self.flagged:
+        table = int(self.table[index])
+        values = np.asarray(self.spectra_of[table][self.row[index]])
+        blank = self.blanks[table] if table < len(self.blanks) else None
+        if index not in self.flagged and blank is None:
             return values
-        values = values.astype(np.float64 if values.dtype.kind == "i" else values.dtype)
-        for first, last in self.flagged[index]:
+        empty = values == blank if blank is not None else None
+        values = values.astype(np.float64 if values.dtype.kind in "iu" else values.dtype)
+        if empty is not None:
+            values[empty] = np.nan
+        for first, last in self.flagged.get(index, ()):
             values[first : last + 1] = np.nan
         return values
+
+    def only(self, index: npt.NDArray[np.int64]) -> SdfitsRows:
+        """These rows alone."""
+        place = {old: new for new, old in enumerate(index.tolist())}
+        return replace(
+            self,
+            flagged={place[i]: v for i, v in self.flagged.items() if i in place},
+            columns={name: values[index] for name, values in self.columns.items()},
+            n_channels=self.n_channels[index],
+            table=self.table[index],
+            row=self.row[index],
+        )
+
+    def zeros(self) -> npt.NDArray[np.int64]:
+        """The rows [n] whose spectrum is 0 in every channel."""
+        found = []
+        for t, data in enumerate(self.spectra_of):
+            mine = np.nonzero(self.table == t)[0]
+            # few spectra begin with zeros: only those are read whole
+            doubtful = mine[~np.any(data[self.row[mine], :_FIRST_CHANNELS], axis=1)]
+            found += [i for i in doubtful.tolist() if not np.any(data[self.row[i]])]
+            _let_go(data)
+        return np.array(found, dtype=np.int64)
 
     def forget(self) -> None:
         """Let go of the pages of the files that were read: they can be read again."""
@@ -84,77 +125,137 @@ def read_sdfits(
 
     required: column names that must be there (as column or header keyword); optional: name ->
     value where it is absent, whose type is that of the column. Raises ImportFormatError, naming the
-    file, for one that is missing, not FITS, truncated, without such a table or without a column.
+    file, for one that is missing, not FITS, truncated, without such a table or without a column. Files
+    compressed with gzip are unpacked to disk; tables without rows are left out with a GpucalWarning.
     """
-    tables: list[dict[str, npt.NDArray[Any]]] = []
-    spectra: list[npt.NDArray[Any]] = []
-    cards: dict[str, list[str]] = {}
-    files: list[Path] = []
+    found: list[_Table] = []
     for path in (Path(p) for p in paths):
-        for columns, data, header in _read_file(path, required, optional):
-            tables.append(columns)
-            spectra.append(data)
-            files.append(path)
-            cards.setdefault(path.name, []).extend(header)
-    if not tables:
+        found += _read_file(path, required, optional)
+    if not found:
         raise ImportFormatError(
             "no file was given, expected at least one.", hint="Name SDFITS files."
         )
-    rows = [len(x) for x in spectra]
-    names = (*required, *optional)
+    rows = [len(table.spectra) for table in found]
+    cards: dict[str, list[str]] = {}
+    for table in found:
+        cards.setdefault(table.path.name, []).extend(table.cards)
     return SdfitsRows(
-        columns={name: np.concatenate([t[name] for t in tables]) for name in names},
-        n_channels=np.repeat([x.shape[1] for x in spectra], rows),
+        columns={
+            name: np.concatenate([table.columns[name] for table in found])
+            for name in (*required, *optional, UNIT)
+        },
+        n_channels=np.repeat([table.spectra.shape[1] for table in found], rows),
         table=np.repeat(np.arange(len(rows)), rows),
         row=np.concatenate([np.arange(n) for n in rows]),
-        spectra_of=tuple(spectra),
+        spectra_of=tuple(table.spectra for table in found),
         cards=cards,
-        files=tuple(files),
+        files=tuple(table.path for table in found),
+        blanks=tuple(table.blank for table in found),
     )
 
 
-def _read_file(
-    path: Path, required: Sequence[str], optional: Mapping[str, Any]
-) -> list[tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any], list[str]]]:
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What is read of one SINGLE DISH table."""
+
+    path: Path
+    columns: dict[str, npt.NDArray[Any]]
+    spectra: npt.NDArray[Any]
+    cards: list[str]
+    blank: int | None
+
+
+def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any]) -> list[_Table]:
+    """The SINGLE DISH tables of one file that hold rows."""
     fits = astropy_fits()
+    tables: list[Any] = []
     found = []
     with warnings.catch_warnings():
         # astropy only warns about truncation and odd headers; what matters is checked below.
         warnings.simplefilter("ignore")
         try:
-            with fits.open(path, mode="readonly", memmap=True) as hdus:
-                for hdu in hdus:
-                    if str(hdu.header.get("EXTNAME", "")).strip().upper() != "SINGLE DISH":
-                        continue
-                    _check_whole(path, hdu)
-                    header = [*_plain_cards(hdus[0].header), *_plain_cards(hdu.header)]
-                    names = (*required, *optional)
-                    raw = _map_rows(path, hdu)
-                    data = _spectra(path, hdu, raw)
-                    fields = _fields(hdu, raw, [n for n in names if n in hdu.columns.names])
-                    columns = {
-                        name: _column(
-                            path, hdu, name, fields, (optional.get(name), name in required)
-                        )
-                        for name in names
-                    }
-                    found.append((columns, data, header))
+            with _plain_file(path) as stream, fits.open(stream, mode="readonly") as hdus:
+                tables = [hdu for hdu in hdus if _is_single_dish(hdu)]
+                for hdu in tables:
+                    _check_whole(path, stream, hdu)
+                    if int(hdu.header["NAXIS2"]):
+                        cards = [*_plain_cards(hdus[0].header), *_plain_cards(hdu.header)]
+                        found.append(_read_table(path, stream, hdu, cards, (required, optional)))
         except ImportFormatError:
             raise
         except FileNotFoundError as error:
             raise ImportFormatError(f"{path} does not exist, expected an SDFITS file.") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ImportFormatError(
+                f"{path} is compressed, and its end or a part is damaged ({error}).",
+                hint="Copy the file again.",
+            ) from error
         except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise ImportFormatError(
                 f"{path} cannot be read as FITS ({reason}), expected an SDFITS file.",
-                hint="Copy the file again, or check that it is FITS.",
+                hint="Check that it is FITS: its first word must be SIMPLE.",
             ) from error
-    if not found:
+    if not tables:
         raise ImportFormatError(
             f"{path} holds no table named SINGLE DISH, expected an SDFITS file.",
             hint="Give the spectra, not another kind of FITS file.",
         )
+    empty = len(tables) - len(found)
+    if not found:
+        raise ImportFormatError(f"{path} holds a SINGLE DISH table without rows.")
+    if empty:
+        text = f"{path} holds {empty} SINGLE DISH table without rows beside others: left out."
+        warnings.warn(text, GpucalWarning, stacklevel=2)
     return found
+
+
+def _plain_file(path: Path) -> IO[bytes]:
+    """A file opened to be mapped; one that is compressed with gzip is unpacked into a nameless one."""
+    stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
+    magic = stream.read(2)
+    stream.seek(0)
+    if magic != b"\x1f\x8b":
+        return stream
+    with stream, tempfile.TemporaryFile(prefix="gpucal-") as unpacked:
+        with gzip.GzipFile(fileobj=stream) as packed:
+            shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
+        unpacked.flush()
+        unpacked.seek(0)
+        return os.fdopen(os.dup(unpacked.fileno()), "rb")
+
+
+def _is_single_dish(hdu: Any) -> bool:
+    return str(hdu.header.get("EXTNAME", "")).strip().upper() == "SINGLE DISH"
+
+
+def _read_table(
+    path: Path,
+    stream: IO[bytes],
+    hdu: Any,
+    cards: list[str],
+    wanted: tuple[Sequence[str], Mapping[str, Any]],
+) -> _Table:
+    required, optional = wanted
+    names = (*required, *optional)
+    raw = _map_rows(stream, hdu)
+    spectra = _spectra(path, hdu, raw)
+    unit = _unit_column(hdu)
+    copied = [n for n in dict.fromkeys((*names, unit)) if n in hdu.columns.names]
+    fields = _fields(hdu, raw, copied)
+    columns = {
+        name: _column(path, hdu, name, fields, (optional.get(name), name in required))
+        for name in names
+    }
+    stated = str(hdu.columns[SPECTRA].unit or "").strip()
+    columns[UNIT] = _column(path, hdu, unit, fields, (stated, False))
+    blank = hdu.columns[SPECTRA].null if spectra.dtype.kind in "iu" else None
+    return _Table(path, columns, spectra, cards, None if blank in (None, "") else int(blank))
+
+
+def _unit_column(hdu: Any) -> str:
+    """GBT files hold the unit of DATA in each row, in a column called TUNIT7 as the keyword would be."""
+    return f"TUNIT{hdu.columns.names.index(SPECTRA) + 1}" if SPECTRA in hdu.columns.names else ""
 
 
 def astropy_fits() -> Any:
@@ -169,24 +270,22 @@ def astropy_fits() -> Any:
     return fits
 
 
-def _check_whole(path: Path, hdu: Any) -> None:
+def _check_whole(path: Path, stream: IO[bytes], hdu: Any) -> None:
     info = hdu.fileinfo()
-    size = os.path.getsize(path)
+    size = os.fstat(stream.fileno()).st_size
     end = int(info["datLoc"]) + int(hdu.header["NAXIS1"]) * int(hdu.header["NAXIS2"])
     if size < end:
         raise ImportFormatError(
             f"{path} is truncated: its table ends at byte {end}, the file at byte {size}.",
             hint="Copy the file again.",
         )
-    if int(hdu.header["NAXIS2"]) == 0:
-        raise ImportFormatError(f"{path} holds a SINGLE DISH table without rows.")
 
 
-def _map_rows(path: Path, hdu: Any) -> npt.NDArray[Any]:
+def _map_rows(stream: IO[bytes], hdu: Any) -> npt.NDArray[Any]:
     """The rows of a table as records on disk, mapped read only: pages can be let go of."""
     dtype = hdu.columns.dtype.newbyteorder(">")
     shape = (int(hdu.header["NAXIS2"]),)
-    return np.memmap(path, dtype, mode="r", offset=int(hdu.fileinfo()["datLoc"]), shape=shape)
+    return np.memmap(stream, dtype, mode="r", offset=int(hdu.fileinfo()["datLoc"]), shape=shape)
 
 
 def _is_plain(hdu: Any, name: str) -> bool:
@@ -225,6 +324,8 @@ def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise _missing(path, SPECTRA)
     plain = _is_plain(hdu, SPECTRA)
     data = np.asarray(raw[SPECTRA] if plain else hdu.data.field(SPECTRA))
+    if data.dtype.kind == "u":  # TZERO = 32768 or 2147483648: unsigned counts
+        data = data.astype(np.int32 if data.dtype.itemsize < 4 else np.float64)
     if data.dtype.kind not in "if" or data.dtype.str[1:] not in _COUNTS:
         raise ImportFormatError(
             f"{path} has the column {SPECTRA} of type {data.dtype}, expected one number per "
@@ -267,7 +368,10 @@ def _column(
             "expected one value."
         )
     if values.dtype.kind in "SU":
-        return np.char.strip(values.astype(str))
+        distinct, place = np.unique(values.astype(str), return_inverse=True)
+        # FITS 4.0, 7.3.3.1: a NUL ends a string, what follows it is undefined.
+        texts = np.array([text.partition("\0")[0].strip() for text in distinct.tolist()])
+        return texts[place.reshape(values.shape)]
     if values.dtype.kind == "b":  # a logical column in place of the letters T and F
         return np.where(values, "T", "F")
     # Columns and keywords of different files must concatenate: two number types are enough.

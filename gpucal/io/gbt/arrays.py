@@ -55,7 +55,8 @@ def build_group(
     """
     every = np.concatenate([s.rows for s in subscans])
     n_channels = _one_channel_count(rows, every)
-    places = [_places(rows, s.rows, layout) for s in subscans]
+    wheel = loads and str(rows["FRONTEND"][every[0]]) == W_BAND
+    places = [_places(rows, s.rows, layout, one_by_one=wheel) for s in subscans]
     n_dumps = max(p.shape[0] for p in places)
     mjd = _times_and_pointing(rows, places, n_dumps)["mjd"]
     order = np.argsort(0.5 * (mjd[0] + mjd[-1]), kind="stable")
@@ -100,22 +101,56 @@ def _one_channel_count(rows: SdfitsRows, index: I64) -> int:
     return int(counts[0])
 
 
-def _places(rows: SdfitsRows, index: I64, layout: Layout) -> I64:
-    """Row number of each dump, receiver and pixel, [D, R, A]; -1 where there is none."""
+def _places(rows: SdfitsRows, index: I64, layout: Layout, *, one_by_one: bool) -> I64:
+    """Row number of each dump, receiver and pixel, [D, R, A]; -1 where there is none.
+
+    Rows of different banks are one dump when their times agree to half an integration: a bank that
+    starts late or lacks an integration has -1 there. ``one_by_one``: the feeds were read one after the
+    other (loads of the W-band wheel), and their rows are matched by rank. Raises ImportFormatError for
+    two rows of one pixel in one dump.
+    """
     index = index[np.argsort(rows["MJD"][index], kind="stable")]
     pixel = np.searchsorted(layout.feeds, rows["FDNUM"][index])
     receiver = np.searchsorted(layout.receivers, rows["PLNUM"][index])
-    times, by_time = np.unique(np.round(rows["MJD"][index] * 864e6), return_inverse=True)
-    by_rank = np.zeros(index.size, dtype=np.int64)
     number = receiver * len(layout.feeds) + pixel
-    for n in np.unique(number):
-        mine = np.nonzero(number == n)[0]
-        by_rank[mine] = np.arange(mine.size)
-    # Dumps are told by their time, unless feeds were read one after the other (W-band loads).
-    dump = by_time if times.size == by_rank.max() + 1 else by_rank
+    dump = _rank(number) if one_by_one else _dumps(rows, index, number)
     places = np.full((int(dump.max()) + 1, len(layout.receivers), len(layout.feeds)), -1)
     places[dump, receiver, pixel] = index
     return places
+
+
+def _rank(number: I64) -> I64:
+    """For each row how many of the same receiver and pixel come before it."""
+    rank = np.zeros(number.size, dtype=np.int64)
+    for n in np.unique(number):
+        mine = np.nonzero(number == n)[0]
+        rank[mine] = np.arange(mine.size)
+    return rank
+
+
+def _dumps(rows: SdfitsRows, index: I64, number: I64) -> I64:
+    """The dump of each row, by time; ``index`` in order of time, ``number`` the receiver and pixel."""
+    time = rows["MJD"][index] * 86400.0
+    length = np.fmax(rows["DURATION"][index], rows["EXPOSURE"][index])
+    half = 0.5 * float(np.nan_to_num(np.median(length)))
+    first = np.zeros(index.size, dtype=np.int64)
+    begin, seen = time[0], set[int]()
+    for k in range(index.size):
+        again = int(number[k]) in seen
+        # The second row of a pixel begins a dump, and so does a time that is far from its first.
+        if k and (again or time[k] - begin > half):
+            if again and time[k] - begin < 1e-3:
+                row = index[k]
+                raise ImportFormatError(
+                    f"IFNUM {rows['IFNUM'][row]}, PLNUM {rows['PLNUM'][row]}, FDNUM "
+                    f"{rows['FDNUM'][row]} has two spectra at {rows['DATE-OBS'][row]}.",
+                    hint="Give each file once.",
+                    scan=int(rows["SCAN"][row]),
+                )
+            begin, seen = time[k], set()
+            first[k] = 1
+        seen.add(int(number[k]))
+    return np.cumsum(first)
 
 
 def _mean(values: F64, places: I64, axes: tuple[int, ...]) -> F64:

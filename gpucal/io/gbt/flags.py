@@ -130,8 +130,9 @@ def _channels(first: str, last: str) -> Spans:
 
 
 def flag_file(path: Path) -> Path:
-    """Where the flags of an SDFITS file are: the same name that ends in .flag."""
-    return path.with_suffix(".flag")
+    """Where the flags of an SDFITS file are: the same name that ends in .flag (x.fits.gz: x.flag)."""
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return plain.with_suffix(".flag")
 
 
 def integration_numbers(columns: Mapping[str, npt.NDArray[np.generic]]) -> I64:

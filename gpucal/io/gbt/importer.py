@@ -6,9 +6,10 @@ Source: the section on SDFITS import of the formats page; GBT Memo 302 for vane 
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from gpucal.io.files.atomic import exchange, rename_into_place, sync_tree
 from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
 from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
 from gpucal.io.gbt.flags import flagged_channels
-from gpucal.io.gbt.plan import PlannedScan, check_load_spectra, plan_scans
+from gpucal.io.gbt.plan import Lost, Plan, PlannedScan, check_load_spectra, plan_scans
 from gpucal.io.gbt.resume import Draft, resumable
 from gpucal.io.l0.write import GroupArrays, create_l0, existing_root, write_l0_scan
 
 TELESCOPE = "GBT"
+LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
 LOAD_MISMATCH_K = 25.0
 """A load at room temperature further than this from the air temperature is suspicious."""
 
@@ -39,7 +41,7 @@ _NUMBERS = (
 )
 _TEXTS = (
     *("PROJID", "OBSERVER", "BACKEND", "MOLECULE", "VELDEF", "PROCSCAN", "PROCTYPE"),
-    *("CTYPE2", "CTYPE3", "RADESYS", "SAMPLER", "SIDEBAND"),
+    *("CTYPE2", "CTYPE3", "RADESYS", "SAMPLER", "SIDEBAND", "TIMESTAMP"),
 )
 OPTIONAL: Mapping[str, Any] = {
     **dict.fromkeys(_NUMBERS, np.nan),
@@ -55,43 +57,140 @@ _REPORTED = (
 )
 
 
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did: numbers of the scans written, and the scans and bands that were lost."""
+
+    scans: tuple[int, ...]
+    lost: tuple[Lost, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: all that could be expected is there; 2: something was lost."""
+        return 2 if self.lost else 0
+
+
 def import_sdfits(
-    files: Sequence[str | Path], out: str | Path, *, overwrite: bool = False, flags: bool = True
-) -> list[int]:
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    flags: bool = True,
+    scans: Collection[int] | None = None,
+    bands: Collection[int] | None = None,
+) -> ImportReport:
     """Import the scans of some GBT SDFITS files (one per bank, together one night) as an L0 store.
 
-    Returns the scan numbers written. The store appears whole or not at all; an import that was
-    interrupted is continued by the same call. With ``overwrite`` an L0 store already there is
-    replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN. Counts stay
-    as in the files (f4 -> f32, [C,D,R,A,S]); the rules are those of ``plan_scans`` and
-    ``build_group``. Raises ImportFormatError for files that do not follow them, L0Error when
-    ``out`` is in the way; warns (GpucalWarning) about scans left out, loads without numbers and
-    load temperatures that cannot be right.
+    ``files`` may be folders (of SDFITS files) and gzipped files. The store appears whole or not at
+    all; an import that was interrupted is continued by the same call. With ``overwrite`` an L0 store
+    already there is replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN.
+    ``scans``, ``bands``: only these scan numbers of the telescope, these IFNUM. Counts stay as in the
+    files (f4 -> f32, [C,D,R,A,S]), spectra of zeros become NaN; the rules are those of ``plan_scans``
+    and ``build_group``. A scan or band that does not follow them is lost: it is in the report, the
+    others are imported. Raises ImportFormatError when nothing is left, L0Error when ``out`` is in the
+    way; warns (GpucalWarning) about scans left out, loads without numbers and load temperatures that
+    cannot be right.
     """
     target = Path(out)
     _check_target(target, overwrite)
-    rows = _read_rows(files)
+    paths = _named_files(files)
+    rows = _read_rows(paths)
     used: list[Path] = []
     if flags:
         rows, used = _with_flags(rows)
-    planned = plan_scans(rows)
-    layouts = _layouts(rows)
-    # Everything that can be wrong with the files is found here, before anything is written.
-    groups = {p.number: _bands(rows, p, layouts) for p in planned}
-    for scan in planned:
-        check_load_spectra(rows, scan)
-        _warn_about_loads(rows, scan, groups[scan.number])
-    _link_loads(planned, groups)
+    rows = _without_zeros(_selected(rows, scans, bands))
+    plan, groups = _checked(rows, plan_scans(rows))
+    _link_loads(plan.scans, groups)
     rows.forget()
-    with resumable(target, [*(Path(p) for p in files), *used]) as draft:
-        _write(draft, rows, planned, groups)
+    with resumable(target, [*paths, *used]) as draft:
+        _write(draft, rows, plan.scans, groups)
         sync_tree(draft.store)
         draft.retire()
         if target.exists():
             exchange(draft.store, target)
         else:
             rename_into_place(draft.store, target)
-    return [p.number for p in planned]
+    return ImportReport(tuple(p.number for p in plan.scans), tuple(plan.lost))
+
+
+Groups = dict[int, dict[str, dict[str, GroupArrays]]]
+
+
+def _checked(rows: SdfitsRows, plan: Plan) -> tuple[Plan, Groups]:
+    """The scans that can be written, with their groups: all that can be wrong is found before."""
+    layouts = _layouts(rows)
+    groups: Groups = {}
+    lost = list(plan.lost)
+    kept = []
+    for scan in plan.scans:
+        try:
+            check_load_spectra(rows, scan)
+            found, troubles = _bands(rows, scan, layouts)
+        except ImportFormatError as error:
+            lost.append(Lost(scan.scans[0], "", error.locate(scan=scan.scans[0])))
+            continue
+        lost += troubles
+        if found:
+            groups[scan.number] = found
+            kept.append(scan)
+            _warn_about_loads(rows, scan, found)
+    if not kept:
+        raise lost[0].error
+    return Plan(kept, lost), groups
+
+
+def _named_files(files: Sequence[str | Path]) -> list[Path]:
+    """The files themselves; a folder stands for the SDFITS files in it."""
+    found: list[Path] = []
+    for path in (Path(f) for f in files):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            p
+            for p in path.iterdir()
+            if p.name.lower().endswith((".fits", ".fits.gz", ".fit", ".sdfits"))
+            and not p.name.startswith(".")
+        )
+        if not inside:
+            raise ImportFormatError(
+                f"the folder {path} holds no file that ends in .fits or .fits.gz.",
+                hint="Name the SDFITS files, or the folder they lie in.",
+            )
+        found += inside
+    return found
+
+
+def _selected(
+    rows: SdfitsRows, scans: Collection[int] | None, bands: Collection[int] | None
+) -> SdfitsRows:
+    """The rows of the wanted scans and IFNUM alone."""
+    keep = np.ones(len(rows), dtype=bool)
+    for name, wanted in (("SCAN", scans), ("IFNUM", bands)):
+        if wanted is None:
+            continue
+        keep &= np.isin(rows[name], sorted(wanted))
+        if not keep.any():
+            there = ", ".join(str(n) for n in np.unique(rows[name]).tolist())
+            asked = ", ".join(str(n) for n in sorted(wanted))
+            raise ImportFormatError(
+                f"the files hold no row with {name} {asked}.", hint=f"{name} there: {there}."
+            )
+    return rows if keep.all() else rows.only(np.nonzero(keep)[0])
+
+
+def _without_zeros(rows: SdfitsRows) -> SdfitsRows:
+    """Spectra of zeros are no counts: they are flagged in all channels, and read as NaN."""
+    zero = [int(i) for i in rows.zeros()]
+    for scan in np.unique(rows["SCAN"][zero]).tolist():
+        n = int((rows["SCAN"][zero] == scan).sum())
+        warnings.warn(
+            f"scan {scan}: {n} spectra are 0 in all channels: they are blank (NaN) in the store.",
+            GpucalWarning,
+            stacklevel=3,
+        )
+    whole = {i: [(0, int(rows.n_channels[i]) - 1)] for i in zero}
+    return replace(rows, flagged={**rows.flagged, **whole}) if zero else rows
 
 
 def _with_flags(rows: SdfitsRows) -> tuple[SdfitsRows, list[Path]]:
@@ -114,18 +213,26 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
     rows = read_sdfits(files, REQUIRED, OPTIONAL)
-    text = rows["DATE-OBS"]
-    try:
-        # MJD 0 is 1858-11-17; DATE-OBS is the start of the integration, UTC.
-        start = text.astype("datetime64[us]") - np.datetime64("1858-11-17T00:00:00", "us")
-    except ValueError as error:
-        raise ImportFormatError(
-            f"DATE-OBS cannot be read ({error}), expected YYYY-MM-DDThh:mm:ss.ss."
-        ) from error
+    start = np.array([_mjd(text) for text in rows["DATE-OBS"].tolist()])
     length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
-    mjd = start / np.timedelta64(1, "us") / 86400e6 + 0.5 * length / 86400.0
-    columns = {**rows.columns, "MJD": mjd}
-    return replace(rows, columns=columns)
+    return replace(rows, columns={**rows.columns, "MJD": start + 0.5 * length / 86400.0})
+
+
+def _mjd(text: str) -> float:
+    """MJD of DATE-OBS, the start of the integration, UTC; NaN where it cannot be read.
+
+    Second 60 is the leap second, or one that was rounded up: the end of its minute.
+    """
+    leap = LEAP.fullmatch(text)
+    if leap is not None:
+        text = f"{leap[1]}59{leap[2] or ''}"
+    try:
+        # MJD 0 is 1858-11-17
+        start = np.datetime64(text, "us") - np.datetime64("1858-11-17T00:00:00", "us")
+    except ValueError:
+        return float("nan")
+    days = float(start / np.timedelta64(1, "us")) / 86400e6
+    return days + 1.0 / 86400.0 if leap is not None else days
 
 
 def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
@@ -144,27 +251,34 @@ def _name(kind: str) -> str:
 
 def _bands(
     rows: SdfitsRows, scan: PlannedScan, layouts: Mapping[str, Layout]
-) -> dict[str, dict[str, GroupArrays]]:
-    """The groups of one scan: "" when the night has one IFNUM, else band_1 for IFNUM 0 etc."""
+) -> tuple[dict[str, dict[str, GroupArrays]], list[Lost]]:
+    """The groups of one scan: "" when the night has one IFNUM, else band_1 for IFNUM 0 etc.; bands lost."""
     several = np.unique(rows["IFNUM"]).size > 1
-    groups = {}
+    groups: dict[str, dict[str, GroupArrays]] = {}
+    lost: list[Lost] = []
     for ifnum in np.unique(rows["IFNUM"][scan.rows]).tolist():
-        parts = [
-            PlannedSubscan(s.mode, s.rows[rows["IFNUM"][s.rows] == ifnum]) for s in scan.subscans
-        ]
-        empty = next((s.mode for s in parts if not s.rows.size), None)
-        if empty is not None:
-            raise ImportFormatError(
-                f"IFNUM {ifnum} has no rows for {empty}, expected every band in every part.",
-                scan=scan.number,
-            )
-        layout = layouts[str(rows["FRONTEND"][parts[0].rows[0]])]
+        band = f"band_{ifnum + 1}" if several else ""
         try:
-            group = build_group(rows, parts, layout, loads=scan.kind == "LOAD")
+            groups[band] = {_name(scan.kind): _band(rows, scan, ifnum, layouts)}
         except ImportFormatError as error:
-            raise error.locate(scan=scan.number) from None
-        groups[f"band_{ifnum + 1}" if several else ""] = {_name(scan.kind): group}
-    return groups
+            lost.append(Lost(scan.scans[0], band, error.locate(scan=scan.scans[0])))
+    return groups, lost
+
+
+def _band(
+    rows: SdfitsRows, scan: PlannedScan, ifnum: int, layouts: Mapping[str, Layout]
+) -> GroupArrays:
+    """One band of a scan; ImportFormatError when a part of it is missing or does not fit."""
+    parts = [PlannedSubscan(s.mode, s.rows[rows["IFNUM"][s.rows] == ifnum]) for s in scan.subscans]
+    # a load scan serves without its SKY: the OFF of the source is then the sky
+    parts = [s for s in parts if s.rows.size or s.mode != "SKY"]
+    empty = next((s.mode for s in parts if not s.rows.size), None)
+    if empty is not None:
+        raise ImportFormatError(
+            f"IFNUM {ifnum} has no rows for {empty}, expected every band in every part."
+        )
+    layout = layouts[str(rows["FRONTEND"][parts[0].rows[0]])]
+    return build_group(rows, parts, layout, loads=scan.kind == "LOAD")
 
 
 def _warn_about_loads(
@@ -197,7 +311,8 @@ def _link_loads(
     planned: Sequence[PlannedScan], groups: Mapping[int, dict[str, dict[str, GroupArrays]]]
 ) -> None:
     """Point lloadsn of each science subscan at the nearest earlier load scan, else the next one."""
-    loads = [p.number for p in planned if p.kind == "LOAD"]
+    begin = {p.number: p.begin for p in planned}
+    loads = sorted((p.number for p in planned if p.kind == "LOAD"), key=begin.__getitem__)
     for scan in planned:
         if scan.kind == "LOAD":
             continue
@@ -208,7 +323,7 @@ def _link_loads(
                 for n in loads
                 if band in groups[n] and _same_setup(group, groups[n][band]["calibration"])
             ]
-            earlier = [n for n in fits if n < scan.number]
+            earlier = [n for n in fits if begin[n] < scan.begin]
             chosen = earlier[-1] if earlier else (fits[0] if fits else -1)
             arrays = dict(group.arrays)
             arrays["lloadsn"] = np.full(group.shape[4], chosen, dtype=np.int32)

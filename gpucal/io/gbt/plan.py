@@ -1,23 +1,29 @@
 """Which GBT scans form which L0 scan: nods and position switches, frequency switching, loads.
 
 Source: GBT observer's guide (procedures, OBSMODE, PROCSEQN), GBT Memo 302 (vane and sky, W-band
-calibration sequence).
+calibration sequence). OBSMODE is PROCEDURE:SWITCH STATE:SWITCHING SIGNAL; the two halves of a real
+position switch differ in the second word (PSWITCHON, PSWITCHOFF).
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpucal.errors import GpucalWarning, ImportFormatError
-from gpucal.io.fits.sdfits_read import SdfitsRows
+from gpucal.errors import GpucalError, GpucalWarning, ImportFormatError
+from gpucal.io.fits.sdfits_read import UNIT, SdfitsRows
 from gpucal.io.gbt.arrays import I64, W_BAND, PlannedSubscan
+from gpucal.io.gbt.observations import Observation, observations
 
 PAIR_MODES = {"Nod": ("NOD-1", "NOD-2"), "OnOff": ("ON", "OFF"), "OffOn": ("OFF", "ON")}
+SWITCH_STATES = {"PSWITCHON": "ON", "PSWITCHOFF": "OFF"}
 WARM_POSITION = {0: "cold2", 1: "cold1"}
 """W-band: where the calibration wheel shows each feed (FDNUM) its warm load."""
+
+COUNT_UNITS = frozenset({"", "count", "counts", "ct", "adu"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +34,14 @@ class PlannedScan:
     kind      "NOD", "PSW" (position switch), "FSW" or "LOAD"
     scans     the GBT scans in it
     subscans  in the order of the store
+    begin     MJD at which it began
     """
 
     number: int
     kind: str
     scans: tuple[int, ...]
     subscans: tuple[PlannedSubscan, ...]
+    begin: float
 
     @property
     def rows(self) -> I64:
@@ -41,90 +49,199 @@ class PlannedScan:
         return np.concatenate([s.rows for s in self.subscans])
 
 
-def plan_scans(rows: SdfitsRows) -> list[PlannedScan]:
-    """Group the rows of a night into L0 scans, in the order of their numbers.
+@dataclass(frozen=True)
+class Lost:
+    """A scan, or one band of it, that should have been imported and cannot be."""
 
-    Scans of other procedures (also a Track without frequency switching), half pairs and sky scans
-    without a vane are left out with a GpucalWarning. Raises
-    ImportFormatError for noise-diode rows (CAL=T), rows that are there twice, a scan number used by
-    two projects, or when nothing is left.
+    scan: int
+    band: str
+    error: GpucalError
+
+    @property
+    def sentence(self) -> str:
+        """What was found, what was expected, what to do."""
+        return str(self.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The scans to import, in the order of their numbers, and what was lost."""
+
+    scans: list[PlannedScan]
+    lost: list[Lost] = field(default_factory=list)
+
+
+def plan_scans(rows: SdfitsRows) -> Plan:
+    """Group the rows of a night into L0 scans.
+
+    A scan with rows that cannot be used (noise diode, calibrated spectra, no antenna data, rows that
+    are there twice ...) is lost, the others are planned. Scans of other procedures (also a Track without
+    frequency switching), half pairs and sky scans without a vane are left out with a GpucalWarning.
+    Raises ImportFormatError for a scan number used by two projects, or when nothing is left.
     """
-    _check_rows(rows)
-    numbers = np.unique(rows["SCAN"])
-    index = {int(n): np.nonzero(rows["SCAN"] == n)[0] for n in numbers}
-    role = {n: _role(rows, i) for n, i in index.items()}
-    planned = _vane_scans(index, role)
-    order = sorted(index)
-    for position, n in enumerate(order):
-        i = index[n]
-        if role[n] == "CALSEQ":
-            planned.append(_calibration_sequence(rows, n, i))
-        elif role[n] == "FSW":
+    _check_projects(rows)
+    lost: list[Lost] = []
+    good: list[Observation] = []
+    for seen in observations(rows, np.arange(len(rows))):
+        trouble = _trouble(rows, seen)
+        if trouble is None:
+            good.append(seen)
+        else:
+            lost.append(Lost(seen.scan, "", trouble.locate(scan=seen.scan)))
+    _tell_repeats(good)
+    role = {o.number: _role(rows, o.rows) for o in good}
+    planned = _vane_scans(rows, good, role)
+    paired: set[int] = set()
+    for seen in good:
+        kind = role[seen.number]
+        if kind == "CALSEQ":
+            try:
+                planned.append(_calibration_sequence(rows, seen))
+            except ImportFormatError as error:
+                lost.append(Lost(seen.scan, "", error))
+        elif kind == "FSW":
             phases = (("FSW-SIG", "T"), ("FSW-REF", "F"))
-            parts = tuple(PlannedSubscan(m, i[rows["SIG"][i] == v]) for m, v in phases)
-            planned.append(PlannedScan(n, "FSW", (n,), parts))
-        elif role[n] in PAIR_MODES:
-            pair = _pair(rows, index, role, order[position : position + 2])
-            if pair is not None:
-                planned.append(pair)
-        elif role[n] not in ("VANE", "SKY", "second"):
+            parts = tuple(
+                PlannedSubscan(m, seen.rows[rows["SIG"][seen.rows] == v]) for m, v in phases
+            )
+            planned.append(_planned("FSW", [seen], parts))
+        elif kind in PAIR_MODES:
+            second = _second_half(rows, role, seen, good)
+            if second is None:
+                _warn(f"{seen.label} is the first half of a {kind} without its second: left out.")
+            elif _states_fit(rows, kind, (seen, second)):
+                parts = tuple(
+                    PlannedSubscan(m, o.rows)
+                    for m, o in zip(PAIR_MODES[kind], (seen, second), strict=True)
+                )
+                planned.append(_planned("NOD" if kind == "Nod" else "PSW", [seen, second], parts))
+            if second is not None:
+                paired.add(second.number)
+        elif kind == "second" and seen.number not in paired:
+            _warn(f"{seen.label} is the second half of a pair without its first: left out.")
+        elif kind not in ("VANE", "SKY", "second"):
             _warn(
-                f"scan {n} is a {role[n]} without a reference of its own that is known here: it is "
+                f"{seen.label} is a {kind} without a reference of its own that is known here: it is "
                 "left out."
             )
     if not planned:
+        if lost:
+            raise lost[0].error
         raise ImportFormatError(
             "no scan can be imported.",
             hint="Known: Nod, OnOff, OffOn, frequency switching, vane and sky, W-band CALSEQ.",
         )
-    return sorted(planned, key=lambda p: p.number)
+    return Plan(sorted(planned, key=lambda p: p.number), lost)
+
+
+def _planned(
+    kind: str, seen: Sequence[Observation], subscans: Sequence[PlannedSubscan]
+) -> PlannedScan:
+    scans = tuple(o.scan for o in seen)
+    return PlannedScan(seen[0].number, kind, scans, tuple(subscans), seen[0].begin)
 
 
 def _warn(text: str) -> None:
     warnings.warn(text, GpucalWarning, stacklevel=4)
 
 
-def _check_rows(rows: SdfitsRows) -> None:
-    diode = np.nonzero(rows["CAL"] == "T")[0]
-    if diode.size:
-        raise ImportFormatError(
-            f"{diode.size} rows were taken with the noise diode on (CAL=T), expected CAL=F only.",
-            hint="Only data calibrated with a vane or with hot and cold loads can be imported; "
-            "calibrate the others with dysh or GBTIDL.",
-            scan=int(rows["SCAN"][diode[0]]),
-        )
-    for name in ("CRVAL1", "CRPIX1", "CDELT1", "EXPOSURE", "ELEVATIO", "AZIMUTH", "MJD"):
-        bad = np.nonzero(~np.isfinite(rows[name]))[0]
-        if bad.size:
-            raise ImportFormatError(
-                f"column {name} is not a number in {bad.size} rows, expected one in each.",
-                scan=int(rows["SCAN"][bad[0]]),
+def _tell_repeats(good: Sequence[Observation]) -> None:
+    for o in good:
+        if o.number != o.scan:
+            _warn(
+                f"scan number {o.scan} comes again later in the session: that scan is {o.number} here."
             )
-    other = np.nonzero(rows["CTYPE1"] != "FREQ-OBS")[0]
-    if other.size:
-        raise ImportFormatError(
-            f"CTYPE1 is '{rows['CTYPE1'][other[0]]}', expected 'FREQ-OBS' (sky frequency).",
-            scan=int(rows["SCAN"][other[0]]),
-        )
-    seen: set[tuple[object, ...]] = set()
+
+
+def _check_projects(rows: SdfitsRows) -> None:
+    """One session of one project: the numbers of two mean different scans."""
     projects: dict[int, str] = {}
-    keys = ("SCAN", "IFNUM", "PLNUM", "FDNUM", "SIG", "DATE-OBS", "PROJID")
-    for row in zip(*(rows[k].tolist() for k in keys), strict=True):
-        scan, project = int(row[0]), str(row[-1])
+    for scan, project in zip(rows["SCAN"].tolist(), rows["PROJID"].tolist(), strict=True):
         if projects.setdefault(scan, project) != project:
             raise ImportFormatError(
                 f"the scan number is used by the projects {projects[scan]} and {project}.",
                 hint="Import one project at a time.",
                 scan=scan,
             )
+
+
+def _trouble(rows: SdfitsRows, seen: Observation) -> ImportFormatError | None:
+    """Why the rows of a scan cannot be used; None when they can."""
+    checks = (_diode, _not_counts, _not_numbers, _no_antenna, _other_axis, _twice)
+    return next((e for check in checks if (e := check(rows, seen.rows)) is not None), None)
+
+
+Check = Callable[[SdfitsRows, I64], ImportFormatError | None]
+
+
+def _diode(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    n = int((rows["CAL"][i] == "T").sum())
+    if not n:
+        return None
+    return ImportFormatError(
+        f"{n} rows were taken with the noise diode on (CAL=T), expected CAL=F only.",
+        hint="Only data calibrated with a vane or with hot and cold loads can be imported; "
+        "calibrate the others with dysh or GBTIDL.",
+    )
+
+
+def _not_counts(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    units = sorted({u for u in rows[UNIT][i].tolist() if u.lower() not in COUNT_UNITS})
+    if not units:
+        return None
+    return ImportFormatError(
+        f"the unit of DATA is {', '.join(units)}, expected counts: these spectra are calibrated "
+        "already.",
+        hint="Import the raw file (.raw.) of the session.",
+    )
+
+
+def _not_numbers(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    for name in ("CRVAL1", "CRPIX1", "CDELT1", "EXPOSURE", "ELEVATIO", "AZIMUTH", "MJD"):
+        bad = int((~np.isfinite(rows[name][i])).sum())
+        if not bad:
+            continue
+        if name == "MJD":
+            text = rows["DATE-OBS"][i][~np.isfinite(rows[name][i])][0]
+            found = f"DATE-OBS {text!r} cannot be read, expected YYYY-MM-DDThh:mm:ss.ss"
+            return ImportFormatError(f"{found} ({bad} rows).")
+        return ImportFormatError(
+            f"column {name} is not a number in {bad} rows, expected one in each."
+        )
+    return None
+
+
+def _no_antenna(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    """Where the antenna's files were missing, the filler writes zeros."""
+    missing = (rows["ELEVATIO"][i] == 0.0) & (rows["AZIMUTH"][i] == 0.0)
+    if not missing.any():
+        return None
+    return ImportFormatError(
+        f"the pointing is missing in {int(missing.sum())} of {i.size} rows (ELEVATIO and AZIMUTH are "
+        "0): the antenna's data were not there when the file was filled.",
+        hint="Fill the session again with the antenna's FITS files in place.",
+    )
+
+
+def _other_axis(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    other = rows["CTYPE1"][i][rows["CTYPE1"][i] != "FREQ-OBS"]
+    if not other.size:
+        return None
+    return ImportFormatError(f"CTYPE1 is '{other[0]}', expected 'FREQ-OBS' (sky frequency).")
+
+
+def _twice(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
+    seen: set[tuple[object, ...]] = set()
+    keys = ("IFNUM", "PLNUM", "FDNUM", "SIG", "DATE-OBS")
+    for row in zip(*(rows[k][i].tolist() for k in keys), strict=True):
         if row in seen:
-            raise ImportFormatError(
-                f"the spectrum of IFNUM {row[1]}, PLNUM {row[2]}, FDNUM {row[3]} at {row[5]} is "
+            return ImportFormatError(
+                f"the spectrum of IFNUM {row[0]}, PLNUM {row[1]}, FDNUM {row[2]} at {row[4]} is "
                 "there twice.",
                 hint="Give each file once.",
-                scan=scan,
             )
         seen.add(row)
+    return None
 
 
 def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
@@ -154,7 +271,7 @@ def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
 def _role(rows: SdfitsRows, i: I64) -> str:
     """What a GBT scan is: VANE, SKY, CALSEQ, FSW, second (of a pair), or its procedure's name."""
     first = i[0]
-    procedure = str(rows["OBSMODE"][first]).partition(":")[0]
+    procedure = _procedure(rows, int(first))
     target = str(rows["OBJECT"][first]).upper()
     if procedure.upper() == "CALSEQ" and rows["FRONTEND"][first] == W_BAND:
         return "CALSEQ"
@@ -169,29 +286,41 @@ def _role(rows: SdfitsRows, i: I64) -> str:
     return procedure or "scan without OBSMODE"
 
 
-def _vane_scans(index: dict[int, I64], role: dict[int, str]) -> list[PlannedScan]:
-    """Each vane scan with the sky scan right after it, or else right before it."""
-    order = sorted(index)
-    vanes = [n for n in order if role[n] == "VANE"]
-    free = {n for n in order if role[n] == "SKY"}
+def _vane_scans(
+    rows: SdfitsRows, good: Sequence[Observation], role: dict[int, str]
+) -> list[PlannedScan]:
+    """Each vane scan with the sky scan of its setup right after it, or else right before it."""
+    free = {o.number for o in good if role[o.number] == "SKY"}
     planned = []
-    for vane in vanes:
-        near = order.index(vane)
-        beside = (*order[near + 1 : near + 2], *order[max(near - 1, 0) : near])
-        sky = next((n for n in beside if n in free), None)
-        parts = [PlannedSubscan("HOT", index[vane])]
+    for near, vane in enumerate(good):
+        if role[vane.number] != "VANE":
+            continue
+        beside = (*good[near + 1 : near + 2], *good[max(near - 1, 0) : near])
+        sky = next((o for o in beside if o.number in free and _same_setup(rows, vane, o)), None)
+        parts = [PlannedSubscan("HOT", vane.rows)]
         if sky is not None:
-            free.discard(sky)
-            parts.append(PlannedSubscan("SKY", index[sky]))
-        scans = (vane,) if sky is None else (vane, sky)
-        planned.append(PlannedScan(vane, "LOAD", scans, tuple(parts)))
-    for n in sorted(free):
-        _warn(f"scan {n} looks at the sky, but no vane scan is beside it: it is left out.")
+            free.discard(sky.number)
+            parts.append(PlannedSubscan("SKY", sky.rows))
+        planned.append(_planned("LOAD", [vane] if sky is None else [vane, sky], parts))
+    for o in good:
+        if o.number in free:
+            _warn(f"{o.label} looks at the sky, but no vane scan is beside it: it is left out.")
     return planned
 
 
-def _calibration_sequence(rows: SdfitsRows, number: int, i: I64) -> PlannedScan:
+def _same_setup(rows: SdfitsRows, a: Observation, b: Observation) -> bool:
+    """Whether two scans share a band, and all they share has the same channels."""
+    setups = []
+    for o in (a, b):
+        names = zip(rows["FRONTEND"][o.rows].tolist(), rows["IFNUM"][o.rows].tolist(), strict=True)
+        setups.append(dict(zip(names, rows.n_channels[o.rows].tolist(), strict=True)))
+    shared = setups[0].keys() & setups[1].keys()
+    return bool(shared) and all(setups[0][k] == setups[1][k] for k in shared)
+
+
+def _calibration_sequence(rows: SdfitsRows, seen: Observation) -> PlannedScan:
     """W-band CALSEQ: each feed has its own warm and cold positions of the wheel."""
+    i, number = seen.rows, seen.scan
     position = np.char.lower(rows["CALPOSITION"][i])
     feed = rows["FDNUM"][i]
     strange = sorted(set(feed.tolist()) - set(WARM_POSITION))
@@ -214,23 +343,49 @@ def _calibration_sequence(rows: SdfitsRows, number: int, i: I64) -> PlannedScan:
                 scan=number,
             )
     parts = tuple(PlannedSubscan(mode, i[mask]) for mode, mask in choice.items())
-    return PlannedScan(number, "LOAD", (number,), parts)
+    return _planned("LOAD", [seen], parts)
 
 
-def _pair(
-    rows: SdfitsRows, index: dict[int, I64], role: dict[int, str], numbers: list[int]
-) -> PlannedScan | None:
-    first = numbers[0]
-    procedure = role[first]
-    same = len(numbers) == 2 and role[numbers[1]] == "second"
-    if same:
-        a, b = (index[n][0] for n in numbers)
-        same = rows["OBSMODE"][a] == rows["OBSMODE"][b] and rows["OBJECT"][a] == rows["OBJECT"][b]
-    if not same:
-        _warn(f"scan {first} is the first half of a {procedure} without its second: left out.")
-        return None
-    parts = tuple(
-        PlannedSubscan(mode, index[n])
-        for mode, n in zip(PAIR_MODES[procedure], numbers, strict=True)
+def _second_half(
+    rows: SdfitsRows, role: dict[int, str], first: Observation, good: Sequence[Observation]
+) -> Observation | None:
+    """The second half of a pair: the next scan number, the same procedure and source, nearest after it."""
+    return next(
+        (
+            o
+            for o in good
+            if o.scan == first.scan + 1
+            and o.begin >= first.begin
+            and role[o.number] == "second"
+            and _same_target(rows, first, o)
+        ),
+        None,
     )
-    return PlannedScan(first, "NOD" if procedure == "Nod" else "PSW", tuple(numbers), parts)
+
+
+def _states_fit(rows: SdfitsRows, kind: str, pair: Sequence[Observation]) -> bool:
+    """Whether OBSMODE's second word (PSWITCHON, PSWITCHOFF) agrees with PROCSEQN; warns when not."""
+    if kind == "Nod":
+        return True
+    for mode, half in zip(PAIR_MODES[kind], pair, strict=True):
+        word = str(rows["OBSMODE"][half.rows[0]]).split(":")[1:2]
+        state = SWITCH_STATES.get(word[0].strip().upper(), mode) if word else mode
+        if state != mode:
+            _warn(
+                f"{half.label} is the {mode} of an {kind} by PROCSEQN, but OBSMODE says {word[0]}: the "
+                "pair is left out."
+            )
+            return False
+    return True
+
+
+def _same_target(rows: SdfitsRows, a: Observation, b: Observation) -> bool:
+    """Same procedure and source; the words of OBSMODE behind the procedure may differ."""
+    i, j = int(a.rows[0]), int(b.rows[0])
+    return bool(
+        _procedure(rows, i) == _procedure(rows, j) and rows["OBJECT"][i] == rows["OBJECT"][j]
+    )
+
+
+def _procedure(rows: SdfitsRows, i: int) -> str:
+    return str(rows["OBSMODE"][i]).partition(":")[0].strip()

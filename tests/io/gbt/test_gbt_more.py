@@ -163,7 +163,7 @@ def test_a_malformed_flag_file_is_one_sentence(tmp_path, text, pattern):
     with pytest.raises(ImportFormatError, match=pattern):
         import_sdfits([file], tmp_path / "night.zarr")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bank.fits", "bank.flag"]
-    assert import_sdfits([file], tmp_path / "night.zarr", flags=False) == [2, 5]
+    assert import_sdfits([file], tmp_path / "night.zarr", flags=False).scans == (2, 5,)
 
 
 def test_rules_are_read_and_files_without_flags_have_none(tmp_path):
@@ -225,7 +225,7 @@ def test_an_interrupted_import_goes_on_where_it_was(tmp_path, monkeypatch):
     half = waiting / "night.zarr" / "scan_000008" / "source"  # as a kill would leave it
     half.mkdir(parents=True)
     seen = interrupt_at(monkeypatch, None)
-    assert import_sdfits([file], out) == [2, 5, 8, 11]
+    assert import_sdfits([file], out).scans == (2, 5, 8, 11,)
     assert seen == [8, 11]
     assert content(out) == content(whole)
     assert not waiting.exists()
@@ -240,7 +240,7 @@ def test_other_input_begins_anew(tmp_path, monkeypatch):
     (tmp_path / "bank.fits").unlink()
     file = night_of_nods(tmp_path / "bank.fits", (5, 8))
     seen = interrupt_at(monkeypatch, None)
-    assert import_sdfits([file], out) == [2, 5, 8]
+    assert import_sdfits([file], out).scans == (2, 5, 8,)
     assert seen == [2, 5, 8]
     assert open_l0(out).numbers() == [2, 5, 8]
 
@@ -266,7 +266,7 @@ def test_a_kill_while_the_draft_is_cleared_loses_no_scan(tmp_path, monkeypatch):
         patch.setattr(Path, "iterdir", lambda p: iter(sorted(p.glob("*"), key=Path.is_file)))
         with pytest.raises(KeyboardInterrupt):
             import_sdfits([other], out)
-    assert import_sdfits([first], out) == [2, 5, 8, 11]
+    assert import_sdfits([first], out).scans == (2, 5, 8, 11,)
     assert content(out) == content(whole)
 
 
@@ -290,7 +290,7 @@ def test_a_kill_right_after_the_store_is_in_place(tmp_path, monkeypatch, there):
         with pytest.raises(KeyboardInterrupt):
             import_sdfits([new], out, overwrite=there)
     assert content(out) == content(whole)
-    assert import_sdfits([new], out, overwrite=True) == [2, 5, 8, 11]
+    assert import_sdfits([new], out, overwrite=True).scans == (2, 5, 8, 11,)
     assert content(out) == content(whole)
 
 
@@ -311,7 +311,7 @@ def test_two_imports_into_one_store_do_not_mix(tmp_path):
     out = tmp_path / "night.zarr"
     with resumable(out, [file]), pytest.raises(L0Error, match=r"another import into .* is running"):
         import_sdfits([file], out)
-    assert import_sdfits([file], out) == [2, 5, 8, 11]
+    assert import_sdfits([file], out).scans == (2, 5, 8, 11,)
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_nod_with_vane_from_two_banks(make: Callable[..., Path], tmp_path: Path)
         make([r for r in vane() + nod() if r["FDNUM"] == 7]),
         make([r for r in vane() + nod() if r["FDNUM"] == 3]),
     ]
-    assert import_sdfits(banks, out) == [2, 5]
+    assert import_sdfits(banks, out).scans == (2, 5,)
     store = open_l0(out)
     assert store.attrs["telescope"] == "GBT"
     assert store.attrs["site"] == {"lat_deg": 38.4, "lon_deg": -79.8, "alt_m": 824.0}
@@ -175,7 +175,7 @@ def test_position_switching(
         row(6, OBSMODE=f"{procedure}:NONE:TPNOCAL"),
     ]
     rows[1]["PROCSEQN"] = 2
-    assert import_sdfits([make(rows)], out) == [5]
+    assert import_sdfits([make(rows)], out).scans == (5,)
     scan = open_l0(out).load(5)[0]
     assert scan.source.sobsmode == modes
     assert list(scan.source.lloadsn) == [-1, -1]
@@ -186,7 +186,7 @@ def test_w_band_loads_are_other_rows_for_each_feed(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "night.zarr"
-    assert import_sdfits([make(w_band_sequence(4))], out) == [4]
+    assert import_sdfits([make(w_band_sequence(4))], out).scans == (4,)
     group = open_l0(out).load(4)[0].calibration
     modes = {mode: s for s, mode in enumerate(group.sobsmode)}
     data = counts_of(group)[0, 0, 0]  # [A, S]
@@ -232,7 +232,7 @@ def test_what_cannot_be_used_is_left_out_with_a_warning(
     track = [row(30, OBSMODE="Track:NONE:TPNOCAL", PROCSIZE=1)]
     sky = [r for r in vane(40) if r["OBJECT"] == "SKY"]
     with pytest.warns(GpucalWarning) as caught:
-        assert import_sdfits([make(vane() + nod() + half + track + sky)], out) == [2, 5]
+        assert import_sdfits([make(vane() + nod() + half + track + sky)], out).scans == (2, 5,)
     texts = " | ".join(str(w.message) for w in caught)
     assert "scan 20 is the first half of a Nod" in texts
     assert "scan 30 is a Track" in texts
