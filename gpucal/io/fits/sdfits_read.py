@@ -102,13 +102,14 @@ class SdfitsRows:
         )
 
     def zeros(self) -> npt.NDArray[np.int64]:
-        """The rows [n] whose spectrum is 0 in every channel."""
+        """The rows [n] whose spectrum is 0, or blank, in every channel."""
         found = []
         for t, data in enumerate(self.spectra_of):
             mine = np.nonzero(self.table == t)[0]
             # few spectra begin with zeros: only those are read whole
-            doubtful = mine[~np.any(data[self.row[mine], :_FIRST_CHANNELS], axis=1)]
-            found += [i for i in doubtful.tolist() if not np.any(data[self.row[i]])]
+            blank = self.blanks[t] if t < len(self.blanks) else None
+            doubtful = mine[~np.any(_counts(data[self.row[mine], :_FIRST_CHANNELS], blank), axis=1)]
+            found += [i for i in doubtful.tolist() if not np.any(_counts(data[self.row[i]], blank))]
             _let_go(data)
         return np.array(found, dtype=np.int64)
 
@@ -338,6 +339,12 @@ def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
             hint="Write one row per polarisation.",
         )
     return data.reshape(data.shape[0], -1)
+
+
+def _counts(data: npt.NDArray[Any], blank: int | None) -> npt.NDArray[np.bool_]:
+    """Where there is a number other than 0."""
+    there: npt.NDArray[np.bool_] = np.not_equal(data, 0)
+    return there if blank is None else there & np.not_equal(data, blank)
 
 
 def _counts_dtype(data: npt.NDArray[Any]) -> np.dtype[Any]:

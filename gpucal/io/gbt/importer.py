@@ -6,10 +6,9 @@ Source: the section on SDFITS import of the formats page; GBT Memo 302 for vane 
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,17 @@ import numpy as np
 
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
 from gpucal.io.files.atomic import exchange, rename_into_place, sync_tree
-from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
+from gpucal.io.fits.sdfits_read import SdfitsRows
 from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
-from gpucal.io.gbt.flags import flagged_channels
 from gpucal.io.gbt.plan import Lost, Plan, PlannedScan, check_load_spectra, plan_scans
 from gpucal.io.gbt.resume import Draft, resumable
+from gpucal.io.gbt.session import named_files, session_rows
 from gpucal.io.l0.write import GroupArrays, create_l0, existing_root, write_l0_scan
 
 TELESCOPE = "GBT"
-LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
 LOAD_MISMATCH_K = 25.0
 """A load at room temperature further than this from the air temperature is suspicious."""
 
-REQUIRED = (
-    *("SCAN", "IFNUM", "PLNUM", "FDNUM", "SIG", "CAL", "OBJECT", "OBSMODE", "PROCSEQN"),
-    *("PROCSIZE", "FRONTEND", "DATE-OBS", "EXPOSURE", "CRVAL1", "CRPIX1", "CDELT1"),
-    *("ELEVATIO", "AZIMUTH", "TAMBIENT"),
-)
-_NUMBERS = (
-    *("DURATION", "TWARM", "TCOLD", "RESTFREQ", "VELOCITY", "VFRAME", "PRESSURE", "HUMIDITY"),
-    *("CRVAL2", "CRVAL3", "FEEDXOFF", "FEEDEOFF", "BANDWID"),
-    *("SITELONG", "SITELAT", "SITEELEV", "VSPDELT", "VSPRVAL", "VSPRPIX"),
-)
-_TEXTS = (
-    *("PROJID", "OBSERVER", "BACKEND", "MOLECULE", "VELDEF", "PROCSCAN", "PROCTYPE"),
-    *("CTYPE2", "CTYPE3", "RADESYS", "SAMPLER", "SIDEBAND", "TIMESTAMP"),
-)
-OPTIONAL: Mapping[str, Any] = {
-    **dict.fromkeys(_NUMBERS, np.nan),
-    **dict.fromkeys(_TEXTS, ""),
-    "CALPOSITION": "Observing",
-    "CTYPE1": "FREQ-OBS",
-}
 _REPORTED = (
     *("OBSMODE", "PROCSEQN", "PROCSIZE", "PROCSCAN", "PROCTYPE", "CALPOSITION", "TWARM", "TCOLD"),
     *("TAMBIENT", "PRESSURE", "HUMIDITY", "OBSERVER", "BACKEND", "FRONTEND", "SAMPLER"),
@@ -93,12 +71,8 @@ def import_sdfits(
     """
     target = Path(out)
     _check_target(target, overwrite)
-    paths = _named_files(files)
-    rows = _read_rows(paths)
-    used: list[Path] = []
-    if flags:
-        rows, used = _with_flags(rows)
-    rows = _without_zeros(_selected(rows, scans, bands))
+    paths = named_files(files)
+    rows, used = session_rows(paths, flags=flags, scans=scans, bands=bands)
     plan, groups = _checked(rows, plan_scans(rows))
     _link_loads(plan.scans, groups)
     rows.forget()
@@ -139,68 +113,6 @@ def _checked(rows: SdfitsRows, plan: Plan) -> tuple[Plan, Groups]:
     return Plan(kept, lost), groups
 
 
-def _named_files(files: Sequence[str | Path]) -> list[Path]:
-    """The files themselves; a folder stands for the SDFITS files in it."""
-    found: list[Path] = []
-    for path in (Path(f) for f in files):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            p
-            for p in path.iterdir()
-            if p.name.lower().endswith((".fits", ".fits.gz", ".fit", ".sdfits"))
-            and not p.name.startswith(".")
-        )
-        if not inside:
-            raise ImportFormatError(
-                f"the folder {path} holds no file that ends in .fits or .fits.gz.",
-                hint="Name the SDFITS files, or the folder they lie in.",
-            )
-        found += inside
-    return found
-
-
-def _selected(
-    rows: SdfitsRows, scans: Collection[int] | None, bands: Collection[int] | None
-) -> SdfitsRows:
-    """The rows of the wanted scans and IFNUM alone."""
-    keep = np.ones(len(rows), dtype=bool)
-    for name, wanted in (("SCAN", scans), ("IFNUM", bands)):
-        if wanted is None:
-            continue
-        keep &= np.isin(rows[name], sorted(wanted))
-        if not keep.any():
-            there = ", ".join(str(n) for n in np.unique(rows[name]).tolist())
-            asked = ", ".join(str(n) for n in sorted(wanted))
-            raise ImportFormatError(
-                f"the files hold no row with {name} {asked}.", hint=f"{name} there: {there}."
-            )
-    return rows if keep.all() else rows.only(np.nonzero(keep)[0])
-
-
-def _without_zeros(rows: SdfitsRows) -> SdfitsRows:
-    """Spectra of zeros are no counts: they are flagged in all channels, and read as NaN."""
-    zero = [int(i) for i in rows.zeros()]
-    for scan in np.unique(rows["SCAN"][zero]).tolist():
-        n = int((rows["SCAN"][zero] == scan).sum())
-        warnings.warn(
-            f"scan {scan}: {n} spectra are 0 in all channels: they are blank (NaN) in the store.",
-            GpucalWarning,
-            stacklevel=3,
-        )
-    whole = {i: [(0, int(rows.n_channels[i]) - 1)] for i in zero}
-    return replace(rows, flagged={**rows.flagged, **whole}) if zero else rows
-
-
-def _with_flags(rows: SdfitsRows) -> tuple[SdfitsRows, list[Path]]:
-    """The rows with the flags of the files beside them, and those files."""
-    table_of = {path: [t for t, p in enumerate(rows.files) if p == path] for path in rows.files}
-    index = [(path, np.nonzero(np.isin(rows.table, t))[0]) for path, t in table_of.items()]
-    flagged, used = flagged_channels(index, rows.columns)
-    return replace(rows, flagged=flagged), used
-
-
 def _check_target(target: Path, overwrite: bool) -> None:
     if not target.exists():
         if not target.parent.is_dir():
@@ -209,30 +121,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not overwrite:
         raise L0Error(f"{target} is already there.", hint="Use --overwrite, or another name.")
     existing_root(target)  # replaces nothing but an L0 store
-
-
-def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
-    rows = read_sdfits(files, REQUIRED, OPTIONAL)
-    start = np.array([_mjd(text) for text in rows["DATE-OBS"].tolist()])
-    length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
-    return replace(rows, columns={**rows.columns, "MJD": start + 0.5 * length / 86400.0})
-
-
-def _mjd(text: str) -> float:
-    """MJD of DATE-OBS, the start of the integration, UTC; NaN where it cannot be read.
-
-    Second 60 is the leap second, or one that was rounded up: the end of its minute.
-    """
-    leap = LEAP.fullmatch(text)
-    if leap is not None:
-        text = f"{leap[1]}59{leap[2] or ''}"
-    try:
-        # MJD 0 is 1858-11-17
-        start = np.datetime64(text, "us") - np.datetime64("1858-11-17T00:00:00", "us")
-    except ValueError:
-        return float("nan")
-    days = float(start / np.timedelta64(1, "us")) / 86400e6
-    return days + 1.0 / 86400.0 if leap is not None else days
 
 
 def _layouts(rows: SdfitsRows) -> dict[str, Layout]:

@@ -92,6 +92,7 @@ def plan_scans(rows: SdfitsRows) -> Plan:
     role = {o.number: _role(rows, o.rows) for o in good}
     planned = _vane_scans(rows, good, role)
     paired: set[int] = set()
+    gone = {o.scan for o in lost}
     for seen in good:
         kind = role[seen.number]
         if kind == "CALSEQ":
@@ -117,7 +118,7 @@ def plan_scans(rows: SdfitsRows) -> Plan:
                 planned.append(_planned("NOD" if kind == "Nod" else "PSW", [seen, second], parts))
             if second is not None:
                 paired.add(second.number)
-        elif kind == "second" and seen.number not in paired:
+        elif kind == "second" and seen.number not in paired and seen.scan - 1 not in gone:
             _warn(f"{seen.label} is the second half of a pair without its first: left out.")
         elif kind not in ("VANE", "SKY", "second"):
             _warn(
@@ -202,7 +203,7 @@ def _not_numbers(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
         if not bad:
             continue
         if name == "MJD":
-            text = rows["DATE-OBS"][i][~np.isfinite(rows[name][i])][0]
+            text = str(rows["DATE-OBS"][i][~np.isfinite(rows[name][i])][0])
             found = f"DATE-OBS {text!r} cannot be read, expected YYYY-MM-DDThh:mm:ss.ss"
             return ImportFormatError(f"{found} ({bad} rows).")
         return ImportFormatError(

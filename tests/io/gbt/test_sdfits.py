@@ -48,7 +48,10 @@ def test_nod_with_vane_from_two_banks(make: Callable[..., Path], tmp_path: Path)
         make([r for r in vane() + nod() if r["FDNUM"] == 7]),
         make([r for r in vane() + nod() if r["FDNUM"] == 3]),
     ]
-    assert import_sdfits(banks, out).scans == (2, 5,)
+    assert import_sdfits(banks, out).scans == (
+        2,
+        5,
+    )
     store = open_l0(out)
     assert store.attrs["telescope"] == "GBT"
     assert store.attrs["site"] == {"lat_deg": 38.4, "lon_deg": -79.8, "alt_m": 824.0}
@@ -232,7 +235,10 @@ def test_what_cannot_be_used_is_left_out_with_a_warning(
     track = [row(30, OBSMODE="Track:NONE:TPNOCAL", PROCSIZE=1)]
     sky = [r for r in vane(40) if r["OBJECT"] == "SKY"]
     with pytest.warns(GpucalWarning) as caught:
-        assert import_sdfits([make(vane() + nod() + half + track + sky)], out).scans == (2, 5,)
+        assert import_sdfits([make(vane() + nod() + half + track + sky)], out).scans == (
+            2,
+            5,
+        )
     texts = " | ".join(str(w.message) for w in caught)
     assert "scan 20 is the first half of a Nod" in texts
     assert "scan 30 is a Track" in texts
@@ -253,15 +259,18 @@ def test_nod_without_the_tracked_feed_warns(make: Callable[..., Path], tmp_path:
 
 BAD: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "noise diode": (
-        lambda: [*nod(), row(8, CAL="T")],
-        r"scan 8: 1 rows .*noise diode on \(CAL=T\)",
+        lambda: [{**r, "CAL": "T" if r["SCAN"] == 5 else "F"} for r in nod()],
+        r"scan 5: 4 rows .*noise diode on \(CAL=T\)",
     ),
     "twice": (lambda: nod() + nod(), "is there twice.*each file once"),
     "two projects": (lambda: [*nod(), row(5, FDNUM=9, PROJID="B")], "projects TEST_01 and B"),
     "frequency": (lambda: [*nod(), row(5, FDNUM=9, CRVAL1=92e9)], "feeds differ by 1000000000 Hz"),
     "channel width": (lambda: [*nod(), row(5, FDNUM=9, CDELT1=3e5)], "CDELT1 is .* expected one"),
     "not a number": (lambda: [*nod(), row(5, FDNUM=9, CRVAL1=np.nan)], "CRVAL1 is not a number"),
-    "date": (lambda: [{**r, "DATE-OBS": "yesterday"} for r in nod()], "DATE-OBS cannot be read"),
+    "date": (
+        lambda: [{**r, "DATE-OBS": "yesterday"} for r in nod()],
+        "DATE-OBS 'yesterday' cannot be read",
+    ),
     "axis": (lambda: [{**r, "CTYPE1": "VELO-LSR"} for r in nod()], "CTYPE1 is 'VELO-LSR'"),
     "no wheel": (
         lambda: [r for r in w_band_sequence(4) if r["CALPOSITION"] == "Observing"],

@@ -1,0 +1,145 @@
+"""The rows of a session: files and folders read, dated, flagged, selected."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucal.errors import GpucalWarning, ImportFormatError
+from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
+from gpucal.io.gbt.flags import flagged_channels
+
+REQUIRED = (
+    *("SCAN", "IFNUM", "PLNUM", "FDNUM", "SIG", "CAL", "OBJECT", "OBSMODE", "PROCSEQN"),
+    *("PROCSIZE", "FRONTEND", "DATE-OBS", "EXPOSURE", "CRVAL1", "CRPIX1", "CDELT1"),
+    *("ELEVATIO", "AZIMUTH", "TAMBIENT"),
+)
+_NUMBERS = (
+    *("DURATION", "TWARM", "TCOLD", "RESTFREQ", "VELOCITY", "VFRAME", "PRESSURE", "HUMIDITY"),
+    *("CRVAL2", "CRVAL3", "FEEDXOFF", "FEEDEOFF", "BANDWID"),
+    *("SITELONG", "SITELAT", "SITEELEV", "VSPDELT", "VSPRVAL", "VSPRPIX"),
+)
+_TEXTS = (
+    *("PROJID", "OBSERVER", "BACKEND", "MOLECULE", "VELDEF", "PROCSCAN", "PROCTYPE"),
+    *("CTYPE2", "CTYPE3", "RADESYS", "SAMPLER", "SIDEBAND", "TIMESTAMP"),
+)
+OPTIONAL: Mapping[str, Any] = {
+    **dict.fromkeys(_NUMBERS, np.nan),
+    **dict.fromkeys(_TEXTS, ""),
+    "CALPOSITION": "Observing",
+    "CTYPE1": "FREQ-OBS",
+}
+LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
+
+
+def session_rows(
+    paths: Sequence[Path],
+    *,
+    flags: bool = True,
+    scans: Collection[int] | None = None,
+    bands: Collection[int] | None = None,
+) -> tuple[SdfitsRows, list[Path]]:
+    """The rows of some files with the column MJD (middle of the integration), and the flag files used.
+
+    ``flags``: whether what the flag files beside the SDFITS files name becomes NaN; ``scans``,
+    ``bands``: only these SCAN and IFNUM. Raises ImportFormatError as ``read_sdfits`` does, and when no row
+    is left; warns (GpucalWarning) about spectra of zeros, which become NaN.
+    """
+    rows = _read_rows(paths)
+    used: list[Path] = []
+    # Flag files count the rows of whole files, so they come before the selection.
+    if flags:
+        rows, used = _with_flags(rows)
+    return _without_zeros(_selected(rows, scans, bands)), used
+
+
+def named_files(files: Sequence[str | Path]) -> list[Path]:
+    """The files themselves; a folder stands for the SDFITS files in it."""
+    found: list[Path] = []
+    for path in (Path(f) for f in files):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(
+            p
+            for p in path.iterdir()
+            if p.name.lower().endswith((".fits", ".fits.gz", ".fit", ".sdfits"))
+            and not p.name.startswith(".")
+        )
+        if not inside:
+            raise ImportFormatError(
+                f"the folder {path} holds no file that ends in .fits or .fits.gz.",
+                hint="Name the SDFITS files, or the folder they lie in.",
+            )
+        found += inside
+    return found
+
+
+def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
+    rows = read_sdfits(files, REQUIRED, OPTIONAL)
+    start = np.array([_mjd(text) for text in rows["DATE-OBS"].tolist()])
+    length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
+    return replace(rows, columns={**rows.columns, "MJD": start + 0.5 * length / 86400.0})
+
+
+def _mjd(text: str) -> float:
+    """MJD of DATE-OBS, the start of the integration, UTC; NaN where it cannot be read.
+
+    Second 60 is the leap second, or one that was rounded up: the end of its minute.
+    """
+    leap = LEAP.fullmatch(text)
+    if leap is not None:
+        text = f"{leap[1]}59{leap[2] or ''}"
+    try:
+        # MJD 0 is 1858-11-17
+        start = np.datetime64(text, "us") - np.datetime64("1858-11-17T00:00:00", "us")
+    except ValueError:
+        return float("nan")
+    days = float(start / np.timedelta64(1, "us")) / 86400e6
+    return days + 1.0 / 86400.0 if leap is not None else days
+
+
+def _with_flags(rows: SdfitsRows) -> tuple[SdfitsRows, list[Path]]:
+    """The rows with the flags of the files beside them, and those files."""
+    table_of = {path: [t for t, p in enumerate(rows.files) if p == path] for path in rows.files}
+    index = [(path, np.nonzero(np.isin(rows.table, t))[0]) for path, t in table_of.items()]
+    flagged, used = flagged_channels(index, rows.columns)
+    return replace(rows, flagged=flagged), used
+
+
+def _selected(
+    rows: SdfitsRows, scans: Collection[int] | None, bands: Collection[int] | None
+) -> SdfitsRows:
+    """The rows of the wanted scans and IFNUM alone."""
+    keep = np.ones(len(rows), dtype=bool)
+    for name, wanted in (("SCAN", scans), ("IFNUM", bands)):
+        if wanted is None:
+            continue
+        keep &= np.isin(rows[name], sorted(wanted))
+        if not keep.any():
+            there = ", ".join(str(n) for n in np.unique(rows[name]).tolist())
+            asked = ", ".join(str(n) for n in sorted(wanted))
+            raise ImportFormatError(
+                f"the files hold no row with {name} {asked}.", hint=f"{name} there: {there}."
+            )
+    return rows if keep.all() else rows.only(np.nonzero(keep)[0])
+
+
+def _without_zeros(rows: SdfitsRows) -> SdfitsRows:
+    """Spectra of zeros are no counts: they are flagged in all channels, and read as NaN."""
+    zero = [int(i) for i in rows.zeros()]
+    for scan in np.unique(rows["SCAN"][zero]).tolist():
+        n = int((rows["SCAN"][zero] == scan).sum())
+        warnings.warn(
+            f"scan {scan}: {n} spectra are 0 in all channels: they are blank (NaN) in the store.",
+            GpucalWarning,
+            stacklevel=3,
+        )
+    whole = {i: [(0, int(rows.n_channels[i]) - 1)] for i in zero}
+    return replace(rows, flagged={**rows.flagged, **whole}) if zero else rows
