@@ -20,10 +20,11 @@ from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile
 from gpucal.steps.loads import load_temperatures
 from gpucal.steps.means import dump_means, mean_time
 from gpucal.steps.sky_model import zenith_opacity
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
 
 
 def as_group(raw: dict[str, Any]) -> SubscanGroup:
