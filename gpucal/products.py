@@ -45,7 +45,6 @@ class LoadMeans:
     hot_mjd: float
     cold_mjd: float
     hot_time: float
-    cold_time: float
     t_hot: Array
     t_cold: Array | None
     sky: Array | None = None
@@ -74,9 +73,10 @@ class SpectralSetup:
     hk: float
     ssb: bool
 
-    def line_gain(self) -> Array:
-        """g_s f_eff, or f_eff for the DSB line scale; broadcastable to [C,R,A]."""
-        return self.g_sig * self.f_eff if self.ssb else self.g_sig * 0.0 + self.f_eff
+    def line_gain(self, channels: slice = slice(None)) -> Array:
+        """g_s f_eff, or f_eff for the DSB line scale; of some channels, broadcastable to [c,R,A]."""
+        g_sig = self.g_sig if self.g_sig.shape[0] == 1 else self.g_sig[channels, ...]
+        return g_sig * self.f_eff if self.ssb else g_sig * 0.0 + self.f_eff
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,8 +94,7 @@ def gamma_of_scan(solution: ScanSolution) -> Array:
 def _scale_of_loads(solution: ScanSolution, sight: _Sight) -> OutputScale:
     """Hot and cold load: F = gamma/(C_hot - C_cold)/t_sig; section 6."""
     loads, c0, c1 = solution.loads, sight.c0, sight.c1
-    line_gain = solution.setup.line_gain()
-    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1, ...]
+    line_gain = solution.setup.line_gain(slice(c0, c1))
     j_sky = sky_brightness(solution.atmosphere.model, sight.pwv, sight.airmass, c0, c1)
     t_sys = loads.t_rec[c0:c1, ...] + j_sky
     gamma = loads.gamma[c0:c1, ...]
@@ -133,8 +132,13 @@ def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> Ou
     c0, c1 = sight.c0, sight.c1
     sky = solution.vane_sky(output, sight.airmass)
     t_cal, factor = channel_calibration(
-        *(solution.loads, sky.counts, solution.setup, solution.atmosphere),
-        *(sight.pwv, sky.airmass, (c0, c1)),
+        solution.loads,
+        sky.counts,
+        solution.setup,
+        solution.atmosphere,
+        sight.pwv,
+        sky.airmass,
+        (c0, c1),
     )
     t_star = xp.where(sight.bad, xp.nan, factor * sky.counts[c0:c1, ...] / t_sig)
     return OutputScale(

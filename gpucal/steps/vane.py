@@ -124,8 +124,7 @@ def channel_calibration(
     xp = array_namespace(sky)
     span = xp.where(loads.bad[c0:c1, ...], xp.nan, loads.hot[c0:c1, ...] - sky[c0:c1, ...])
     j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
-    line_gain = setup.line_gain()
-    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1, ...]
+    line_gain = setup.line_gain(slice(c0, c1))
     t_cal = (loads.j_hot[c0:c1, ...] - j_sky) / line_gain + xp.zeros_like(span)
     return t_cal, t_cal / span
 

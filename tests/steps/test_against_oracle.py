@@ -67,7 +67,6 @@ def load_means(group: SubscanGroup, backend: Backend) -> LoadMeans:
         hot_mjd=times[0][0],
         cold_mjd=times[1][0],
         hot_time=times[0][1],
-        cold_time=times[1][1],
         t_hot=load_temperatures(group, "HOT", hot, None),
         t_cold=load_temperatures(group, "COLD", cold, None),
     )
