@@ -206,9 +206,9 @@ def _atmosphere(
     model: SkyModel = build_sky_model(setup, opacity, temperatures, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     if table is None:
-        return given_atmosphere(model, airmass, float("nan"), "none"), temperatures[1]
+        return given_atmosphere(model, airmass, float("nan"), "none"), temperatures.effective
     if config.pwv != "fit":
-        return given_atmosphere(model, airmass, float(config.pwv)), temperatures[1]
+        return given_atmosphere(model, airmass, float(config.pwv)), temperatures.effective
     if loads.cold is None:
         raise AtmosphereError(
             "the PWV cannot be fitted without a COLD load.",
@@ -217,7 +217,7 @@ def _atmosphere(
     views, of_output = _sky_views(scan, pairing, means, config, backend)
     grid = pwv_grid(table)
     fitted = fit_atmosphere(views, of_output, loads, setup, model, airmass, grid, config, backend)
-    return fitted, temperatures[1]
+    return fitted, temperatures.effective
 
 
 def _sky_views(
