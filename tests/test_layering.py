@@ -24,10 +24,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "physics": frozenset(),
     "kernels": frozenset(),
     "backend": frozenset({"kernels"}),
-    "steps": frozenset({"physics", "backend"}),
+    "modes": frozenset({"physics", "backend"}),
+    "steps": frozenset({"modes", "physics", "backend"}),
     "procedures": frozenset({"physics", "steps", "backend"}),
     "io": frozenset({"physics"}),
-    "pipeline": frozenset({"steps", "procedures", "physics", "backend", "io"}),
+    "pipeline": frozenset({"steps", "modes", "procedures", "physics", "backend", "io"}),
     "plot": frozenset({"physics", "io"}),
     "simulate": frozenset({"physics", "io"}),
     "export": frozenset({"physics", "io"}),
@@ -180,6 +181,20 @@ def check_names(text: str, path: str) -> list[str]:
     return [f"{path}: {word!r} says nothing" for word in sorted(words & FORBIDDEN_NAMES)]
 
 
+RECIPES = "Recipe|Difference|Interpolated|DumpPair|ChopCycles|NodBeams|PhaseDifference|BeamMerge"
+
+
+def check_recipes_unasked(text: str, path: str) -> list[str]:
+    """Nobody asks a recipe for its class: what a mode decides is a method of gpucal/modes."""
+    if path.startswith("gpucal/modes/"):
+        return []
+    pattern = re.compile(rf"\b(isinstance\([^()]*\b({RECIPES})\b|case ({RECIPES})\()")
+    return [
+        f"{path}:{text[: match.start()].count(chr(10)) + 1} asks a recipe for its class"
+        for match in pattern.finditer(text)
+    ]
+
+
 Rule = Callable[[str, str], list[str]]
 
 RULES: list[tuple[Rule, tuple[str, ...]]] = [
@@ -187,6 +202,7 @@ RULES: list[tuple[Rule, tuple[str, ...]]] = [
     (check_gpu_imports, ("gpucal", "cpu_fallback", "bench")),
     (check_sizes, ("gpucal", "cpu_fallback", "bench", "scripts")),
     (check_documented, ("gpucal", "cpu_fallback", "bench", "scripts")),
+    (check_recipes_unasked, ("gpucal", "bench", "scripts")),
     (check_finished, ("gpucal", "cpu_fallback", "bench", "scripts", "tests")),
     (check_names, ("gpucal", "cpu_fallback", "bench", "scripts", "tests")),
 ]
@@ -243,6 +259,8 @@ BAD: list[tuple[Rule, str, str]] = [
     (check_documented, "def f(): ...", "gpucal/x.py"),
     (check_documented, '"""M."""\ndef f(): ...', "gpucal/x.py"),
     (check_documented, '"""M."""\nclass F: ...', "gpucal/x.py"),
+    (check_recipes_unasked, "isinstance(r.a, NodBeams | DumpPair)", "gpucal/steps/x.py"),
+    (check_recipes_unasked, "match r:\n    case NodBeams(on=3): ...", "gpucal/pipeline/x.py"),
     (check_finished, "# TO" + "DO: later", "gpucal/x.py"),
     (check_finished, "raise NotImplemented" + "Error", "gpucal/x.py"),
     (check_names, "", "gpucal/io_utils.py"),
@@ -261,6 +279,8 @@ GOOD: list[tuple[Rule, str, str]] = [
     (check_sizes, 'def f():\n    """A.\n\n    B.\n    """\n' + "    x = 1\n" * 58, "gpucal/x.py"),
     (check_sizes, "def f(self, b, c, d, e, *, f, g, h, i, j): ...", "gpucal/x.py"),
     (check_documented, '"""M."""\ndef _f(): ...', "gpucal/x.py"),
+    (check_recipes_unasked, "isinstance(recipe, NodBeams)", "gpucal/modes/x.py"),
+    (check_recipes_unasked, "NodBeams(3, 4, second)", "gpucal/steps/x.py"),
     (check_finished, "# done", "gpucal/x.py"),
     (check_names, "", "gpucal/steps/loads.py"),
 ]

@@ -20,10 +20,11 @@ from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile
 from gpucal.steps.loads import load_temperatures
 from gpucal.steps.means import dump_means, mean_time
 from gpucal.steps.sky_model import zenith_opacity
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
 
 
 def as_group(raw: dict[str, Any]) -> SubscanGroup:
@@ -66,7 +67,6 @@ def load_means(group: SubscanGroup, backend: Backend) -> LoadMeans:
         hot_mjd=times[0][0],
         cold_mjd=times[1][0],
         hot_time=times[0][1],
-        cold_time=times[1][1],
         t_hot=load_temperatures(group, "HOT", hot, None),
         t_cold=load_temperatures(group, "COLD", cold, None),
     )

@@ -16,14 +16,15 @@ import numpy.typing as npt
 
 from gpucal.axes import UNUSABLE
 from gpucal.io.l1.reader import L1Scan
+from gpucal.modes.recipe import Recipe
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
-from gpucal.products import BeamMerge, Interpolated, MeanKey, NodBeams, Recipe
-from gpucal.steps.calibrate import ScanSolution, scale_of_output
-from gpucal.steps.quality import noise_rates
+from gpucal.products import MeanKey
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -136,7 +137,7 @@ class StoredBand:
 
 
 class SolvedBand:
-    """A band that is calibrated as it streams; ``solution`` of ``pipeline.chain.solve_scan``."""
+    """A band that is calibrated as it streams; ``solution`` of ``solve_scan``."""
 
     def __init__(self, solution: ScanSolution, pool: Executor, workers: int) -> None:
         self._solution = solution
@@ -206,22 +207,14 @@ def noise_of_solution(solution: ScanSolution, seconds: F64) -> NoiseModel:
     shares = [_reference_shares(solution, recipe) for recipe in recipes]
     keys = sorted({key for share in shares for key in share}, key=repr)
     reference = np.array([[share.get(key, 0.0) for key in keys] for share in shares])
-    rate = np.array([noise_rates(solution, r)[0] for r in recipes]) / solution.pairing.n_dumps
+    exptime = solution.group.exptime
+    rate = np.array([r.dump_noise(exptime) for r in recipes]) / solution.pairing.n_dumps
     return NoiseModel(seconds, rate, reference.reshape(len(recipes), -1))
 
 
 def _reference_shares(solution: ScanSolution, recipe: Recipe) -> dict[MeanKey, float]:
     """Weight / sqrt(time) of each OFF mean in the reference of one output, s^-1/2."""
-    if isinstance(recipe, BeamMerge):
-        both = [_reference_shares(solution, part) for part in (recipe.a, recipe.b)]
-        return {k: 0.5 * sum(b.get(k, 0.0) for b in both) for k in {*both[0], *both[1]}}
-    weights: dict[MeanKey, float] = {}
-    if isinstance(recipe, Interpolated):
-        w = float(np.mean(recipe.weight))
-        weights[recipe.off1] = 1.0 - w
-        weights[recipe.off2] = weights.get(recipe.off2, 0.0) + w
-    elif isinstance(recipe, NodBeams):
-        weights[MeanKey(recipe.other)] = 1.0
+    weights = recipe.reference_weights()
     times = {k: solution.means[k].time for k in weights}
     return {k: w / math.sqrt(times[k]) if times[k] > 0 else 0.0 for k, w in weights.items()}
 

@@ -14,8 +14,8 @@ from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.in_memory import stream_in_memory
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.quality import quality_attributes
+from gpucal.steps.solution import ScanSolution
 
 F64 = npt.NDArray[np.float64]
 

@@ -17,9 +17,10 @@ from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.pipeline.scan.stream import TileSink, stream_scan
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.loads import load_means, nan_median
 from gpucal.steps.quality import QualitySums, quality_attributes
+from gpucal.steps.scale import gamma_of_scan
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 Host = npt.NDArray[Any]
@@ -137,9 +138,7 @@ def calibrate_scan(
         flags=xp.moveaxis(sink.flags, 0, -1),
         t_sys=t_sys,
         t_rec=solution.loads.t_rec,
-        gamma=solution.loads.gamma
-        if solution.loads.cold is not None
-        else solution.gamma_of_first_output(),
+        gamma=gamma_of_scan(solution),
         quality=quality_attributes(solution, sums, median),
         solution=solution,
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from gpucal.errors import DeviceMemoryError
 from gpucal.pipeline.scan.stream import Cancelled, TileSink, plan_units, stream_scan, unit_bytes
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.quality import QualitySums
+from gpucal.steps.solution import ScanSolution
 
 Tell = Callable[[str], None]
 

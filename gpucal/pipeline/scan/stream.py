@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from gpucal.axes import FLAG_DTYPE
 from gpucal.backend.lanes import Lane, Lanes
-from gpucal.products import BeamMerge, DumpPair, NodBeams, PhaseDifference, Recipe
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile, fold_reach, scale_of_output
 from gpucal.steps.quality import QualitySums, TileStatistics, tile_statistics
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
 
 Array = Any
 Host = npt.NDArray[Any]
@@ -100,27 +101,9 @@ def t_sys_blocks(solution: ScanSolution) -> list[tuple[int, int]]:
     return cut(c, c if step >= c else 1 << int(math.log2(step)))
 
 
-def subscans_of(recipe: Recipe) -> tuple[int, ...]:
-    """The subscans whose single dumps a recipe needs."""
-    if isinstance(recipe, BeamMerge):
-        return subscans_of(recipe.a) + subscans_of(recipe.b)
-    if isinstance(recipe, DumpPair | PhaseDifference):
-        return (recipe.on, recipe.off)
-    if isinstance(recipe, NodBeams):
-        return (recipe.on, recipe.other)
-    return (recipe.on,)
-
-
 def channels_around(solution: ScanSolution) -> int:
     """Channels on both sides of a block that are needed for it: only folding needs any."""
-    return max(
-        (
-            sum(fold_reach(recipe.throw))
-            for recipe in solution.pairing.recipes
-            if isinstance(recipe, PhaseDifference) and recipe.fold
-        ),
-        default=0,
-    )
+    return max(sum(recipe.channels_around()) for recipe in solution.pairing.recipes)
 
 
 def unit_bytes(solution: ScanSolution, outputs: Sequence[int]) -> int:
@@ -129,7 +112,7 @@ def unit_bytes(solution: ScanSolution, outputs: Sequence[int]) -> int:
     _, d, r, a, _ = counts.shape
     step = l1_blocks(solution)[0][1]
     window = min(counts.shape[0], step + counts.chunks[0] + channels_around(solution))
-    subscans = {s for j in outputs for s in subscans_of(solution.pairing.recipes[j])}
+    subscans = {s for j in outputs for s in solution.pairing.recipes[j].subscans()}
     samples = d * r * a
     return samples * (len(subscans) * window * counts.dtype.itemsize + 2 * step * (8 + 2))
 
@@ -144,7 +127,7 @@ def plan_units(solution: ScanSolution, budget: int) -> list[Unit]:
     chunks = solution.group.counts.chunks
     groups: list[tuple[tuple[int, ...], list[int]]] = []
     for j, recipe in enumerate(solution.pairing.recipes):
-        key = tuple(s // chunks[4] for s in subscans_of(recipe))
+        key = tuple(s // chunks[4] for s in recipe.subscans())
         if groups and groups[-1][0] == key and unit_bytes(solution, [*groups[-1][1], j]) <= budget:
             groups[-1][1].append(j)
         else:

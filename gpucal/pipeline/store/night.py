@@ -36,7 +36,6 @@ from gpucal.pipeline.store.provenance import provenance
 from gpucal.pipeline.store.report import Failure, Observer, ScanSummary, SilentObserver, StoreReport
 from gpucal.pipeline.store.selection import select_scans
 from gpucal.pipeline.store.solver import Solved, Solver
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.quality import QualitySums
 from gpucal.steps.sky_diff import (
     SkyDifferences,
@@ -45,6 +44,7 @@ from gpucal.steps.sky_diff import (
     layout_key,
     sky_differences,
 )
+from gpucal.steps.solution import ScanSolution
 
 COMMITS_WAITING = 2
 """Scans whose sync to disk may lag behind."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import gpucal
 from gpucal.physics.atm import AtmosphereTable
-from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.solution import ScanSolution
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs")
 

@@ -18,7 +18,7 @@ from gpucal.pipeline.store.provenance import now
 from gpucal.pipeline.store.report import Failure
 from gpucal.pipeline.store.selection import already_done, checksums
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.solution import ScanSolution
 
 
 @dataclass
