@@ -90,7 +90,7 @@ def draw_room(room: str, x: float, y: float, w: float, h: float) -> list[str]:
     found += [text(x + 12, y + 40 + 15 * i, line, 12) for i, line in enumerate(lines)]
     at, row = x + 12, y + 34 + 15 * len(lines)
     for name in sub_rooms(room):
-        wide = 7.4 * len(name) + 14
+        wide = 7.8 * len(name) + 14
         if at + wide > x + w - 8:
             at, row = x + 12, row + SUB
         found += [box(at, row, wide, 20, TINT), text(at + 7, row + 14, name, 12)]
@@ -103,7 +103,7 @@ def height(room: str, w: float) -> float:
     lines = len(wrapped(first_line(room), w - 24))
     rows, at = (1 if sub_rooms(room) else 0), 12.0
     for name in sub_rooms(room):
-        wide = 7.4 * len(name) + 14
+        wide = 7.8 * len(name) + 14
         if at + wide > w - 8:
             at, rows = 12.0, rows + 1
         at += wide + 6
