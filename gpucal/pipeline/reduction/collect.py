@@ -18,6 +18,7 @@ from gpucal.axes import UNUSABLE
 from gpucal.io.l1.reader import L1Scan
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
@@ -136,11 +137,11 @@ class StoredBand:
 
 
 class SolvedBand:
-    """A band that is calibrated as it streams; ``solution`` of ``pipeline.chain.solve_scan``."""
+    """A band that is calibrated as it streams; ``solution`` of ``pipeline.scan.solve.solve_scan``."""
 
-    def __init__(self, solution: ScanSolution, pool: Executor, workers: int) -> None:
+    def __init__(self, solution: ScanSolution, pool: Executor) -> None:
         self._solution = solution
-        self._pool, self._workers = pool, workers
+        self._pool = pool
         self.label = solution.scan.band
         self.mode = solution.pairing.mode
         self.attrs: Mapping[str, Any] = solution.scan.attrs
@@ -186,13 +187,7 @@ class SolvedBand:
             def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
                 """T_sys* came with the tiles."""
 
-        stream_scan(
-            solution,
-            Sink(),
-            pool=self._pool,
-            workers=self._workers,
-            ring_bytes=solution.config.ring << 20,
-        )
+        stream_scan(solution, Sink(), MemoryBudget.of_config(solution.config), pool=self._pool)
 
 
 def channel_width(frequency: F64) -> float:

@@ -1,7 +1,7 @@
 """The chain on one page: a scan and its loads in, everything that its tiles need out.
 
 Stages: gain drift, loads, prepare (pairing and OFF means), atmosphere. Calibration itself is done
-tile by tile by ``pipeline.stream``. Batch, cluster and online work all call this.
+tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the online tasks all call this.
 """
 
 from __future__ import annotations

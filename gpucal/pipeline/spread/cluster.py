@@ -11,9 +11,9 @@ from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store, write_failures
 from gpucal.pipeline.spread.gathered import Gathered
-from gpucal.pipeline.store.night import calibrate_here
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.report import Observer, StoreReport
+from gpucal.pipeline.store.run import calibrate_here
 from gpucal.pipeline.store.selection import select_scans
 
 CONNECT_SECONDS = 10.0

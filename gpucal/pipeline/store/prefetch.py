@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 
 from gpucal.errors import DeviceMemoryError
-from gpucal.pipeline.scan.stream import Cancelled
+from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.store.solver import Solved, Solver
 
 POLL_SECONDS = 0.2
