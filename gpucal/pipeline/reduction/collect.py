@@ -167,27 +167,31 @@ class SolvedBand:
 
     def stream(self, consumer: Consumer) -> None:
         """Calibrate tile by tile; see ``Band``."""
-        solution, host = self._solution, self._solution.backend.to_host
+        budget = MemoryBudget.of_config(self._solution.config)
+        stream_scan(self._solution, _ToConsumer(self._solution, consumer), budget, pool=self._pool)
 
-        class Sink:
-            """Passes spectra on; flags and T_sys are not needed."""
 
-            def write_tile(
-                self,
-                output: int,
-                channels: tuple[int, int],
-                spectra: npt.NDArray[Any],
-                flags: npt.NDArray[Any],
-                n_fill: int,
-            ) -> None:
-                scale = scale_of_output(solution, output, *channels)
-                t_sys_star = np.asarray(host(scale.t_sys_star), dtype=np.float64)
-                consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+class _ToConsumer:
+    """Passes spectra on; flags are in them as NaN, and T_sys* comes with them. A TileSink."""
 
-            def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-                """T_sys* came with the tiles."""
+    def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
+        self._solution = solution
+        self._consumer = consumer
 
-        stream_scan(solution, Sink(), MemoryBudget.of_config(solution.config), pool=self._pool)
+    def write_tile(
+        self,
+        output: int,
+        channels: tuple[int, int],
+        spectra: npt.NDArray[Any],
+        flags: npt.NDArray[Any],
+        n_fill: int,
+    ) -> None:
+        scale = scale_of_output(self._solution, output, *channels)
+        t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
+        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """T_sys* came with the tiles."""
 
 
 def channel_width(frequency: F64) -> float:

@@ -60,7 +60,10 @@ class Sender:
 
 
 class _Numbers:
-    """Scan numbers as they come; None when none has come and one is still to be finished."""
+    """Scan numbers as they come; None when none has come and one is still to be finished.
+
+    An end of ``lines`` without a word sets ``cancel``: the parent is gone.
+    """
 
     def __init__(self, lines: Iterable[str], cancel: threading.Event) -> None:
         self._come: queue.SimpleQueue[int | None] = queue.SimpleQueue()

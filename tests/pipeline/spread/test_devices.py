@@ -20,7 +20,7 @@ from gpucal import calibrate_store
 from gpucal.config import CalibrationConfig
 from gpucal.errors import BackendError, ConfigError, L0Error, TableError
 from gpucal.io.files import atomic
-from gpucal.pipeline.spread import device_process, devices
+from gpucal.pipeline.spread import device_process, devices, fleet
 from gpucal.pipeline.spread.device_process import DeviceProcess
 from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
 
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_all_and_the_same_command_does_the_rest(
             if len(self.finished) == 2:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    monkeypatch.setattr(devices, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(fleet, "STOP_SECONDS", 1.0)
     report = run(folder, out, Interrupting())
     assert report.interrupted
     assert report.exit_code == 130
