@@ -68,8 +68,10 @@ class CountsWindows:
         """Counts [c1-c0, D, R, A]; requests come with ascending c0."""
         start, held = self._windows.get(subscan, (c0, None))
         stop = start if held is None else start + held.shape[0]
+        # A first request, or a jump: nothing that is held helps.
         if held is None or not start <= c0 <= stop:
             start, stop, held = c0, c0, None
+        # Move up: decode whole chunks to the end of the request, and keep what overlaps with it.
         if c1 > stop:
             step = self._counts.chunks[0]
             end = min(-(-c1 // step) * step, self._counts.shape[0])
@@ -144,7 +146,7 @@ class TileWork:
         shape = (channels[1] - channels[0], *solution.output_shape[1:4])
         spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
         n_fill, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
-        tile = tile_statistics(solution, output, scale, spectra, flags, n_fill)
+        statistics = tile_statistics(solution, output, scale, spectra, flags, n_fill)
         # A device that can encode does so before the samples leave it.
         if lane.encodes and isinstance(self._sink, EncodedSink):
             self._sink.write_on_device(lane, output, channels, spectra, flags, n_fill)
@@ -153,7 +155,7 @@ class TileWork:
             self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
         if self._progress is not None:
             self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
-        return tile
+        return statistics
 
     def _t_sys(self, output: int) -> TileResults:
         """T_sys of one output; it needs no counts and counts for no statistics."""

@@ -69,11 +69,13 @@ class Commits:
             self._waiting.popleft().result()
 
     def _end(self, number: int, staged: StagedScan | None) -> None:
+        """What the thread does for one scan."""
         if staged is not None:
             self._commit(number, staged)
         self._scan_done(number, self._record.of_scan(number))
 
     def _commit(self, number: int, staged: StagedScan) -> None:
+        """Put a scan in place and enter its bands; one that cannot be put there has failed."""
         begin = time.perf_counter()
         try:
             there = self._store.finished(number) is not None
