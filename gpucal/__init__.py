@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from gpucal.io.raw_fits.writer import export_raw_fits as export_raw_fits
     from gpucal.physics.atm import AtmosphereTable as AtmosphereTable
     from gpucal.pipeline.calibrate import calibrate_store as calibrate_store
+    from gpucal.pipeline.reduction.products import ReduceOptions as ReduceOptions
     from gpucal.pipeline.reduction.reduce import reduce_scan as reduce_scan
-    from gpucal.pipeline.reduction.reduced import ReduceOptions as ReduceOptions
     from gpucal.pipeline.scan.in_memory import CalibratedScan as CalibratedScan
     from gpucal.pipeline.scan.in_memory import calibrate_scan as calibrate_scan
     from gpucal.pipeline.store.report import StoreReport as StoreReport
@@ -102,8 +102,8 @@ _WHERE = {
     "gpucal.io.raw_fits.writer": ("export_raw_fits",),
     "gpucal.physics.atm": ("AtmosphereTable",),
     "gpucal.pipeline.calibrate": ("calibrate_store",),
+    "gpucal.pipeline.reduction.products": ("ReduceOptions",),
     "gpucal.pipeline.reduction.reduce": ("reduce_scan",),
-    "gpucal.pipeline.reduction.reduced": ("ReduceOptions",),
     "gpucal.pipeline.scan.in_memory": ("CalibratedScan", "calibrate_scan"),
     "gpucal.pipeline.store.report": ("StoreReport",),
     "gpucal.plot": ("PlotOptions", "plot_scan", "plot_store"),

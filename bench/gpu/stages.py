@@ -26,7 +26,12 @@ from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import solve_scan
-from gpucal.pipeline.scan.stream import Unit, channels_around, l1_blocks, plan_units
+from gpucal.pipeline.scan.work_units import (
+    Unit,
+    channels_around,
+    l1_blocks,
+    plan_units,
+)
 from gpucal.pipeline.store.l1_arrays import L1Sink
 from gpucal.pipeline.store.selection import select_scans
 from gpucal.steps.quality import tile_statistics

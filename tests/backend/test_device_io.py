@@ -22,7 +22,7 @@ from gpucal.backend.device_io import Coder, with_device_io
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceMemoryError
 from gpucal.io.chunks.codecs import crc32c
-from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan import work_units
 from gpucal.pipeline.store.report import SilentObserver, StoreReport
 
 KINDS = ("tp", "otf", "fsw")
@@ -63,7 +63,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of channels per scan; the last one is smaller than its chunk."""
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
 
 
 def counts_of(store: Path) -> list[Path]:

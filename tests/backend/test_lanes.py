@@ -14,12 +14,12 @@ from fakes.device import FakeDevice, fake_backend
 from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
-from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan import work_units
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 14)
 
 
 def scene(kind: str) -> Any:
@@ -41,7 +41,7 @@ def test_a_late_device_gives_the_numbers_of_the_host(kind: str, workers: int) ->
     ours = calibrated(simulated, config)
     assert np.array_equal(theirs.spectra, ours.spectra, equal_nan=True)
     assert np.array_equal(theirs.flags, ours.flags)
-    blocks = len(stream.l1_blocks(theirs.solution))
+    blocks = len(work_units.l1_blocks(theirs.solution))
     tiles = blocks * theirs.solution.output_shape[4]
     assert blocks > 1
     assert device.copies_out == 2 * tiles

@@ -20,7 +20,7 @@ from builders.night_stores import (
 from gpucal import calibrate_store
 from gpucal.config import CalibrationConfig
 from gpucal.io.chunks.layout import ChunkFiles
-from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan import stream, work_units
 from gpucal.pipeline.store.report import StoreReport
 
 CHUNKINGS = {
@@ -43,11 +43,11 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks of channels per scan, and a ring that is too small for a whole scan."""
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
-    monkeypatch.setattr(stream, "T_SYS_CHUNK_BYTES", 1 << 10)
-    size = stream.unit_bytes
-    monkeypatch.setattr(stream, "unit_bytes", lambda *args: size(*args) << 12)
+    """Several blocks of channels per scan, and a memory budget that is too small for a whole scan."""
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(work_units, "T_SYS_CHUNK_BYTES", 1 << 10)
+    size = work_units.unit_bytes
+    monkeypatch.setattr(work_units, "unit_bytes", lambda *args: size(*args) << 12)
 
 
 def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
@@ -58,10 +58,10 @@ def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
     return report
 
 
-def test_the_ring_bounds_what_is_in_flight(
+def test_the_memory_budget_bounds_what_is_in_flight(
     night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Makes sure that the rings compared below lead to different schedules."""
+    """Makes sure that the budgets compared below lead to different schedules."""
     seen: dict[int, set[int]] = {64: set(), 4096: set()}
     plain = stream.in_order
     for ring, most in seen.items():

@@ -1,4 +1,4 @@
-"""Memory does not grow with the scan: only means and the ring are held."""
+"""Memory does not grow with the scan: only means and the tiles in flight are held."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ GIB, RING, LIMIT = 1.0, 64, 600
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_scan_much_larger_than_the_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_much_larger_than_the_memory_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.disk_usage(tmp_path).free < 5 * GIB * 2**30:
         pytest.skip("needs 5 GiB of disk")
     monkeypatch.syspath_prepend(str(ROOT))

@@ -18,8 +18,9 @@ from gpucal.cli.commands.reduce_settings import reduce_options
 from gpucal.cli.main import main
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
+from gpucal.pipeline.reduction.procedure_choice import procedure_of
+from gpucal.pipeline.reduction.products import ReduceOptions
 from gpucal.pipeline.reduction.reduce import reduce_scan
-from gpucal.pipeline.reduction.reduced import ReduceOptions, procedure_of
 from gpucal.procedures.skydip import SkydipOptions
 from gpucal.procedures.switching import LineWindow
 

@@ -177,7 +177,7 @@ def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
     if found is None:
         row["problems"].append(f"{scan.label}: no load scan of the same setup serves it.")
     else:
-        row["load_scan"], row["load_rule"] = found
+        row["load_scan"], row["load_rule"] = found.scan.number, found.rule
 
 
 def _describe_l1(store: L1) -> Row:

@@ -53,8 +53,8 @@ def reduce(
     Exit codes: 0 the result is valid, 1 it is not (the table says why), 64 usage error.
     """
     from gpucal.cli.commands.reduce_settings import reduce_options
+    from gpucal.pipeline.reduction.procedure_choice import known_procedure
     from gpucal.pipeline.reduction.reduce import reduce_scan
-    from gpucal.pipeline.reduction.reduced import known_procedure
 
     options = reduce_options(given or [])
     settings = load_config(config, atmosphere=atmosphere, tau=tau)
@@ -69,7 +69,7 @@ def reduce(
 
 
 def describe(found: Any) -> Row:
-    """What is printed of a ``pipeline.reduced.Reduced``: plain values; arrays are left out."""
+    """What is printed of a ``reduction.products.Reduced``: plain values; arrays are left out."""
     return {
         "scan": found.scan,
         "procedure": found.procedure,

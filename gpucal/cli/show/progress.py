@@ -1,4 +1,4 @@
-"""Progress of a batch: bars on a terminal, plain lines elsewhere, JSON for machines."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere, JSON for machines."""
 
 from __future__ import annotations
 

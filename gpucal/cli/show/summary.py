@@ -1,4 +1,4 @@
-"""The table at the end of a batch, its warnings and failures, and where the results lie."""
+"""The table at the end of a run, its warnings and failures, and where the results lie."""
 
 from __future__ import annotations
 

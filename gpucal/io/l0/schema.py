@@ -81,8 +81,6 @@ TRACK_ARRAYS: Mapping[str, str] = {
 BOLOMETER_REQUIRED = frozenset({COUNTS, "mjd", "exptime"})
 """What a bolometer scan must have; it has no loads and no frequency axis."""
 
-CALIBRATION_ONLY = frozenset({"thot", "tcold", "load_temp_sig", "load_temp_img"})
-
 _KINDS = {"i": "signed integer", "u": "unsigned integer", "f": "floating point"}
 
 

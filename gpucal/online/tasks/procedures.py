@@ -20,8 +20,8 @@ from gpucal.online.site.context import Context
 from gpucal.online.site.feedback import publish
 from gpucal.online.tasks.calibrating import Outcome, outcome_path
 from gpucal.online.tasks.subset import choose_subscans
-from gpucal.pipeline.reduction.reduce import RawScan
-from gpucal.pipeline.reduction.reduced import Reduced, ReduceOptions
+from gpucal.pipeline.reduction.products import Reduced, ReduceOptions
+from gpucal.pipeline.reduction.raw_scan import RawScan
 from gpucal.procedures.results import (
     FocusResult,
     Measured,

@@ -19,6 +19,7 @@ from gpucal.io.l1.reader import L1Scan
 from gpucal.modes.recipe import Recipe
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
@@ -139,9 +140,9 @@ class StoredBand:
 class SolvedBand:
     """A band that is calibrated as it streams; ``solution`` of ``solve_scan``."""
 
-    def __init__(self, solution: ScanSolution, pool: Executor, workers: int) -> None:
+    def __init__(self, solution: ScanSolution, pool: Executor) -> None:
         self._solution = solution
-        self._pool, self._workers = pool, workers
+        self._pool = pool
         self.label = solution.scan.band
         self.mode = solution.pairing.mode
         self.attrs: Mapping[str, Any] = solution.scan.attrs
@@ -167,33 +168,31 @@ class SolvedBand:
 
     def stream(self, consumer: Consumer) -> None:
         """Calibrate tile by tile; see ``Band``."""
-        solution, host = self._solution, self._solution.backend.to_host
+        budget = MemoryBudget.of_config(self._solution.config)
+        stream_scan(self._solution, _ToConsumer(self._solution, consumer), budget, pool=self._pool)
 
-        class Sink:
-            """Passes spectra on; flags and T_sys are not needed."""
 
-            def write_tile(
-                self,
-                output: int,
-                channels: tuple[int, int],
-                spectra: npt.NDArray[Any],
-                flags: npt.NDArray[Any],
-                n_fill: int,
-            ) -> None:
-                scale = scale_of_output(solution, output, *channels)
-                t_sys_star = np.asarray(host(scale.t_sys_star), dtype=np.float64)
-                consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+class _ToConsumer:
+    """Passes spectra on; flags are in them as NaN, and T_sys* comes with them. A TileSink."""
 
-            def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-                """T_sys* came with the tiles."""
+    def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
+        self._solution = solution
+        self._consumer = consumer
 
-        stream_scan(
-            solution,
-            Sink(),
-            pool=self._pool,
-            workers=self._workers,
-            ring_bytes=solution.config.ring << 20,
-        )
+    def write_tile(
+        self,
+        output: int,
+        channels: tuple[int, int],
+        spectra: npt.NDArray[Any],
+        flags: npt.NDArray[Any],
+        n_fill: int,
+    ) -> None:
+        scale = scale_of_output(self._solution, output, *channels)
+        t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
+        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """T_sys* came with the tiles."""
 
 
 def channel_width(frequency: F64) -> float:

@@ -1,7 +1,7 @@
 """The chain on one page: a scan and its loads in, everything that its tiles need out.
 
 Stages: gain drift, loads, prepare (pairing and OFF means), atmosphere. Calibration itself is done
-tile by tile by ``pipeline.stream``. Batch, cluster and online work all call this.
+tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the online tasks all call this.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def solve_scan(
     timer = timer or StageTimer()
     scheme = _scheme(choice.first, config)
     try:
+        # Pair: which subscans make each output.
         pairing = timer.run("prepare", lambda: pair_subscans(scan, config))
+        # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
         drift, warnings = _drift(choice, scheme, config)
         means: Means = timer.run(
@@ -103,9 +105,11 @@ def solve_scan(
                 drift=drift if drift is not None and drift.correct_off else None,
             ),
         )
+        # Solve the loads: counts per kelvin, receiver temperature, bad channels.
         loads = timer.run(
             "resolve", lambda: _loads(scheme, choice, setup, pairing, means, drift, config, backend)
         )
+        # Solve the atmosphere: PWV, and the transmission of every output.
         atmosphere, t_atm = timer.run(
             "atm",
             lambda: _atmosphere(scan, table, setup, loads, pairing, means, config, backend),
@@ -133,6 +137,7 @@ def _source(scan: Scan) -> Any:
 
 
 def _scheme(load: LoadMeans, config: CalibrationConfig) -> str:
+    """The calibration scheme: the one asked for, or what the loads allow."""
     if config.cal_scheme == "auto":
         return "vane" if load.cold is None else "hot-cold"
     if config.cal_scheme == "hot-cold" and load.cold is None:
@@ -146,6 +151,7 @@ def _scheme(load: LoadMeans, config: CalibrationConfig) -> str:
 def _drift(
     choice: LoadChoice, scheme: str, config: CalibrationConfig
 ) -> tuple[GainDrift | None, tuple[str, ...]]:
+    """The gain drift between the two load scans; None, and why, where it cannot be had."""
     if not config.gain_interpolate:
         return None, ()
     if scheme != "hot-cold" or choice.second is None or choice.second.cold is None:
@@ -166,6 +172,7 @@ def _loads(
     config: CalibrationConfig,
     backend: Backend,
 ) -> LoadSolution:
+    """The loads solved after the scheme; a vane is compared with the sky of the first output."""
     if scheme == "hot-cold":
         return solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
     sky = means[pairing.recipes[0].sky_key()].mean
@@ -175,6 +182,7 @@ def _loads(
 def _opacity(
     table: AtmosphereTable | None, setup: SpectralSetup, config: CalibrationConfig, backend: Backend
 ) -> Array:
+    """Opacity of both sidebands per channel; without a table ``config.tau`` in all of them."""
     nu_sig, nu_img = (np.asarray(backend.to_host(x)) for x in (setup.nu_sig, setup.nu_img))
     n_chan, n_axes = nu_sig.shape
 
@@ -200,6 +208,7 @@ def _atmosphere(
     config: CalibrationConfig,
     backend: Backend,
 ) -> tuple[Atmosphere, float]:
+    """The atmosphere as the configuration wants it, given or fitted, and its physical temperature, K."""
     group = _source(scan)
     temperatures = ambient_temperatures(group, config)
     opacity = _opacity(table, setup, config, backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.chunks.codecs import Payload
 from gpucal.io.chunks.device import frames_payload
 from gpucal.io.l1.writer import ScanWriter
-from gpucal.pipeline.scan.stream import l1_blocks, t_sys_blocks
+from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.work_units import l1_blocks, t_sys_blocks
 from gpucal.steps.loads import describe_loads
 from gpucal.steps.scale import gamma_of_scan
 from gpucal.steps.sky_diff import SkyDifferences
@@ -35,6 +36,28 @@ PAYLOADS_KEPT = 64
 def root_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """What the root of the calibrated store takes over from ``attrs``, those of the raw store."""
     return {k: attrs[k] for k in ("telescope", "site", "instrument") if k in attrs}
+
+
+def scan_attributes(
+    solution: ScanSolution,
+    failed_bands: Sequence[str],
+    table: AtmosphereTable | None,
+    checksums: Mapping[str, str],
+) -> dict[str, Any]:
+    """Attributes of a whole scan: those of L0 that users look for in L1, and what tells whether it must be done again.
+
+    ``solution``: of its first band; ``checksums``: of the L0 metadata of it and of its load scans.
+    """
+    not_of_l1 = {"complete", "raw_headers"}
+    return {
+        **{k: v for k, v in solution.scan.attrs.items() if k not in not_of_l1},
+        "scan_number": solution.scan.number,
+        "failed_bands": list(failed_bands),
+        "config_sha256": solution.config.fingerprint(),
+        "config": solution.config.result_keys(),
+        "l0_metadata_sha256": dict(checksums),
+        "atmosphere_sha256": table.sha256 if table is not None else None,
+    }
 
 
 class L1Sink:

@@ -1,4 +1,4 @@
-"""What a batch tells: one summary per scan and band, failures, the exit code."""
+"""What a run reports: one summary per scan and band, failures, the exit code."""
 
 from __future__ import annotations
 
