@@ -237,7 +237,8 @@ class NumpyAsCupy:
 def pretended(load, monkeypatch):
     """A card that is NumPy, found where the real one is."""
     from cpu_fallback import NumpyKernels
-    from gpucal.backend import Backend, cuda
+    from gpucal.backend import cuda
+    from gpucal.backend.protocol import Backend
 
     if not load("bench.host_loops").available():
         pytest.skip("g++ stands in for NVRTC")

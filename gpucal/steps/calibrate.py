@@ -15,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import Flag
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.physics.fold import fold_shifts, shift_reach
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
@@ -269,7 +273,8 @@ def _apply(
         wide = reference[:, None, ...] if reference.ndim == 3 else reference
         counts = _as_float(counts, xp) / wide
         reference = xp.ones((counts.shape[0], *counts.shape[2:]), dtype=xp.float64)
-    return solution.backend.kernels.calibrate(counts, reference, gain, scale.flags, out, out_flags)
+    tile = CalibrationTile(counts, reference, gain, scale.flags, out, out_flags)
+    return solution.backend.kernels.calibrate(tile)
 
 
 def _as_float(counts: Array, xp: Any) -> Array:
@@ -298,7 +303,8 @@ def _on_and_reference(
     if isinstance(recipe, Interpolated):
         first, second = means[recipe.off1].mean[c0:c1, ...], means[recipe.off2].mean[c0:c1, ...]
         weight = backend.asarray(np.asarray(recipe.weight, dtype=np.float64))
-        return on_gain(recipe.on, off=False), backend.kernels.reference(first, second, weight)
+        offs = OffPair(first, second, weight)
+        return on_gain(recipe.on, off=False), backend.kernels.reference(offs)
     if isinstance(recipe, NodBeams):
         second_beam = backend.asarray(recipe.second)
         both = [on_gain(s, off=False) for s in (recipe.on, recipe.other)]
@@ -324,7 +330,8 @@ def _cycle_means(solution: ScanSolution, recipe: ChopCycles, counts: Array) -> t
         for side, dumps in zip(sides, cycle, strict=True):
             mask = np.zeros(n_dumps, dtype=np.bool_)
             mask[list(dumps)] = True
-            side.append(backend.kernels.dump_mean(counts, backend.asarray(mask))[0])
+            dumps_of_cycle = SubscanDumps(counts, backend.asarray(mask))
+            side.append(backend.kernels.dump_mean(dumps_of_cycle).mean)
     empty = xp.full((counts.shape[0], *counts.shape[2:]), xp.nan)
     for side in sides:
         side += [empty] * (solution.pairing.n_dumps - len(side))
@@ -364,9 +371,15 @@ def _fold(
     scale = around.cut(c0 - lo, c1 - lo)
     _apply(solution, counts, reference, around.gain, around, wide, wide_flags)
     shifts = fold_shifts(recipe.throw)
-    n_fill = backend.kernels.fold(
-        *(wide, wide_flags, 1.0 / around.t_sys_star**2),
-        *(backend.asarray(shifts.taps), backend.asarray(c0 - lo - shifts.whole)),
-        *(scale.t_sig, scale.flags, out, out_flags),
+    tile = FoldTile(
+        spectra=wide,
+        flags=wide_flags,
+        weight=1.0 / around.t_sys_star**2,
+        taps=backend.asarray(shifts.taps),
+        nearest=backend.asarray(c0 - lo - shifts.whole),
+        transmission=scale.t_sig,
+        base_flags=scale.flags,
+        out=out,
+        out_flags=out_flags,
     )
-    return n_fill, scale
+    return backend.kernels.fold(tile), scale

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend, select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import (
     AtmosphereError,

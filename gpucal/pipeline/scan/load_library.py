@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
 from gpucal.io.chunks.counts import ZarrCounts

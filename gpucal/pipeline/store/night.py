@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.backend import Backend, select_backend
 from gpucal.backend.cpu import cpu_backend, usable_cores
 from gpucal.backend.device_io import with_device_io
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalWarning
 from gpucal.io.atmosphere.choice import site_table
