@@ -1,4 +1,4 @@
-"""What ``bench_gpu`` times: calls of the kernels on arrays that lie on the card."""
+"""What ``bench.gpu.kernels`` times: calls of the kernels on arrays that lie on the card."""
 
 from __future__ import annotations
 
