@@ -160,7 +160,9 @@ def test_wheels_are_installed_without_network_and_come_first(stand_in, tmp_path)
     (root / ".whl").mkdir()
     (root / ".whl" / "one-1-py3-none-any.whl").touch()
     shutil.copy(SCRIPT, root / "bench")
-    command(stand_in, "python3", 'case "$*" in *bench.gpu.kernels*) echo "path $PYTHONPATH" ;; esac')
+    command(
+        stand_in, "python3", 'case "$*" in *bench.gpu.kernels*) echo "path $PYTHONPATH" ;; esac'
+    )
     env = {
         "PATH": f"{stand_in}:/usr/bin:/bin",
         "GPUCAL_SITE": "/somewhere",
