@@ -25,8 +25,7 @@ from rich.table import Table
 
 from bench import harness
 from bench.stages import StageClock
-from gpucal import calibrate_store
-from gpucal.backend import select_backend
+from gpucal import calibrate_store, select_backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.config import load_config
 from gpucal.io.chunks.codecs import ChunkEncoder

@@ -8,11 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from gpucal.version import __version__
 
 if TYPE_CHECKING:
     from gpucal.axes import Flag as Flag
-    from gpucal.backend import select_backend as select_backend
+    from gpucal.backend.select import select_backend as select_backend
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
     from gpucal.errors import AtmosphereError as AtmosphereError
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "gpucal.axes": ("Flag",),
-    "gpucal.backend": ("select_backend",),
+    "gpucal.backend.select": ("select_backend",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
         "AtmosphereError",

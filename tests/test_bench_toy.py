@@ -23,7 +23,7 @@ def load(monkeypatch):
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_toy_bench_reports_finite_ratios(load, name):
-    bench, harness = load(f"bench.bench_{name}"), load("bench.harness")
+    bench, harness = load(f"bench.kernels.{name}"), load("bench.harness")
     results = harness.run_bench(name, bench.cases, "toy", (1, 2))
     assert {r.threads for r in results} == {1, 2}
     assert len({(r.case, r.threads) for r in results}) == len(results)

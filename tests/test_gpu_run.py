@@ -160,7 +160,9 @@ def test_wheels_are_installed_without_network_and_come_first(stand_in, tmp_path)
     (root / ".whl").mkdir()
     (root / ".whl" / "one-1-py3-none-any.whl").touch()
     shutil.copy(SCRIPT, root / "bench")
-    command(stand_in, "python3", 'case "$*" in *bench_gpu*) echo "path $PYTHONPATH" ;; esac')
+    command(
+        stand_in, "python3", 'case "$*" in *bench.gpu.kernels*) echo "path $PYTHONPATH" ;; esac'
+    )
     env = {
         "PATH": f"{stand_in}:/usr/bin:/bin",
         "GPUCAL_SITE": "/somewhere",
@@ -195,11 +197,11 @@ def test_an_unknown_option_is_refused(stand_in):
 
 def test_benches_fail_without_a_card(load, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for name in ("bench_gpu", "gpu_chain", "gpu_pwv"):
-        assert load(f"bench.{name}").main([]) == 1
+    for name in ("kernels", "chain", "pwv"):
+        assert load(f"bench.gpu.{name}").main([]) == 1
         assert "CuPy" in capsys.readouterr().err
         with pytest.raises(SystemExit):
-            load(f"bench.{name}").main(["--dry", "--save"])
+            load(f"bench.gpu.{name}").main(["--dry", "--save"])
 
 
 class NumpyAsCupy:
@@ -237,7 +239,8 @@ class NumpyAsCupy:
 def pretended(load, monkeypatch):
     """A card that is NumPy, found where the real one is."""
     from cpu_fallback import NumpyKernels
-    from gpucal.backend import Backend, cuda
+    from gpucal.backend import cuda
+    from gpucal.backend.protocol import Backend
 
     if not load("bench.host_loops").available():
         pytest.skip("g++ stands in for NVRTC")

@@ -15,7 +15,7 @@ import zarr
 from bench import harness
 from bench.bench_io import SHARED_MEMORY
 from gpucal import calibrate_store
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig, load_config
 from gpucal.pipeline.store.report import SilentObserver
 from gpucal.simulate import simulate_night

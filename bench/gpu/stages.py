@@ -17,9 +17,9 @@ import numpy as np
 
 from bench.harness import seconds
 from gpucal.axes import FLAG_DTYPE
-from gpucal.backend import Backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.lanes import Lane
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.io.atmosphere.tables import load_table
 from gpucal.io.l0.store import open_l0

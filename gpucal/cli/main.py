@@ -11,7 +11,6 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gpucal import __version__
 from gpucal.cli.commands.atm import app as atm_app
 from gpucal.cli.commands.calibrate import calibrate
 from gpucal.cli.commands.export import app as export_app
@@ -23,6 +22,7 @@ from gpucal.cli.commands.plot import plot
 from gpucal.cli.commands.reduce import reduce
 from gpucal.cli.commands.simulate import simulate
 from gpucal.errors import GpucalError, GpucalWarning
+from gpucal.version import __version__
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.modes.recipe import F64, Difference, Means, Recipe, SkySeen
 from gpucal.products import MeanKey
 from gpucal.scan import SubscanGroup

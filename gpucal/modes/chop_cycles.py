@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.modes.recipe import F64, Array, Difference, OnAndReference, TileCounts, mean_exptime
 from gpucal.products import MeanKey
 
@@ -53,7 +54,8 @@ class ChopCycles(Difference):
             for side, dumps in zip(sides, cycle, strict=True):
                 mask = np.zeros(counts.shape[1], dtype=np.bool_)
                 mask[list(dumps)] = True
-                side.append(tile.backend.kernels.dump_mean(counts, tile.backend.asarray(mask))[0])
+                phase = SubscanDumps(counts, tile.backend.asarray(mask))
+                side.append(tile.backend.kernels.dump_mean(phase).mean)
         empty = xp.full((counts.shape[0], *counts.shape[2:]), xp.nan)
         for side in sides:
             side += [empty] * (tile.n_dumps - len(side))

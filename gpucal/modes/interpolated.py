@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.modes.recipe import (
     F64,
     Difference,
@@ -54,9 +55,8 @@ class Interpolated(Difference):
         """The dumps of ON; the reference per dump where the weight is."""
         first, second = tile.mean(self.off1), tile.mean(self.off2)
         weight = tile.backend.asarray(np.asarray(self.weight, dtype=np.float64))
-        return OnAndReference(
-            tile.source(self.on), tile.backend.kernels.reference(first, second, weight)
-        )
+        offs = OffPair(first, second, weight)
+        return OnAndReference(tile.source(self.on), tile.backend.kernels.reference(offs))
 
     def dump_noise(self, exptime: F64) -> float:
         """1/t of a dump."""

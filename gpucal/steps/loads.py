@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, LoadError
 from gpucal.physics.frequency import frequency_axes

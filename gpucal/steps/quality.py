@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import BLANKING
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.steps.loads import nan_median
 from gpucal.steps.scale import OutputScale
 from gpucal.steps.solution import ScanSolution
@@ -58,7 +59,7 @@ def tile_statistics(
     n_flagged = repeat * int(xp.count_nonzero(seen))
     n_nan = repeat * int(xp.count_nonzero(seen & int(BLANKING))) if n_flagged else 0
     if n_fill or math.prod(spectra.shape[2:]) > 1:
-        mean, n_valid = backend.kernels.dump_mean(spectra)
+        mean, n_valid = backend.kernels.dump_mean(SubscanDumps(spectra))
         n_valid = xp.astype(n_valid, xp.float64)
     else:  # the dumps of a single pixel lie side by side: a plain sum is faster
         mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps

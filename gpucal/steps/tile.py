@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import Flag
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.fold import FoldTile
 from gpucal.modes.recipe import Difference, OnAndReference, Recipe
 from gpucal.physics.fold import fold_shifts
 from gpucal.products import MeanKey
@@ -141,12 +143,18 @@ def _folded(
     scale = around.cut(start, channels[1] - counts.c0)
     _apply(backend, both, around.gain, around, wide, wide_flags)
     shifts = fold_shifts(throw)
-    n_fill = backend.kernels.fold(
-        *(wide, wide_flags, 1.0 / around.t_sys_star**2),
-        *(backend.asarray(shifts.taps), backend.asarray(start - shifts.whole)),
-        *(scale.t_sig, scale.flags, out, out_flags),
+    tile = FoldTile(
+        spectra=wide,
+        flags=wide_flags,
+        weight=1.0 / around.t_sys_star**2,
+        taps=backend.asarray(shifts.taps),
+        nearest=backend.asarray(start - shifts.whole),
+        transmission=scale.t_sig,
+        base_flags=scale.flags,
+        out=out,
+        out_flags=out_flags,
     )
-    return n_fill, scale
+    return backend.kernels.fold(tile), scale
 
 
 def _apply(
@@ -163,7 +171,8 @@ def _apply(
         wide = reference[:, None, ...] if reference.ndim == 3 else reference
         counts = _as_float(counts, xp) / wide
         reference = xp.ones((counts.shape[0], *counts.shape[2:]), dtype=xp.float64)
-    return backend.kernels.calibrate(counts, reference, factor, scale.flags, out, out_flags)
+    tile = CalibrationTile(counts, reference, factor, scale.flags, out, out_flags)
+    return backend.kernels.calibrate(tile)
 
 
 def _as_float(counts: Array, xp: Any) -> Array:

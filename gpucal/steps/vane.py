@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SpectralSetup

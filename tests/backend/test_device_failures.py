@@ -19,10 +19,11 @@ from builders.night_stores import assert_same, fast_folder, make_night, rechunk,
 from fakes.device import FakeDevice, WatchedKernels, fake_backend
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.backend import Backend, cuda, select_backend
+from gpucal import calibrate_store, select_backend
+from gpucal.backend import cuda
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
+from gpucal.backend.protocol import Backend
 from gpucal.cli.commands.info import collect
 from gpucal.config import CalibrationConfig
 from gpucal.errors import BackendError, CorruptDataError, DeviceLostError, DeviceMemoryError

@@ -18,7 +18,8 @@ from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 from gpucal import calibrate_store
-from gpucal.backend.device_io import Coder, with_device_io
+from gpucal.backend.coders import Coder
+from gpucal.backend.device_io import with_device_io
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceMemoryError
 from gpucal.io.chunks.codecs import crc32c

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyKernels
-from gpucal.backend import Backend
 from gpucal.backend.lanes import DeviceStreams, device_lanes
+from gpucal.backend.protocol import Backend
 
 
 def _ran() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from fakes.device import FakeDevice, fake_backend
-from gpucal.backend import Backend, select_backend
-from gpucal.pipeline.scan.stream import stream_within_memory
-from gpucal.pipeline.spread import device_worker
-from gpucal.pipeline.store import band_writer, run
+# Run as a script: its own folder is in front of the path, where tests/ should be.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from fakes.device import FakeDevice, fake_backend  # noqa: E402
+from gpucal import select_backend  # noqa: E402
+from gpucal.backend.protocol import Backend  # noqa: E402
+from gpucal.pipeline.scan.stream import stream_within_memory  # noqa: E402
+from gpucal.pipeline.spread import device_worker  # noqa: E402
+from gpucal.pipeline.store import band_writer, run  # noqa: E402
 
 
 class CUDARuntimeError(RuntimeError):

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gpucal.kernels.source import ELEMENTWISE, FILES, all_kernels
+from gpucal.kernels.source import ELEMENTWISE, FILES
+from gpucal.kernels.variants import all_kernels
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")

@@ -13,6 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.kernels import CudaKernels, chi2, dump_mean
 from gpucal.kernels.device import CupyDevice
 from gpucal.kernels.geometry import (
@@ -23,7 +27,8 @@ from gpucal.kernels.geometry import (
     row_blocks,
     slab_geometry,
 )
-from gpucal.kernels.source import FILES, Kernel, all_kernels, compiler_options, source_text
+from gpucal.kernels.source import FILES, Kernel, compiler_options, source_text
+from gpucal.kernels.variants import all_kernels
 
 
 @given(n=st.integers(0, 2**31 - 1), divisor=st.integers(1, 2**28))
@@ -207,6 +212,7 @@ def test_cupy_device_compiles_each_kernel_once(monkeypatch):
 def test_arrays_that_do_not_fit_are_refused(device):
     kernels = CudaKernels(device)
     row, counts = np.zeros((2, 1, 1)), np.zeros((2, 3, 1, 1), np.int32)
+    half = np.float64(0.5)
     good = {
         "counts": counts,
         "reference": row,
@@ -225,13 +231,14 @@ def test_arrays_that_do_not_fit_are_refused(device):
         ({"out_flags": np.zeros(counts.shape, np.uint8)}, "out_flags is uint8"),
     ):
         with pytest.raises(ValueError, match=message):
-            kernels.calibrate(**(good | change))
+            kernels.calibrate(CalibrationTile(**(good | change)))
     for call, message in (
-        (lambda: kernels.dump_mean(counts[0]), "counts has shape"),
-        (lambda: kernels.dump_mean(counts, np.ones(2, bool)), "valid is"),
-        (lambda: kernels.reference(row, np.zeros((3, 1, 1)), 0.5), "off1 and off2"),
-        (lambda: kernels.reference(row, row, np.zeros((2, 2))), "weight has shape"),
-        (lambda: kernels.chi2(row, 1.0, row, row, row, row), "observed has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts[0])), "counts has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts, np.ones(2, bool))), "valid has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts, np.ones(3, "i1"))), "valid is int8"),
+        (lambda: kernels.reference(OffPair(row, np.zeros((3, 1, 1)), half)), "off2 has shape"),
+        (lambda: kernels.reference(OffPair(row, row, np.zeros((2, 2)))), "weight has shape"),
+        (lambda: kernels.chi2(SkyFits(row, 1.0, row, row, row, row)), "observed has shape"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -241,6 +248,6 @@ def test_arrays_that_do_not_fit_are_refused(device):
         bad = [grid, 1.0, observed, observed, amplitude, opacity]
         bad[place] = bad[place][..., None]
         with pytest.raises(ValueError, match=name):
-            kernels.chi2(*bad)
+            kernels.chi2(SkyFits(*bad))
     with pytest.raises(ValueError, match="at most 65535"):
-        kernels.chi2(np.ones((65536, 2)), 1.0, observed, observed, amplitude, opacity)
+        kernels.chi2(SkyFits(np.ones((65536, 2)), 1.0, observed, observed, amplitude, opacity))

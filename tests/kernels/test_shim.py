@@ -27,6 +27,11 @@ from oracle.kernel_contract import (
 )
 
 from cpu_fallback import NumpyKernels
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.kernels import CudaKernels
 
 SHIM = Path(__file__).parent / "shim"
@@ -105,13 +110,15 @@ class TestTwins:
         rng = np.random.default_rng(seed)
         arrays = make_tile(rng, shape, dtype, per_dump, share)
         expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
-        lost = TWIN.calibrate(*arrays, *expected)
+        lost = TWIN.calibrate(CalibrationTile(*arrays, *expected))
         places = [moved(a, n) for a, n in zip((*arrays[:2], *expected), offsets, strict=False)]
         places[2][0][...] = RUBBISH
         places[3][0][...] = 0xFFFF
         for device.backwards in (False, True):
             found = kernels.calibrate(
-                *(places[0][0], places[1][0], *arrays[2:], places[2][0], places[3][0])
+                CalibrationTile(
+                    *(places[0][0], places[1][0], *arrays[2:], places[2][0], places[3][0])
+                )
             )
             assert found == lost
             for i, one in enumerate(expected):
@@ -140,16 +147,16 @@ class TestTwins:
         ]
         # Allocations of NumPy begin at 16 bytes, those of CUDA at 256.
         device.launched.clear()
-        kernels.calibrate(buffers[0], *arrays[1:], *buffers[1:])
+        kernels.calibrate(CalibrationTile(buffers[0], *arrays[1:], *buffers[1:]))
         assert device.launched[0][0].expression == expression
 
     def test_output_may_be_a_view(self, kernels):
         rng = np.random.default_rng(1)
         arrays = make_tile(rng, (6, 5, 2, 3), "int32", False, 0.1)
         expected = np.empty((6, 5, 2, 3)), np.empty((6, 5, 2, 3), np.uint16)
-        TWIN.calibrate(*arrays, *expected)
+        TWIN.calibrate(CalibrationTile(*arrays, *expected))
         found = [scattered(np.zeros_like(a)) for a in expected]
-        kernels.calibrate(*(scattered(a) for a in arrays), *found)
+        kernels.calibrate(CalibrationTile(*(scattered(a) for a in arrays), *found))
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
             assert (one.base[..., 1] == 0).all()
@@ -166,9 +173,10 @@ class TestTwins:
         rng = np.random.default_rng(seed)
         counts = make_counts(rng, shape, dtype, share)
         valid = None if masked is None else rng.random(shape[1]) >= masked
-        expected, number = TWIN.dump_mean(counts, valid)
+        dumps = SubscanDumps(counts, valid)
+        expected, number = TWIN.dump_mean(dumps)
         for device.backwards in (False, True):
-            mean, n = kernels.dump_mean(counts, valid)
+            mean, n = kernels.dump_mean(dumps)
             assert_same_bits(n, number)
             assert_same_bits(mean, expected)
 
@@ -181,9 +189,10 @@ class TestTwins:
         weight = rng.random(shape[1] if per_dump else None)
         if ends and per_dump:
             weight[:: max(1, shape[1] // 5)] = rng.choice([0.0, 1.0])
-        expected = TWIN.reference(off1, off2, weight)
+        offs = OffPair(off1, off2, np.asarray(weight))
+        expected = TWIN.reference(offs)
         for device.backwards in (False, True):
-            assert_same_bits(kernels.reference(off1, off2, weight), expected)
+            assert_same_bits(kernels.reference(offs), expected)
 
     @some
     @given(
@@ -200,12 +209,12 @@ class TestTwins:
         arrays = make_fold(rng, shape, around, 16, form, share)
         arrays[5] = arrays[5] if through else None
         expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
-        lost = TWIN.fold(*arrays, *expected)
+        lost = TWIN.fold(FoldTile(*arrays, *expected))
         places = [moved(a, 3) for a in expected]
         for device.backwards in (False, True):
             for place, _ in places:
                 place[...] = 0x7777
-            assert kernels.fold(*arrays, *(place for place, _ in places)) == lost
+            assert kernels.fold(FoldTile(*arrays, *(place for place, _ in places))) == lost
             for (place, whole), one in zip(places, expected, strict=True):
                 assert_same_bits(place, one)
                 assert untouched(whole, 3, one.size)
@@ -216,7 +225,8 @@ class TestTwins:
         arrays = make_fold(np.random.default_rng(3), shape, 20, 16, "mixed", 0.01)
         expected = np.empty(shape), np.empty(shape, np.uint16)
         found = [np.full_like(a, 7) for a in expected]
-        assert kernels.fold(*arrays, *found) == TWIN.fold(*arrays, *expected)
+        lost = TWIN.fold(FoldTile(*arrays, *expected))
+        assert kernels.fold(FoldTile(*arrays, *found)) == lost
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
 
@@ -224,9 +234,9 @@ class TestTwins:
         shape = (6, 5, 2, 3)
         arrays = make_fold(np.random.default_rng(1), shape, 4, 2, "mixed", 0.1)
         expected = np.empty(shape), np.empty(shape, np.uint16)
-        TWIN.fold(*arrays, *expected)
+        TWIN.fold(FoldTile(*arrays, *expected))
         found = [scattered(np.zeros_like(a)) for a in expected]
-        kernels.fold(*(scattered(a) for a in arrays), *found)
+        kernels.fold(FoldTile(*(scattered(a) for a in arrays), *found))
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
             assert (one.base[..., 1] == 0).all()
@@ -246,36 +256,37 @@ class TestTwins:
         few = slice(0, 2)
         sizes = oracle.chi2(*(a[..., few] if np.ndim(a) else a for a in case))[1]
         limit = np.finfo(float).eps * np.sqrt(channels) * sizes
-        full = kernels.chi2(*case, derivatives=True)
-        expected = TWIN.chi2(*case, derivatives=True)
-        assert (np.abs(full - expected)[..., few] <= limit).all()
-        plain = kernels.chi2(*case)
-        assert (np.abs(plain - TWIN.chi2(*case))[..., few] <= limit[0]).all()
+        value, four = SkyFits(*case), SkyFits(*case, derivatives=True)
+        full = kernels.chi2(four)
+        assert (np.abs(full - TWIN.chi2(four))[..., few] <= limit).all()
+        plain = kernels.chi2(value)
+        assert (np.abs(plain - TWIN.chi2(value))[..., few] <= limit[0]).all()
         device.backwards = True
         try:
-            assert_same_bits(kernels.chi2(*case, derivatives=True), full)
-            assert_same_bits(kernels.chi2(*case), plain)
+            assert_same_bits(kernels.chi2(four), full)
+            assert_same_bits(kernels.chi2(value), plain)
         finally:
             device.backwards = False
 
     @pytest.mark.parametrize("derivatives", [False, True])
     def test_chi2_of_a_fit_does_not_depend_on_the_others(self, kernels, derivatives):
         case = make_chi2(np.random.default_rng(2), 700, 3, 40, 1, (False, True, True))
-        together = kernels.chi2(*case, derivatives=derivatives)
+        together = kernels.chi2(SkyFits(*case, derivatives))
         for piece in (slice(0, 7), slice(7, 8), slice(8, 40)):
             own = [
                 case[0][:, piece],
                 case[1],
                 *(np.ascontiguousarray(a[:, piece]) for a in case[2:4]),
             ]
-            found = kernels.chi2(*own, *case[4:], derivatives=derivatives)
+            found = kernels.chi2(SkyFits(*own, *case[4:], derivatives))
             assert_same_bits(found, together[..., piece])
 
     def test_a_grid_broadcast_to_all_fits_is_one_grid(self, kernels, device):
         pwv, *rest = make_chi2(np.random.default_rng(8), 500, 20, 3, 1, (True, True, True))
-        one = kernels.chi2(pwv, *rest)
+        fits = SkyFits(pwv, *rest)
+        one = kernels.chi2(fits)
         device.launched.clear()
-        assert_same_bits(kernels.chi2(np.broadcast_to(pwv, (20, 3)), *rest), one)
+        assert_same_bits(kernels.chi2(fits._replace(pwv=np.broadcast_to(pwv, (20, 3)))), one)
         assert device.launched[0][0].expression == "chi2_shared<1, 8>"
 
 
@@ -307,20 +318,20 @@ def test_nothing_is_touched_outside_the_arrays(shim_functions, device, shape, dt
         expected = np.empty(shape), np.empty(shape, np.uint16)
         found = [guarded(a, side) for a in expected]
         device.launched.clear()
-        assert kernels.calibrate(*arrays, *found) == TWIN.calibrate(*arrays, *expected)
+        lost = TWIN.calibrate(CalibrationTile(*arrays, *expected))
+        assert kernels.calibrate(CalibrationTile(*arrays, *found)) == lost
         assert "true, 2" in device.launched[0][0].expression or not per_dump
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
     valid = guarded(rng.random(shape[1]) < 0.7, side)
-    for one, other in zip(
-        kernels.dump_mean(arrays[0], valid), TWIN.dump_mean(arrays[0], valid), strict=True
-    ):
+    dumps = SubscanDumps(arrays[0], valid)
+    for one, other in zip(kernels.dump_mean(dumps), TWIN.dump_mean(dumps), strict=True):
         assert_same_bits(one, other)
     rows = [guarded(rng.normal(size=arrays[2].shape), side) for _ in range(2)]
-    weight = guarded(rng.random(shape[1]), side)
-    assert_same_bits(kernels.reference(*rows, weight), TWIN.reference(*rows, weight))
+    offs = OffPair(*rows, guarded(rng.random(shape[1]), side))
+    assert_same_bits(kernels.reference(offs), TWIN.reference(offs))
     fold = [guarded(a, side) for a in make_fold(rng, shape, 3, 16, "mixed", 0.01)]
-    assert kernels.fold(*fold, *found) == TWIN.fold(*fold, *expected)
+    assert kernels.fold(FoldTile(*fold, *found)) == TWIN.fold(FoldTile(*fold, *expected))
     for one, other in zip(found, expected, strict=True):
         assert_same_bits(one, other)
 
@@ -331,8 +342,8 @@ def test_chi2_reads_nothing_outside_its_arrays(device, shared, side):
     pwv, airmass, *arrays = make_chi2(np.random.default_rng(5), 131, 9, 5, 2, shared)
     arrays = [guarded(a, side) for a in arrays]
     for derivatives in (False, True):
-        case = (guarded(pwv, side), airmass, *arrays, derivatives)
-        found, expected = CudaKernels(device).chi2(*case), TWIN.chi2(*case)
+        fits = SkyFits(guarded(pwv, side), airmass, *arrays, derivatives)
+        found, expected = CudaKernels(device).chi2(fits), TWIN.chi2(fits)
         np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 

@@ -1,4 +1,4 @@
-"""The contract that every KernelSet meets, against the scalar oracle.
+"""What every KernelSet promises, against the scalar oracle.
 
 A test class inherits ``KernelContract`` and gives two class-scoped fixtures: ``kernels``, the set
 under test, and ``xp``, the namespace of its arrays. Inputs are read-only where arrays can be.
@@ -11,6 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from oracle import kernels as oracle
 
 examples = settings(
@@ -92,7 +97,8 @@ class KernelContract:
         counts = arrays[0]
         out = xp.full(counts.shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(counts.shape, 0xFFFF, dtype=np.uint16)
-        lost = kernels.calibrate(*(xp.asarray(a) for a in arrays), out, out_flags)
+        tile = CalibrationTile(*(xp.asarray(a) for a in arrays), out, out_flags)
+        lost = kernels.calibrate(tile)
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
 
@@ -218,9 +224,8 @@ class KernelContract:
         self.check_dump_mean(kernels, xp, counts, valid)
 
     def check_dump_mean(self, kernels, xp, counts, valid=None):
-        mean, number = kernels.dump_mean(
-            xp.asarray(counts), None if valid is None else xp.asarray(valid)
-        )
+        mask = None if valid is None else xp.asarray(valid)
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(counts), mask))
         expected, expected_number, size = oracle.dump_mean(counts, valid)
         assert_same_bits(number, expected_number)
         if counts.dtype.kind in "iu":
@@ -250,8 +255,11 @@ class KernelContract:
         rng = np.random.default_rng(12)
         for dtype in ("int32", "float32"):
             counts = make_counts(rng, (50, 41, 2, 9), dtype, 0.01)
-            whole = [to_host(a) for a in kernels.dump_mean(xp.asarray(counts))]
-            tiles = [kernels.dump_mean(xp.asarray(counts[c : c + 7])) for c in range(0, 50, 7)]
+            whole = [to_host(a) for a in kernels.dump_mean(SubscanDumps(xp.asarray(counts)))]
+            tiles = [
+                kernels.dump_mean(SubscanDumps(xp.asarray(counts[c : c + 7])))
+                for c in range(0, 50, 7)
+            ]
             for i in range(2):
                 assert_same_bits(np.concatenate([to_host(t[i]) for t in tiles]), whole[i])
 
@@ -271,25 +279,23 @@ class KernelContract:
         if scatter:
             off1, off2 = scattered(off1), scattered(off2)
         weight = np.where(rng.random(dumps) < 0.4, rng.choice([0.0, 1.0], dumps), rng.random(dumps))
-        found = kernels.reference(
-            xp.asarray(frozen(off1)), xp.asarray(frozen(off2)), xp.asarray(frozen(weight))
-        )
+        offs = OffPair(*(xp.asarray(frozen(a)) for a in (off1, off2, weight)))
+        found = kernels.reference(offs)
         assert_same_bits(found, oracle.reference(off1, off2, weight))
 
     def test_reference_at_the_ends_is_exact(self, kernels, xp):
         off1 = np.array([1.1, np.inf, -0.0, np.nan, np.nan])[:, None, None]
         off2 = np.array([np.inf, 2.2, 3.3, 4.4, np.nan])[:, None, None]
-        found = to_host(
-            kernels.reference(xp.asarray(off1), xp.asarray(off2), xp.asarray(np.array([0.0, 1.0])))
-        )
+        offs = OffPair(*(xp.asarray(a) for a in (off1, off2, np.array([0.0, 1.0]))))
+        found = to_host(kernels.reference(offs))
         assert_same_bits(found[:, 0, 0, 0], np.array([1.1, np.inf, -0.0, 4.4, np.nan]))
         assert_same_bits(found[:, 1, 0, 0], np.array([np.inf, 2.2, 3.3, 4.4, np.nan]))
 
     def check_chi2(self, kernels, xp, case):
         pwv, airmass, *arrays = case
-        arguments = (xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
-        plain = to_host(kernels.chi2(*arguments))
-        full = to_host(kernels.chi2(*arguments, derivatives=True))
+        fits = SkyFits(xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
+        plain = to_host(kernels.chi2(fits))
+        full = to_host(kernels.chi2(fits._replace(derivatives=True)))
         expected, sizes = oracle.chi2(pwv, airmass, *arrays)
         assert plain.shape == expected.shape[1:]
         assert full.shape == expected.shape
@@ -318,18 +324,19 @@ class KernelContract:
 
     def test_no_channels_and_no_dumps(self, kernels, xp):
         empty = xp.asarray(np.zeros((0, 2, 3)))
-        mean, number = kernels.dump_mean(xp.asarray(np.zeros((0, 4, 2, 3), np.int32)))
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(np.zeros((0, 4, 2, 3), np.int32))))
         assert mean.shape == number.shape == (0, 2, 3)
-        assert kernels.reference(empty, empty, xp.asarray(np.zeros(5))).shape == (0, 5, 2, 3)
-        mean, number = kernels.dump_mean(xp.asarray(np.zeros((2, 0, 2, 3), np.int32)))
+        offs = OffPair(empty, empty, xp.asarray(np.zeros(5)))
+        assert kernels.reference(offs).shape == (0, 5, 2, 3)
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(np.zeros((2, 0, 2, 3), np.int32))))
         assert np.isnan(to_host(mean)).all()
         assert mean.shape == (2, 2, 3)
         assert not to_host(number).any()
         arrays = make_fold(np.random.default_rng(0), (0, 2, 1, 3), 4, 1, "mixed", 0.0)
         assert self.run_fold(kernels, xp, arrays, 0)[2] == 0
         pwv, airmass, *arrays = make_chi2(np.random.default_rng(0), 0, 3, 2, 1, (True,) * 3)
-        arguments = (xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
-        assert_same_bits(kernels.chi2(*arguments, derivatives=True), np.zeros((4, 3, 2)))
+        fits = SkyFits(xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays), True)
+        assert_same_bits(kernels.chi2(fits), np.zeros((4, 3, 2)))
 
     def test_chi2_of_many_channels(self, kernels, xp):
         rng = np.random.default_rng(3)
@@ -343,10 +350,8 @@ class KernelContract:
         weight[3:5] = 0.0
         amplitude[:, 3], opacity[:, :, :, 4], observed[3] = np.nan, np.nan, np.inf
         keep = np.array([0, 1, 2, 5, 6, 7])
-        found = kernels.chi2(
-            *(pwv, airmass, *(xp.asarray(a) for a in (observed, weight, amplitude, opacity))),
-            derivatives=True,
-        )
+        arrays = (xp.asarray(a) for a in (observed, weight, amplitude, opacity))
+        found = kernels.chi2(SkyFits(xp.asarray(pwv), airmass, *arrays, derivatives=True))
         expected, sizes = oracle.chi2(
             *(pwv, airmass, observed[keep], weight[keep]),
             *(amplitude[:, keep], opacity[:, :, :, keep]),
@@ -358,7 +363,8 @@ class KernelContract:
         arrays = [xp.asarray(a) for a in case[2:]]
         step = 1e-4
         grid = np.array([[1.0 - step], [1.0], [1.0 + step]])
-        full = to_host(kernels.chi2(xp.asarray(grid), case[1], *arrays, derivatives=True))[:, :, 0]
+        fits = SkyFits(xp.asarray(grid), case[1], *arrays, derivatives=True)
+        full = to_host(kernels.chi2(fits))[:, :, 0]
         slope = (full[0, 2] - full[0, 0]) / (2 * step)
         bend = (full[1, 2] - full[1, 0]) / (2 * step)
         assert full[1, 1] == pytest.approx(slope, rel=1e-5)
@@ -370,7 +376,7 @@ class KernelContract:
         out = xp.full(shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(shape, 0xFFFF, dtype=np.uint16)
         on_device = [None if a is None else xp.asarray(a) for a in arrays]
-        lost = kernels.fold(*on_device, out, out_flags)
+        lost = kernels.fold(FoldTile(*on_device, out, out_flags))
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from builders.night_stores import make_night, rechunk, small_setup
 
-from gpucal.backend import select_backend
+from gpucal import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.io.l0.store import open_l0
 from gpucal.pipeline.scan.load_library import LoadLibrary

@@ -13,8 +13,9 @@ from oracle import scan as oracle
 from oracle import sky
 from oracle.scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
 
+from gpucal import select_backend
 from gpucal.axes import Flag
-from gpucal.backend import Backend, select_backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucal.backend import select_backend
+from gpucal import select_backend
 from gpucal.modes.beam_merge import BeamMerge
 from gpucal.modes.chop_cycles import ChopCycle, ChopCycles
 from gpucal.modes.dump_pair import DumpPair

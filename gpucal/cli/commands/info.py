@@ -15,12 +15,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal import __version__
-from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.select import select_backend
 from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
 from gpucal.errors import BackendError
+from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs", "pydantic", "rich", "typer", "array-api-compat")
 EXTRAS = {

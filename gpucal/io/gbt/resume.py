@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpucal import __version__
 from gpucal.errors import L0Error
 from gpucal.io.files.atomic import as_l1_error, sync_tree
+from gpucal.version import __version__
 
 
 class Draft:

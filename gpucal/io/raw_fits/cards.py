@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from gpucal import __version__
 from gpucal.errors import L0Error
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.raw_fits.layout import (
@@ -28,6 +27,7 @@ from gpucal.io.raw_fits.layout import (
     table_cards,
 )
 from gpucal.scan import SubscanGroup
+from gpucal.version import __version__
 
 Cards = list[tuple[str, Any, str]]
 """(keyword, value, comment) of each card."""

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from gpucal.axes import OFF_MODES
-from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, GpucalWarning, L0Error, LoadError, OnlineError
 from gpucal.io.atmosphere.choice import site_table

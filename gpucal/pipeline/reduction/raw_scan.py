@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from gpucal.backend import Backend, select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, L0Error, LoadError
 from gpucal.io.l0.store import L0Store

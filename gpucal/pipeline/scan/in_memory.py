@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 
-from gpucal.backend import Backend, select_backend
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.io.atmosphere.choice import atmosphere_for

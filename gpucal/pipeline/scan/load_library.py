@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Protocol
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
 from gpucal.io.chunks.counts import ZarrCounts

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError, GpucalError, LoadError
 from gpucal.physics.atm import AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid

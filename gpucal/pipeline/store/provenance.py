@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-import gpucal
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.steps.solution import ScanSolution
+from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs")
 
@@ -32,7 +32,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that touch the numbers."""
-    found = {"gpucal": gpucal.__version__, "python": platform.python_version()}
+    found = {"gpucal": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)

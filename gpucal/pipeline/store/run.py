@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from gpucal.backend import Backend, select_backend
 from gpucal.backend.cpu import cpu_backend
 from gpucal.backend.device_io import with_device_io
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalWarning
 from gpucal.io.atmosphere.choice import atmosphere_for

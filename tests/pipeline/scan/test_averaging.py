@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.truth_setup import steady
 
-from gpucal.backend import select_backend
+from gpucal import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.pipeline.scan import work_units
 from gpucal.pipeline.scan.averaging import average_scan

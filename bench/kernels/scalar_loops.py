@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-_path = Path(__file__).parent.parent / "tests" / "oracle" / "kernels.py"
+_path = Path(__file__).parents[2] / "tests" / "oracle" / "kernels.py"
 _spec = importlib.util.spec_from_file_location("oracle_kernels", _path)
 if _spec is None or _spec.loader is None:
     raise ImportError(f"no scalar loops at {_path}; run the benches in a source checkout.")

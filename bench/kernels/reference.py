@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.harness import Case, main
-from bench.scalar_loops import oracle
+from bench.kernels.scalar_loops import oracle
 from cpu_fallback import NumpyKernels
+from gpucal.kernel_contract.reference import OffPair
 
 NAME = "reference"
 
@@ -32,8 +33,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, int, int], dumps: int) -> 
     off1, off2 = rng.normal(3e4, 10.0, shape), rng.normal(3e4, 10.0, shape)
     weight = np.linspace(0.1, 0.9, dumps) if dumps else np.array(0.3)
 
-    def run() -> object:
-        return kernels.reference(off1, off2, weight)
+    offs = OffPair(off1, off2, weight)
 
     def naive() -> object:
         w = weight[:, None, None] if dumps else weight
@@ -47,7 +47,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, int, int], dumps: int) -> 
         name=f"{list(shape)} {dumps or 'no'} dumps",
         samples=samples,
         nbytes=16 * off1.size + 8 * samples,
-        run=run,
+        run=lambda: kernels.reference(offs),
         naive=naive,
         oracle=lambda: oracle.reference(off1[:few], off2[:few], weight),
         oracle_samples=samples // shape[0] * few,

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench.harness import Case, main
-from bench.scalar_loops import oracle
+from bench.kernels.scalar_loops import oracle
 from cpu_fallback import NumpyKernels
+from gpucal.kernel_contract.fold import FoldTile
 from gpucal.physics.fold import fold_shifts
 
 NAME = "fold"
@@ -42,7 +43,11 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], throw: float) -> Cas
     spectra, flags = rng.normal(0.0, 30.0, shape), np.zeros(shape, np.uint16)
     rows = (rng.uniform(1e-5, 1e-4, row), rng.uniform(0.5, 1.0, row), np.zeros(row, np.uint16))
     weight, through, base_flags = rows
-    out, out_flags = np.empty(shape), np.empty(shape, np.uint16)
+    tile = FoldTile(
+        *(spectra, flags, weight, *tables, through, base_flags),
+        out=np.empty(shape),
+        out_flags=np.empty(shape, np.uint16),
+    )
     few = (slice(None), slice(0, 1), slice(0, 1), slice(0, 1))
     of_few = (few[0], *few[2:])
     one = (tables[0][:, :1], tables[1][..., :1], through[of_few], base_flags[of_few])
@@ -50,9 +55,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], throw: float) -> Cas
         name=f"{list(shape)} by {throw}",
         samples=spectra.size,
         nbytes=2 * (spectra.nbytes + flags.nbytes) + sum(a.nbytes for a in rows),
-        run=lambda: kernels.fold(
-            spectra, flags, weight, *tables, through, base_flags, out, out_flags
-        ),
+        run=lambda: kernels.fold(tile),
         naive=lambda: naive(spectra, weight, *tables, through),
         oracle=lambda: oracle.fold(spectra[few], flags[few], weight[of_few], *one, np.float64),
         oracle_samples=channels,

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.harness import Case, main
-from bench.scalar_loops import oracle
+from bench.kernels.scalar_loops import oracle
 from cpu_fallback import NumpyKernels
 from gpucal.axes import FILL_INT32, Flag
+from gpucal.kernel_contract.calibrate import CalibrationTile
 
 NAME = "calibrate"
 
@@ -62,8 +63,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], form: str = "") -> C
     out = np.zeros(shape, np.float32 if form == "f32 out" else np.float64)
     out_flags = np.zeros(shape, np.uint16)
 
-    def run() -> object:
-        return kernels.calibrate(counts, reference, factor, flags, out, out_flags)
+    tile = CalibrationTile(counts, reference, factor, flags, out, out_flags)
 
     def naive() -> object:
         wide = reference if form == "per dump" else reference[:, None]
@@ -80,8 +80,8 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], form: str = "") -> C
     return Case(
         name=f"{list(shape)} {form}".strip(),
         samples=counts.size,
-        nbytes=sum(a.nbytes for a in (counts, reference, factor, flags, out, out_flags)),
-        run=run,
+        nbytes=sum(a.nbytes for a in tile),
+        run=lambda: kernels.calibrate(tile),
         naive=naive,
         oracle=lambda: oracle.calibrate(*arrays, out.dtype),
         oracle_samples=arrays[0].size,

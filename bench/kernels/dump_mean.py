@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from bench.harness import Case, main
-from bench.scalar_loops import oracle
+from bench.kernels.scalar_loops import oracle
 from cpu_fallback import NumpyKernels
 from gpucal.axes import FILL_INT32
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 
 NAME = "dump_mean"
 
@@ -47,8 +48,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], form: str = "") -> C
     elif form == "f32":
         counts = counts.astype(np.float32)
 
-    def run() -> object:
-        return kernels.dump_mean(counts, valid)
+    dumps = SubscanDumps(counts, valid)
 
     def naive() -> object:
         chosen = counts if valid is None else counts[:, valid]
@@ -61,7 +61,7 @@ def one_case(kernels: NumpyKernels, shape: tuple[int, ...], form: str = "") -> C
         name=f"{list(shape)} {form}".strip(),
         samples=counts.size,
         nbytes=counts.nbytes + 12 * counts[:, 0].size,
-        run=run,
+        run=lambda: kernels.dump_mean(dumps),
         naive=naive,
         oracle=lambda: oracle.dump_mean(few, valid),
         oracle_samples=few.size,
