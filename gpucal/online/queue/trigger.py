@@ -21,22 +21,9 @@ from gpucal.online.queue.events import (
     QuickLook,
     ScanView,
 )
-from gpucal.procedures.names import kind_of
+from gpucal.procedures.names import procedure_of
 
-_OTF = frozenset({"OTF-ON", "OTF-OFF", "OTFSWA-ON", "OTFSWA-OFF", "OTFSWB-ON", "OTFSWB-OFF"})
 _SWITCHED = frozenset({"FSW-SIG", "FSW-REF"})
-
-
-def procedure_of(name: str, modes: tuple[str, ...], calibration_modes: tuple[str, ...] = ()) -> str:
-    """One of ``procedures.names.KINDS``. What the telescope calls it counts; failing that, what was observed."""
-    known = kind_of(name)
-    if known is not None:
-        return known
-    if not modes:
-        return "calibration" if calibration_modes else "on-off"
-    if any(mode in _OTF for mode in modes):
-        return "otf"
-    return "frequency-switch" if any(mode in _SWITCHED for mode in modes) else "on-off"
 
 
 def decide(view: ScanView, job: Job) -> tuple[Action, ...]:

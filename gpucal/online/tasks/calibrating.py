@@ -35,7 +35,7 @@ from gpucal.online.queue.events import (
     QuickLook,
     ScanView,
 )
-from gpucal.online.queue.trigger import decide, procedure_of
+from gpucal.online.queue.trigger import decide
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.looks import BandLook, Look, calibrated_look, counts_look, save_look
@@ -46,6 +46,7 @@ from gpucal.pipeline.scan.averaging import AveragedScan, average_scan
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.load_quality import load_quality
 from gpucal.pipeline.store.report import StoreReport
+from gpucal.procedures.names import procedure_of
 from gpucal.scan import Scan
 
 TASK = "calibration"

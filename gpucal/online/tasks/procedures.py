@@ -22,6 +22,7 @@ from gpucal.online.tasks.calibrating import Outcome, outcome_path
 from gpucal.online.tasks.subset import choose_subscans
 from gpucal.pipeline.reduction.reduce import RawScan
 from gpucal.pipeline.reduction.reduced import Reduced, ReduceOptions
+from gpucal.procedures.names import procedure_of
 from gpucal.procedures.results import (
     FocusResult,
     Measured,
@@ -102,8 +103,6 @@ def _whole_scan(job: Job, outcome: Outcome, context: Context) -> Reduced | None:
 
 def _one_subscan(job: Job, context: Context) -> Reduced | None:
     """The drift of this subscan alone; other procedures show their look."""
-    from gpucal.online.queue.trigger import procedure_of
-
     raw = _raw(job, context)
     source = raw.scans[0].source
     if source is None or procedure_of(job.procedure, source.sobsmode) != "pointing":
