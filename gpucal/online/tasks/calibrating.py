@@ -20,7 +20,14 @@ from gpucal.axes import OFF_MODES
 from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalError, GpucalWarning, L0Error, LoadError, OnlineError
+from gpucal.errors import (
+    EmptyScanError,
+    GpucalError,
+    GpucalWarning,
+    L1Error,
+    LoadError,
+    OnlineError,
+)
 from gpucal.io.atmosphere.choice import site_table
 from gpucal.io.atmosphere.tables import load_table
 from gpucal.io.l0.store import open_l0
@@ -134,8 +141,8 @@ class Calibration:
         job = self.job
         try:
             return self.library.scan(job.scan)
-        except L0Error as error:
-            if job.subscan == END and "no subscan is complete" in error.message:
+        except EmptyScanError:
+            if job.subscan == END:
                 return []
             raise
 
@@ -320,7 +327,7 @@ class Calibration:
         out.parent.mkdir(parents=True, exist_ok=True)
         options = self._final_options()
         report = calibrate_store(job.store, out, options)
-        if any(f.error == "L1Error" for f in report.failures):
+        if any(f.is_a(L1Error) for f in report.failures):
             # an earlier end of this scan was wrong, or the configuration was changed
             again = options.model_copy(update={"overwrite": True})
             report = calibrate_store(job.store, out, again)
@@ -343,7 +350,7 @@ class Calibration:
             self._state("calibrated")
             return True
         sentence = " ".join(f.sentence for f in report.failures)
-        waits = all(f.error == "LoadError" for f in report.failures)
+        waits = all(f.is_a(LoadError) for f in report.failures)
         wanted = waits and self.config.use_later_calibration
         self._state("waiting" if wanted else "failed", sentence)
         self._say(sentence, "warning" if wanted else "error")
