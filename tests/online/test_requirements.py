@@ -584,7 +584,9 @@ def test_scriptCoding() -> None:
         assert function.__doc__
         assert list(inspect.signature(function).parameters) == ["job", "context"]
         assert function.__annotations__["return"] == "list[str]"
-    for path in sorted((ROOT / "gpucal" / "online").glob("*.py")):
+    files = sorted((ROOT / "gpucal" / "online").rglob("*.py"))
+    assert {Path(inspect.getfile(function)) for function in TASK_FUNCTIONS.values()} <= set(files)
+    for path in files:
         for rule, rooms in test_layering.RULES:
             if "gpucal" in rooms:
                 assert rule(path.read_text("utf-8"), path.relative_to(ROOT).as_posix()) == []

@@ -186,8 +186,7 @@ class Supervisor:
         ]
         names = self._in_work() if ended else []
         for job in ended:
-            before = job.name.removesuffix("end.json")
-            if any(name.startswith(before) for name in names):
+            if any(name.startswith(job.scan_name) for name in names):
                 continue  # its last subscans wait to be processed
             place: dict[str, Any] = {"project": job.project, "scan": job.scan, "store": job.store}
             if not self.results.rows("scans", state="open", **place):
