@@ -184,6 +184,6 @@ def test_a_calibration_that_comes_later_is_used(night: Path, tmp_path: Path) -> 
 
 def test_tasks_have_directories() -> None:
     assert Job("x", 1, 0, "p").name
-    from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+    from gpucal.online.tasks.table import TASK_FUNCTIONS
 
     assert set(TASK_FUNCTIONS) == set(TASKS)

@@ -30,6 +30,7 @@ from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.write import GroupArrays, write_l0_scan
 from gpucal.io.l1.reader import open_l1
 from gpucal.io.raw_fits.importer import import_raw_fits
+from gpucal.online.looks.look import Look, load_look
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
@@ -37,10 +38,8 @@ from gpucal.online.replay.replay import Replay, job_of
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.feedback import deliver_waiting
 from gpucal.online.site.results import Results
-from gpucal.online.tasks.calibrating import Outcome, outcome_path
-from gpucal.online.tasks.looks import Look, load_look
-from gpucal.online.tasks.procedures import load_product
-from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+from gpucal.online.tasks.outcome import Outcome, load_product, outcome_path
+from gpucal.online.tasks.table import TASK_FUNCTIONS
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
 from gpucal.simulate.compare import compare_to_truth

@@ -15,15 +15,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from gpucal.errors import OnlineError
+from gpucal.online.looks.look import Look, load_look
 from gpucal.online.queue.events import safe_name
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
-from gpucal.online.site.tables import PLOTS, TABLES
-from gpucal.online.tasks.looks import Look, load_look
+from gpucal.online.site.tables import MEAN, PLOTS, TABLES
 
 ARCSEC = 3600.0
-MEAN = -1
-"""Pixel of a mean over all of them."""
 RESULT_TABLES = ("scans", "calibrations", "pointings", "foci", "skydips", "spectra")
 LAST_SCANS = 4
 LAST_PWV = 200

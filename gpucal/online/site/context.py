@@ -25,6 +25,10 @@ class Context:
         """Folder of the job's project."""
         return self.config.project(job.project)
 
+    def l1(self, job: Job) -> Path:
+        """The store of calibrated spectra of the job's project."""
+        return self.project(job) / "l1.zarr"
+
     def work(self, job: Job) -> Path:
         """This task's working directory for the job's project, made when missing."""
         folder = self.config.work_of(self.task, job.project)

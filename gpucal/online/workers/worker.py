@@ -19,7 +19,7 @@ from gpucal.online.queue.processes import worker_id
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
-from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+from gpucal.online.tasks.table import TASK_FUNCTIONS
 
 BEAT_S = 2.0
 PAUSE_S = 1.0
