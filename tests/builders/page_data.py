@@ -17,9 +17,11 @@ import numpy as np
 
 from builders.synthetic_l1 import hexagon
 from gpucal.online.looks.look import BandLook, Look, save_look
-from gpucal.online.page.serve import PageServer, make_app
+from gpucal.online.page.app import make_app
+from gpucal.online.page.serve import PageServer
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
+from gpucal.online.queue.job_files import ACTIVE
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import worker_id
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context

@@ -15,8 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from gpucal.errors import OnlineError
-from gpucal.online.queue.pipe import ACTIVE, DONE, HEARTBEAT, TASKS, Pipe, TaskDirectory, TaskStatus
+from gpucal.online.queue.job_files import ACTIVE, DONE, HEARTBEAT
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import process_lives
+from gpucal.online.queue.task_directory import TaskDirectory, TaskStatus
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import SCANS

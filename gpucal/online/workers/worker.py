@@ -14,8 +14,10 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from gpucal.errors import GpucalError, OnlineError
-from gpucal.online.queue.pipe import TASKS, Claim, Pipe, TaskDirectory
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import worker_id
+from gpucal.online.queue.recovery import Recovery
+from gpucal.online.queue.task_directory import Claim, TaskDirectory
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
@@ -38,6 +40,7 @@ class Worker:
         self.config = config
         self.pipe = Pipe(config.pipe)
         self.directory = self.pipe.task(task, worker_id(task))
+        self._recovery = Recovery(self.directory)
         self.results = Results(config.database_url)
         self.context = Context(config, self.results, task)
         self.stop = threading.Event()
@@ -137,7 +140,7 @@ class Worker:
 
     def _recover(self) -> None:
         try:
-            found = self.directory.recover(self.config.stale_after, crashes=self.config.crashes)
+            found = self._recovery.recover(self.config.stale_after, crashes=self.config.crashes)
             for name in found:
                 text = f"{name} of {self.task} was left by a worker that is gone, and is done again"
                 self.results.message(
