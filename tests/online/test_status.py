@@ -19,7 +19,9 @@ from gpucal.online.queue.job_files import ACTIVE, HEARTBEAT
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
-from gpucal.online.workers.status import Status, job_rate, snapshot
+from gpucal.online.workers.job_rate import job_rate
+from gpucal.online.workers.status import snapshot
+from gpucal.online.workers.status_values import Status
 
 
 @pytest.fixture

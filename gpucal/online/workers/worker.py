@@ -92,6 +92,7 @@ class Worker:
             self._failed(claim, error, time.monotonic() - begin)
 
     def _failed(self, claim: Claim, error: BaseException, spent: float) -> None:
+        """Count a failure of the job; say so when it is given up."""
         text = str(error) if isinstance(error, GpucalError) else f"{type(error).__name__}: {error}"
         text = " ".join(text.split())
         try:
@@ -115,6 +116,7 @@ class Worker:
             self._trouble(trouble)
 
     def _enter(self, claim: Claim, state: str, seconds: float, message: str) -> None:
+        """Note in the results what became of a job."""
         row = {
             "task": self.task,
             "name": claim.name,
@@ -129,6 +131,7 @@ class Worker:
         self.results.save("jobs", [row])
 
     def _trouble(self, error: BaseException) -> bool:
+        """Say that disk or database are away, and rest; False: no job was done."""
         text = f"{self.task} cannot go on and tries again: {' '.join(str(error).split())}"
         log.warning("%s", text)
         with contextlib.suppress(Exception):  # the database may be what is missing
@@ -139,6 +142,7 @@ class Worker:
         return False
 
     def _recover(self) -> None:
+        """Put back what workers of this task left that are gone, and say so."""
         try:
             found = self._recovery.recover(self.config.stale_after, crashes=self.config.crashes)
             for name in found:
@@ -150,10 +154,12 @@ class Worker:
             self._trouble(error)
 
     def _mark(self, value: float) -> None:
+        """Show the supervisor since when there is a job in hand."""
         if self._busy_since is not None:
             self._busy_since.value = value
 
     def _beat(self) -> None:
+        """Show all others that this worker lives, until it is told to stop."""
         own = TaskDirectory(self.directory.path, self.task, self.directory.worker)
         while not self.stop.wait(BEAT_S):
             try:
@@ -174,6 +180,7 @@ class Worker:
 
 
 def _watcher() -> Callable[[Any, threading.Event], Any]:
+    """What watches a folder for new files; imported when it is needed."""
     import watchfiles
 
     def watch(path: Any, stop: threading.Event) -> Any:
@@ -185,6 +192,7 @@ def _watcher() -> Callable[[Any, threading.Event], Any]:
 
 
 def _database_errors() -> type[BaseException]:
+    """What the database raises when it is away."""
     import sqlalchemy.exc
 
     return sqlalchemy.exc.DBAPIError
