@@ -19,7 +19,7 @@ from gpucal.cli.commands.export import app as export_app
 from gpucal.cli.commands.import_ import app as import_app
 from gpucal.cli.commands.info import info
 from gpucal.cli.commands.inspect import inspect_store
-from gpucal.cli.commands.online import app as online_app
+from gpucal.cli.commands.online.app import app as online_app
 from gpucal.cli.commands.plot import plot
 from gpucal.cli.commands.reduce import reduce
 from gpucal.cli.commands.simulate import simulate
