@@ -31,10 +31,11 @@ from gpucal.io.l0.write import GroupArrays, write_l0_scan
 from gpucal.io.l1.reader import open_l1
 from gpucal.io.raw_fits.importer import import_raw_fits
 from gpucal.online.looks.look import Look, load_look
+from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
-from gpucal.online.replay.replay import Replay, job_of
+from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.feedback import deliver_waiting
 from gpucal.online.site.results import Results

@@ -1,4 +1,4 @@
-"""From a job and what is there of its scan to what is to be done: the table of the online page.
+"""The decision what is to be done for a job, from what is there of its scan: the table of docs/online.md.
 
 Stateless: the L0 store is the truth and a job only wakes somebody up. What is decided for a subscan
 depends on the subscans before it and on nothing that comes later, so a job done again, late or
@@ -48,6 +48,7 @@ def decide(view: ScanView, job: Job) -> tuple[Action, ...]:
 
 
 def _ended(view: ScanView, job: Job) -> bool:
+    """Whether the scan is over with this job, as far as job and plan say."""
     if job.subscan == END or job.end_of_scan or job.cancelled:
         return True
     # ``planned`` counts source subscans, but in a scan that has loads and sky only.
@@ -81,6 +82,7 @@ def _subscan(view: ScanView, job: Job, kind: str) -> list[Action]:
 
 
 def _references(modes: tuple[str, ...]) -> tuple[int, ...]:
+    """The subscans off the source."""
     return tuple(i for i, mode in enumerate(modes) if mode in OFF_MODES)
 
 
@@ -101,6 +103,7 @@ def _otf(modes: tuple[str, ...]) -> list[Action]:
 
 
 def _end(view: ScanView, job: Job, kind: str) -> list[Action]:
+    """What the end of a scan asks for, ``EndOfScan`` last."""
     actions: list[Action] = []
     if "HOT" in view.calibration_modes:
         actions.append(NewCalibration())

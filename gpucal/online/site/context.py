@@ -1,4 +1,4 @@
-"""What every task is given: configuration, results, and where its files go."""
+"""The context of a task: configuration, results, and where its files go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which workers live, are silent or gone, told by their heartbeats."""
+"""States of the workers (alive, silent, gone), told by their processes and heartbeats."""
 
 from __future__ import annotations
 

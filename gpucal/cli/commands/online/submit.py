@@ -107,7 +107,7 @@ def _only(options: dict[str, Any], owner: str) -> None:
 def _announce(settings: OnlineConfig, what: _Announcement) -> None:
     """Submit the job; raises ConfigError or OnlineError for what cannot be."""
     from gpucal.io.l0.store import open_l0
-    from gpucal.online.replay.replay import job_of
+    from gpucal.online.queue.announcing import job_of
 
     if what.group not in GROUPS:
         raise ConfigError(f"--group is {what.group!r}, expected source or calibration.")
