@@ -290,4 +290,4 @@ def test_half_written_jobs_are_refused(text: str, said: str) -> None:
 )
 def test_offline_and_online_understand_the_same_names(name: str, kind: str) -> None:
     assert procedure_of(name, (REF, FLY)) == kind
-    assert reduced.reduction_of({"obs_procedure": name}) == kind
+    assert reduced.procedure_of({"obs_procedure": name}) == kind

@@ -19,7 +19,7 @@ from gpucal.cli.main import main
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.pipeline.reduction.reduce import reduce_scan
-from gpucal.pipeline.reduction.reduced import ReduceOptions, reduction_of
+from gpucal.pipeline.reduction.reduced import ReduceOptions, procedure_of
 from gpucal.procedures.skydip import SkydipOptions
 from gpucal.procedures.switching import LineWindow
 
@@ -315,12 +315,12 @@ def test_on_off_average_and_its_noise(tmp_path: Path) -> None:
     ],
 )
 def test_procedure_is_read_from_the_scan(said: str, modes: tuple[str, ...], expected: str) -> None:
-    assert reduction_of({"obs_procedure": said}, modes) == expected
+    assert procedure_of({"obs_procedure": said}, modes) == expected
 
 
 def test_unknown_procedure_is_an_error(pointing_store: Path) -> None:
     with pytest.raises(ConfigError, match="which no procedure serves"):
-        reduction_of({"obs_procedure": "otf"})
+        procedure_of({"obs_procedure": "otf"})
     with pytest.raises(ConfigError, match="'dance'"):
         reduce_scan(pointing_store, 1, procedure="dance")  # type: ignore[arg-type]
 

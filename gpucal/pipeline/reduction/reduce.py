@@ -41,7 +41,7 @@ from gpucal.pipeline.reduction.reduced import (
     ReduceOptions,
     Result,
     known_procedure,
-    reduction_of,
+    procedure_of,
 )
 from gpucal.pipeline.reduction.skydip_inputs import skydip_series
 from gpucal.pipeline.scan.load_library import LoadLibrary
@@ -90,7 +90,7 @@ def _reduce_l1(path: Path, number: int, procedure: str, options: ReduceOptions) 
     bands: list[Band] = [StoredBand(scan.band_scan(b) if b else scan) for b in scan.bands or [""]]
     attrs = bands[0].attrs
     try:
-        chosen = reduction_of(attrs) if procedure == "auto" else known_procedure(procedure)
+        chosen = procedure_of(attrs) if procedure == "auto" else known_procedure(procedure)
     except GpucalError as error:
         raise error.locate(scan=number) from None
     if chosen == "skydip":
@@ -176,7 +176,7 @@ class RawScan:
         modes = first.source.sobsmode if first.source is not None else ()
         try:
             chosen = (
-                reduction_of(first.attrs, modes)
+                procedure_of(first.attrs, modes)
                 if procedure == "auto"
                 else known_procedure(procedure)
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpucal.errors import ConfigError
-from gpucal.procedures.names import kind_of, kind_of_mode
+from gpucal.procedures.names import kind_of
 from gpucal.procedures.pointing import PointingOptions
 from gpucal.procedures.results import (
     FocusResult,
@@ -75,16 +75,18 @@ class Reduced:
         return self.result.reason
 
 
-def reduction_of(attrs: Mapping[str, Any], modes: Sequence[str] = ()) -> Procedure:
-    """The procedure that reduces a scan: attribute ``obs_procedure``, else its observing mode, decides.
+def procedure_of(attrs: Mapping[str, Any], modes: Sequence[str] = ()) -> Procedure:
+    """The procedure a scan was taken for: attribute ``obs_procedure``, else its observing mode.
 
-    Raises ConfigError when neither says, or when no procedure serves what they say.
+    Raises ConfigError when neither says.
     """
     said = str(attrs.get("obs_procedure") or "")
-    mode = detect_mode(modes) if modes else str(attrs.get("mode") or "")
-    kind = kind_of(said) if said else kind_of_mode(mode)
+    kind = kind_of(said)
     if kind is not None and kind in _SERVED_BY:
         return _SERVED_BY[kind]
+    mode = detect_mode(modes) if modes else str(attrs.get("mode") or "")
+    if not said and mode in ("tp", "nod", "fsw", "wsw"):
+        return "on-off"
     raise ConfigError(
         f"the scan's obs_procedure is {said!r}, which no procedure serves.",
         hint=f"Use --procedure {' | '.join(PROCEDURES)}.",
