@@ -16,9 +16,10 @@ from builders.small_site import assert_same_arrays, chunk_bytes, drain, site
 from gpucal import calibrate_store
 from gpucal.io.gildas.reader import open_class
 from gpucal.io.l0.store import open_l0
+from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
-from gpucal.online.replay.replay import Replay, job_of
+from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 
@@ -184,6 +185,6 @@ def test_a_calibration_that_comes_later_is_used(night: Path, tmp_path: Path) -> 
 
 def test_tasks_have_directories() -> None:
     assert Job("x", 1, 0, "p").name
-    from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+    from gpucal.online.tasks.table import TASK_FUNCTIONS
 
     assert set(TASK_FUNCTIONS) == set(TASKS)

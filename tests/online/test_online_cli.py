@@ -18,7 +18,7 @@ import pytest
 import typer
 from builders import procedure_scans as scans
 
-from gpucal.cli.commands import online
+from gpucal.cli.commands.online import serve
 from gpucal.cli.main import app, main
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import TASKS, Pipe
@@ -208,15 +208,15 @@ def test_the_token_comes_from_a_file_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GPUCAL_TOKEN", raising=False)
-    assert online._token(None) == ""
+    assert serve._token(None) == ""
     monkeypatch.setenv("GPUCAL_TOKEN", "from outside ")
-    assert online._token(None) == "from outside"
+    assert serve._token(None) == "from outside"
     path = tmp_path / "token"
     path.write_text("secret\n")
-    assert online._token(path) == "secret"
+    assert serve._token(path) == "secret"
     path.write_text(" \n")
     with pytest.raises(Exception, match="is empty"):
-        online._token(path)
+        serve._token(path)
 
 
 def wait_for(happened: Any, seconds: float = 60.0) -> None:

@@ -30,17 +30,17 @@ from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.write import GroupArrays, write_l0_scan
 from gpucal.io.l1.reader import open_l1
 from gpucal.io.raw_fits.importer import import_raw_fits
+from gpucal.online.looks.look import Look, load_look
+from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
-from gpucal.online.replay.replay import Replay, job_of
+from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.feedback import deliver_waiting
 from gpucal.online.site.results import Results
-from gpucal.online.tasks.calibrating import Outcome, outcome_path
-from gpucal.online.tasks.looks import Look, load_look
-from gpucal.online.tasks.procedures import load_product
-from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+from gpucal.online.tasks.outcome import Outcome, load_product, outcome_path
+from gpucal.online.tasks.table import TASK_FUNCTIONS
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
 from gpucal.simulate.compare import compare_to_truth
@@ -584,7 +584,9 @@ def test_scriptCoding() -> None:
         assert function.__doc__
         assert list(inspect.signature(function).parameters) == ["job", "context"]
         assert function.__annotations__["return"] == "list[str]"
-    for path in sorted((ROOT / "gpucal" / "online").glob("*.py")):
+    files = sorted((ROOT / "gpucal" / "online").rglob("*.py"))
+    assert {Path(inspect.getfile(function)) for function in TASK_FUNCTIONS.values()} <= set(files)
+    for path in files:
         for rule, rooms in test_layering.RULES:
             if "gpucal" in rooms:
                 assert rule(path.read_text("utf-8"), path.relative_to(ROOT).as_posix()) == []

@@ -17,7 +17,8 @@ from builders.small_site import site
 
 from gpucal.errors import L0Error, OnlineError
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
+from gpucal.online.queue.job_files import ACTIVE
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results

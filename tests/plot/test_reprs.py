@@ -8,6 +8,7 @@ from builders.synthetic_l1 import write_l1
 
 import gpucal
 from gpucal.cli.main import main
+from gpucal.errors import EmptyScanError, L0Error, LoadError
 from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
 from gpucal.plot.source import open_views
 
@@ -57,3 +58,11 @@ def test_report():
     many = StoreReport(tuple(ScanSummary(n, "", "tp", "skipped") for n in np.arange(30)), ())
     assert repr(many).splitlines()[-1] == "  and 10 more"
     assert "PWV" not in repr(many)
+
+
+def test_a_failure_knows_the_class_of_its_error():
+    failure = Failure(8, "load", "EmptyScanError", "no subscan is complete yet.", "")
+    assert failure.is_a(EmptyScanError)
+    assert failure.is_a(L0Error)
+    assert not failure.is_a(LoadError)
+    assert not Failure(8, "load", "KeyError", "unexpected KeyError.", "").is_a(L0Error)

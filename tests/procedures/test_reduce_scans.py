@@ -18,7 +18,7 @@ from gpucal.cli.commands.reduce_settings import reduce_options
 from gpucal.cli.main import main
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
-from gpucal.pipeline.reduction.procedure_choice import procedure_of
+from gpucal.pipeline.reduction.procedure_choice import reduction_of
 from gpucal.pipeline.reduction.products import ReduceOptions
 from gpucal.pipeline.reduction.reduce import reduce_scan
 from gpucal.procedures.skydip import SkydipOptions
@@ -316,12 +316,12 @@ def test_on_off_average_and_its_noise(tmp_path: Path) -> None:
     ],
 )
 def test_procedure_is_read_from_the_scan(said: str, modes: tuple[str, ...], expected: str) -> None:
-    assert procedure_of({"obs_procedure": said}, modes) == expected
+    assert reduction_of({"obs_procedure": said}, modes) == expected
 
 
 def test_unknown_procedure_is_an_error(pointing_store: Path) -> None:
     with pytest.raises(ConfigError, match="which no procedure serves"):
-        procedure_of({"obs_procedure": "otf"})
+        reduction_of({"obs_procedure": "otf"})
     with pytest.raises(ConfigError, match="'dance'"):
         reduce_scan(pointing_store, 1, procedure="dance")  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, L0Error
+from gpucal.errors import CorruptDataError, EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.l0.schema import (
     ARRAYS,
@@ -195,7 +195,7 @@ def _cut_to_common(n_subscans: int, raw: Raw, modes: list[str]) -> tuple[int, Ra
     missing = np.flatnonzero(~there)
     count = int(missing[0]) if missing.size else count
     if count == 0:
-        raise L0Error("no subscan is complete yet.", hint="Wait for the next subscan.")
+        raise EmptyScanError("no subscan is complete yet.", hint="Wait for the next subscan.")
     cut = {name: values[..., :count] for name, values in per_subscan.items()}
     return count, {**raw, **cut}, modes[:count]
 

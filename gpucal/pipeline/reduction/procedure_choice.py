@@ -22,7 +22,7 @@ _SERVED_BY: Mapping[str, Procedure] = {
 """Kind of scan -> the procedure that serves it."""
 
 
-def procedure_of(attrs: Mapping[str, Any], modes: Sequence[str] = ()) -> Procedure:
+def reduction_of(attrs: Mapping[str, Any], modes: Sequence[str] = ()) -> Procedure:
     """The procedure a scan was taken for: attribute ``obs_procedure``, else its observing mode.
 
     Raises ConfigError when neither says.

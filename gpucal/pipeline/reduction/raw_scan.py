@@ -15,7 +15,7 @@ from gpucal.pipeline.reduction.collect import SolvedBand, continuum_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track, off_subtracted, raw_continuum
 from gpucal.pipeline.reduction.fits import continuum_fit, described, switched_results
 from gpucal.pipeline.reduction.load_scale import LoadScale, load_scale
-from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedure, procedure_of
+from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedure, reduction_of
 from gpucal.pipeline.reduction.products import Reduced, ReduceOptions, Result
 from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
 from gpucal.pipeline.reduction.transparent_sky import with_atmosphere_or_without
@@ -60,7 +60,7 @@ class RawScan:
         first = self.scans[0]
         modes = first.source.sobsmode if first.source is not None else ()
         try:
-            return procedure_of(first.attrs, modes) if asked == "auto" else known_procedure(asked)
+            return reduction_of(first.attrs, modes) if asked == "auto" else known_procedure(asked)
         except GpucalError as error:
             raise error.locate(scan=self.number) from None
 

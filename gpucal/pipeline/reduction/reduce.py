@@ -17,7 +17,7 @@ from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.reader import open_l1
 from gpucal.pipeline.reduction.collect import Band, StoredBand, continuum_of
 from gpucal.pipeline.reduction.fits import continuum_fit, described, switched_results
-from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedure, procedure_of
+from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedure, reduction_of
 from gpucal.pipeline.reduction.products import Reduced, ReduceOptions
 from gpucal.pipeline.reduction.raw_scan import RawScan
 
@@ -52,7 +52,7 @@ def _reduce_l1(path: Path, number: int, procedure: str, options: ReduceOptions) 
     bands: list[Band] = [StoredBand(scan.band_scan(b) if b else scan) for b in scan.bands or [""]]
     attrs = bands[0].attrs
     try:
-        chosen = procedure_of(attrs) if procedure == "auto" else known_procedure(procedure)
+        chosen = reduction_of(attrs) if procedure == "auto" else known_procedure(procedure)
     except GpucalError as error:
         raise error.locate(scan=number) from None
     if chosen == "skydip":

@@ -11,7 +11,7 @@ from builders import l0 as build
 from numcodecs import VLenUTF8
 
 from gpucal.axes import FILL_INT32
-from gpucal.errors import L0Error
+from gpucal.errors import EmptyScanError, L0Error
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.write import write_l0_scan
 
@@ -232,7 +232,7 @@ def test_unfinished_scan_made_in_full_size(path, empty):
     assert load(path, partial=True).source.shape[4] == 3
     arrays["mjd"][:] = empty
     build.write_scan(path, 2, build.lean_source(mjd=arrays["mjd"]), attrs={"complete": False})
-    with pytest.raises(L0Error, match="no subscan is complete yet"):
+    with pytest.raises(EmptyScanError, match="no subscan is complete yet"):
         load(path, 2, partial=True)
 
 

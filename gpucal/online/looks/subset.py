@@ -61,6 +61,7 @@ def sky_as_scan(scan: Scan) -> Scan | None:
 
 
 def _take(group: SubscanGroup, subscans: tuple[int, ...]) -> SubscanGroup:
+    """A group of these subscans alone; raises IndexError for one that is not there."""
     last = group.shape[4]
     if subscans and not 0 <= subscans[0] <= subscans[-1] < last:
         raise IndexError(f"subscans {subscans} do not lie in 0..{last - 1}")
