@@ -15,13 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpucal.cli.show.class_report import describe_class, print_class
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.cli.show.progress import without_label
 from gpucal.cli.show.summary import make_console
 from gpucal.config import load_config
 from gpucal.errors import GpucalError
 from gpucal.io.chunks.zarr_metadata import read_group
+from gpucal.io.files.json_text import dumps
 from gpucal.io.gildas.reader import is_class_file
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store, open_l0
@@ -50,7 +50,7 @@ def inspect_store(
     """
     report = describe_store(store)
     if json:
-        print(json_text(report, indent=2))
+        print(dumps(report, indent=2))
     elif report["format"] == "class":
         print_class(report)
     else:

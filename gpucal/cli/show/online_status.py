@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
+from gpucal.io.files.json_text import dumps
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.workers.status import Problem, Status, TaskState, snapshot
 
@@ -31,7 +31,7 @@ def status(config: OnlineConfig, watch: bool = False, json: bool = False) -> Non
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         if json:
             for state in states:
-                print(json_text(state.as_dict()), flush=True)
+                print(dumps(state.as_dict()), flush=True)
         elif watch and sys.stdout.isatty():
             _live(states, Console())
         else:

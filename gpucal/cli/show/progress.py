@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from gpucal.cli.show.json_text import json_text
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import Observer, ScanSummary
 
 Level = Literal["info", "warning", "error"]
@@ -164,7 +164,7 @@ class JsonObserver:
         self._stream.flush()
 
     def _event(self, event: str, **values: Any) -> None:
-        text = json_text({"event": event, "time": time.time(), **values})
+        text = dumps({"event": event, "time": time.time(), **values})
         with self._lock:
             self._stream.write(text + "\n")
             self._stream.flush()

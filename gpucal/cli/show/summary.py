@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.progress import without_label
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
 
 COLUMNS = (
@@ -45,7 +45,7 @@ def make_console() -> Console:
 def print_summary(report: StoreReport, out: Path, *, quiet: bool, as_json: bool) -> None:
     """Print the final table, or with ``as_json`` one object; quiet prints nothing."""
     if as_json:
-        print(json_text(_as_event(report, out)), flush=True)
+        print(dumps(_as_event(report, out)), flush=True)
     elif not quiet:
         console = make_console()
         console.print(summary_table(report))
