@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gpucal.io.gbt.importer import import_sdfits as import_sdfits
     from gpucal.io.gildas.reader import open_class as open_class
     from gpucal.io.gildas.writer import write_class as write_class
+    from gpucal.io.l0.scan_writer import L0Writer as L0Writer
     from gpucal.io.l0.store import open_l0 as open_l0
     from gpucal.io.l0.write import CountsMaker as CountsMaker
     from gpucal.io.l0.write import GroupArrays as GroupArrays
@@ -95,6 +96,7 @@ _WHERE = {
     "gpucal.io.gbt.importer": ("import_sdfits",),
     "gpucal.io.gildas.reader": ("open_class",),
     "gpucal.io.gildas.writer": ("write_class",),
+    "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),
     "gpucal.io.l1.reader": ("open_l1",),

@@ -32,7 +32,7 @@ DEG = np.pi / 180
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch):
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    monkeypatch.setattr("gpucal.io.raw_fits.importer.sync_tree", lambda path: None)
+    monkeypatch.setattr("gpucal.io.files.atomic.sync_tree", lambda path: None)
 
 
 def tree(path):

@@ -236,8 +236,10 @@ def _start_time(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def as_l1_error(path: Path, scan: int | None = None) -> Iterator[None]:
-    """Turn an OSError into one sentence that says which path and what to do."""
+def as_write_error(
+    path: Path, scan: int | None = None, *, kind: type[GpucalError] = L1Error
+) -> Iterator[None]:
+    """Turn an OSError into one sentence, an error of ``kind``: which path, why, what to do."""
     try:
         yield
     except GpucalError:
@@ -246,7 +248,7 @@ def as_l1_error(path: Path, scan: int | None = None) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
             reason += f" ({error.filename})"
-        raise L1Error(
+        raise kind(
             f"{path} cannot be written: {reason}.",
             hint=_HINTS.get(error.errno or 0, ""),
             scan=scan,

@@ -42,7 +42,7 @@ def write_fits1d(
     target = Path(folder)
     check_folder(target, overwrite)
     fits = fits_module()
-    with atomic.as_l1_error(target):
+    with atomic.as_write_error(target):
         atomic.clean_stale(target)
         staged = atomic.new_staged(target, target.name)
         try:

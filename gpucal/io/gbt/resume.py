@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpucal import __version__
 from gpucal.errors import L0Error
-from gpucal.io.files.atomic import as_l1_error, sync_tree
+from gpucal.io.files.atomic import as_write_error, sync_tree
 
 
 class Draft:
@@ -60,7 +60,7 @@ def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
     when another process is at it.
     """
     folder = target.with_name(target.name + ".importing")
-    with as_l1_error(folder):
+    with as_write_error(folder):
         folder.mkdir(exist_ok=True)
     with open(folder / "lock", "w") as lock:
         try:

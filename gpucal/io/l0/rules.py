@@ -313,7 +313,7 @@ def _celsius(value: float) -> str:
 
 def _cold_could_be_hot(group: SubscanGroup) -> Bools:
     """Which receivers [R,1] have a cold load at the temperature of a hot one."""
-    likely: Bools = _within(_cold(group), T_HOT_LIKELY_K).any(axis=1, keepdims=True)
+    likely: Bools = np.any(_within(_cold(group), T_HOT_LIKELY_K), axis=1, keepdims=True)
     return likely
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io.files.atomic import as_l1_error, clean_stale, discard, new_staged
+from gpucal.io.files.atomic import as_write_error, clean_stale, discard, new_staged
 from gpucal.io.l0.group import GroupContext, read_group
 from gpucal.io.l0.schema import is_bolometer, parse_scan_attrs
 from gpucal.io.l0.store import L0Store, open_l0
@@ -70,7 +70,7 @@ def export_raw_fits(
             f"it is not in {store}.", hint="gpucal inspect lists the scans.", scan=missing[0]
         )
     folder = Path(out)
-    with as_l1_error(folder):
+    with as_write_error(folder):
         folder.mkdir(exist_ok=True)
     clean_stale(folder)
     paths = []
@@ -100,7 +100,7 @@ def write_raw_fits(store: L0Store, number: int, path: Path, *, overwrite: bool =
         tables = _group_tables(store, number, nodes)
     except L0Error as error:
         raise error.locate(scan=number) from None
-    with as_l1_error(path, number):
+    with as_write_error(path, number):
         staged = new_staged(path.parent, path.name)
         try:
             draft = staged / path.name
