@@ -63,8 +63,8 @@ def import_sdfits(
     Returns the scan numbers written. The store appears whole or not at all; an import that was
     interrupted is continued by the same call. With ``overwrite`` an L0 store already there is
     replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN. Counts stay
-    as in the files (f4 -> f32, [C,D,R,A,S]); the rules are those of ``plan_scans`` and
-    ``build_group``. Raises ImportFormatError for files that do not follow them, L0Error when
+    as in the files (f4 -> f32, [C,D,R,A,S]). Raises ImportFormatError for files that do not follow
+    the layout of the GBT or whose scans cannot be put together, L0Error when
     ``out`` is in the way; warns (GpucalWarning) about scans left out, loads without numbers and
     load temperatures that cannot be right.
     """

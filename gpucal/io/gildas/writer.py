@@ -39,7 +39,7 @@ _ENTRY = written_entry()
 _DATA_WORD = _ENTRY.itemsize // 4 + 1
 
 
-def write_class(path: Path, spectra: Iterable[Spectrum], *, overwrite: bool = False) -> int:
+def write_class(path: str | Path, spectra: Iterable[Spectrum], *, overwrite: bool = False) -> int:
     """Write spectra to a new CLASS file and return how many there were.
 
     Values as f32, NaN as the blanking value -1000; names cut to 12 characters, upper case. One

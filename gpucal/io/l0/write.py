@@ -29,7 +29,9 @@ from gpucal.io.l0.zarr_arrays import Codec, Shape5, create_counts, write_small_a
 class CountsMaker:
     """Counts made one subscan at a time, for scans larger than memory.
 
-    shape (C, D, R, A, S); dtype of the counts; ``make(s)`` returns counts [C, D, R, A].
+    shape  (C, D, R, A, S)
+    dtype  of the counts: i32, u32, f32 or f64
+    make   ``make(s)`` returns the counts [C, D, R, A] of subscan s; another shape is an L0Error
     """
 
     shape: Shape5
@@ -39,12 +41,13 @@ class CountsMaker:
 
 @dataclass(frozen=True, eq=False)
 class GroupArrays:
-    """One ``source/`` or ``calibration/`` group.
+    """One ``source/`` or ``calibration/`` group of a scan, for ``write_l0_scan``.
 
-    data_5d  counts [C, D, R, A, S], or a CountsMaker
-    sobsmode S strings
-    arrays   the small arrays, named and shaped as in ``schema.ARRAYS``, and in a bolometer scan
-             the track, as in ``track.check_track``
+    data_5d   counts [C, D, R, A, S], i32, u32, f32 or f64, or a CountsMaker
+    sobsmode  S observing modes, "ON", "OFF", "HOT", ...
+    arrays    the small arrays of the L0 layout by name: mjd (d), exptime (s), elevation and azimuth
+              (rad), each [S] or [D, S]; signal_freq, image_freq, freq_res (Hz) and ref_channel, each
+              [S] or [R, S]; ...; in a bolometer scan also the track [N]
     """
 
     data_5d: npt.NDArray[Any] | CountsMaker
@@ -77,9 +80,9 @@ def create_l0(
     zarr_format: Literal[2, 3] = 3,
     **attrs: Any,
 ) -> None:
-    """Make an empty L0 store (or keep an existing one with the same telescope and instrument).
+    """Make an empty L0 store, or keep the one of the same telescope and instrument that is there.
 
-    site: lat_deg, lon_deg, alt_m. ``attrs`` become further attributes of the root. Raises L0Error
+    site: lat_deg, lon_deg (deg), alt_m (m). ``attrs`` become further attributes of the root. Raises L0Error
     when ``path`` is something else, or a store of another telescope or instrument.
     """
     import zarr
@@ -133,7 +136,7 @@ def write_l0_scan(
     """Write one scan into an L0 store, whole or not at all.
 
     groups: {"": {"source": g, "calibration": g}} for a plain scan, or {"band_1": {...}, ...};
-    band_attrs override scan attributes for a band. The scan gets the attributes ``scan_number``
+    attrs: attributes of the scan; band_attrs override them for a band. The scan gets the attributes ``scan_number``
     and, unless given, ``complete: true``. codec: "zstd:LEVEL", "blosc-lz4" or "none". Chunks hold
     one subscan, all of D, R, A and ``chunk_channels`` channels (default: about 16 MiB). The default
     zarr_format is that of the store. Raises L0Error when the scan exists already or an array does

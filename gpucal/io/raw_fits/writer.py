@@ -105,7 +105,7 @@ def write_raw_fits(store: L0Store, number: int, path: Path, *, overwrite: bool =
         try:
             draft = staged / path.name
             with open(draft, "xb", buffering=0) as stream:
-                _write_file(_Output(stream.fileno()), store, number, (nodes, digest), tables)
+                _write_file(_Output(stream.fileno()), store, number, nodes, tables)
                 os.fsync(stream.fileno())
             os.replace(draft, path)
         finally:
@@ -215,10 +215,9 @@ def _write_file(
     out: _Output,
     store: L0Store,
     number: int,
-    described: tuple[Sequence[Node], str],
+    nodes: Sequence[Node],
     groups: Mapping[str, SubscanGroup | None],
 ) -> None:
-    nodes, digest = described
     tables: list[tuple[Cards, bytes] | tuple[str, SubscanGroup]] = [nodes_table(store.attrs, nodes)]
     for path, group in groups.items():
         inside = [n for n in nodes if n.group == path and n.values is not None]
@@ -232,7 +231,7 @@ def _write_file(
             tables.append((path, group))
             _warn_outside(number, track, group)
     count = sum(t[1].shape[4] if isinstance(t[1], SubscanGroup) else 1 for t in tables)
-    out.header(primary_cards(store.attrs, number, nodes, (digest, count)))
+    out.header(primary_cards(store.attrs, number, nodes, nodes_digest(nodes), count))
     for first, second in tables:
         if isinstance(second, SubscanGroup):
             for s in range(second.shape[4]):
