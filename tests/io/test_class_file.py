@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from gpucal.errors import ImportFormatError, L1Error
 from gpucal.io.gildas import words as class_layout
 from gpucal.io.gildas import writer as class_write
-from gpucal.io.gildas.reader import is_class_file, open_class, write_class
+from gpucal.io.gildas.reader import is_class_file, open_class
+from gpucal.io.gildas.writer import write_class
 from gpucal.spectrum import Spectrum
 
 LIGHT = 299792458.0

@@ -173,6 +173,7 @@ def _frequency_range(group: SubscanGroup) -> list[float]:
 
 
 def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
+    """Which load scan serves a scan, or that none does."""
     found = serving_load(scan, scans, load_config().max_cal_age)
     if found is None:
         row["problems"].append(f"{scan.label}: no load scan of the same setup serves it.")
@@ -222,6 +223,7 @@ def _l1_row(scan: L1Scan) -> Row:
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
+    """Sentences about arrays whose shape does not go with the spectra."""
     shape = scan["spectra"].shape
     if len(shape) != 5:
         return [f"{label}: spectra has {len(shape)} axes, expected five."]
@@ -309,6 +311,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _size(nbytes: float) -> str:
+    """Bytes in words."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.3g} {unit}"

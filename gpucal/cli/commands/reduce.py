@@ -69,7 +69,7 @@ def reduce(
 
 
 def describe(found: Any) -> Row:
-    """What is printed of a ``pipeline.reduced.Reduced``: plain values; arrays are left out."""
+    """What is printed of a ``Reduced``: plain values; arrays are left out."""
     return {
         "scan": found.scan,
         "procedure": found.procedure,

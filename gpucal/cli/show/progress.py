@@ -115,6 +115,7 @@ class PlainObserver:
         self._stream.flush()
 
     def _line(self, level: Level, text: str) -> None:
+        """Write one line of text with time and level."""
         if self._quiet and level != "error":
             return
         clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -164,6 +165,7 @@ class JsonObserver:
         self._stream.flush()
 
     def _event(self, event: str, **values: Any) -> None:
+        """Write one line of JSON."""
         text = dumps({"event": event, "time": time.time(), **values})
         with self._lock:
             self._stream.write(text + "\n")

@@ -128,6 +128,7 @@ def closing_lines(report: StoreReport, out: Path) -> list[str]:
 
 
 def _counts(report: StoreReport) -> str:
+    """How many scans were calibrated, skipped and failed, each counted once."""
     failed = {f.scan for f in report.failures}
     failed |= {s.scan for s in report.summaries if s.status == "failed"}
     calibrated = {s.scan for s in report.summaries if s.status == "calibrated"} - failed

@@ -132,6 +132,7 @@ def exchange(staged: Path, final: Path) -> None:
 
 
 def _rename_aside(staged: Path, final: Path) -> None:
+    """Swap without the help of the system; for a moment neither is in place."""
     aside = new_staged(final.parent, final.name + _ASIDE)
     os.rename(final, aside)
     try:
@@ -202,6 +203,7 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
 
 
 def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
+    """Whether the process that owns a staged directory may still write it."""
     if match["host"] == _host():
         return _alive(int(match["pid"]), int(match["start"]))
     newest = 0.0

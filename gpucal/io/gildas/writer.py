@@ -158,6 +158,7 @@ def _finish(
 
 
 def _into_place(draft: Path, path: Path, overwrite: bool) -> None:
+    """Give the finished file its name, and sync the folder; OSError when the name is taken."""
     if overwrite:
         os.replace(draft, path)
     else:

@@ -319,6 +319,7 @@ def _hold(values: F64, n_valid: npt.NDArray[np.intp]) -> F64:
 
 
 def _load_numbers(values: npt.NDArray[Any] | None, n_subscans: int) -> npt.NDArray[np.int32]:
+    """Scan numbers of the loads i32 [S], -1 where there is none or it does not fit."""
     if values is None:
         result = np.full(n_subscans, -1, dtype=np.int32)
     else:
@@ -329,6 +330,7 @@ def _load_numbers(values: npt.NDArray[Any] | None, n_subscans: int) -> npt.NDArr
 
 
 def _frozen(values: npt.NDArray[Any]) -> F64:
+    """A read-only f64 copy."""
     result = np.array(values, dtype=np.float64, order="C")
     result.setflags(write=False)
     return result

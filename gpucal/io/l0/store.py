@@ -299,11 +299,13 @@ def _children(group: Any) -> list[str]:
 
 
 def _children_of(group: Any, name: str) -> list[str]:
+    """Names of the groups in a child that may be missing or an array."""
     node = node_of(group, name)
     return [] if node is None or hasattr(node, "shape") else _children(node)
 
 
 def _group_of(group: Any, name: str) -> Any:
+    """A child that must be a group; raises L0Error when it is not."""
     node = node_of(group, name)
     if node is None or hasattr(node, "shape"):
         raise L0Error(

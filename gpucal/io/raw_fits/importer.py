@@ -1,4 +1,4 @@
-"""Put raw scans from FITS files into an L0 store, the inverse of ``raw_fits_write``.
+"""Put raw scans from FITS files into an L0 store, the inverse of ``raw_fits.writer``.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Counts are copied slab by
 slab of channels: memory does not grow with the scan.
