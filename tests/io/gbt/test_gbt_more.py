@@ -36,7 +36,7 @@ created_by = sdfits
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch):
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    for place in ("gbt", "gbt_resume"):
+    for place in ("gbt.importer", "gbt.resume"):
         monkeypatch.setattr(f"gpucal.io.{place}.sync_tree", lambda path: None)
 
 
