@@ -13,6 +13,7 @@ from gpucal.version import __version__
 if TYPE_CHECKING:
     from gpucal.axes import Flag as Flag
     from gpucal.backend.select import select_backend as select_backend
+    from gpucal.cli.main import main as main
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
     from gpucal.errors import AtmosphereError as AtmosphereError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gpucal.io.gbt.importer import import_sdfits as import_sdfits
     from gpucal.io.gildas.reader import open_class as open_class
     from gpucal.io.gildas.writer import write_class as write_class
+    from gpucal.io.l0.scan_writer import L0Writer as L0Writer
     from gpucal.io.l0.store import open_l0 as open_l0
     from gpucal.io.l0.write import CountsMaker as CountsMaker
     from gpucal.io.l0.write import GroupArrays as GroupArrays
@@ -60,6 +62,9 @@ if TYPE_CHECKING:
     from gpucal.plot import PlotOptions as PlotOptions
     from gpucal.plot import plot_scan as plot_scan
     from gpucal.plot import plot_store as plot_store
+    from gpucal.plot.fits import plot_fits as plot_fits
+    from gpucal.scan import Scan as Scan
+    from gpucal.scan import SubscanGroup as SubscanGroup
     from gpucal.simulate import simulate_night as simulate_night
     from gpucal.simulate import simulate_scan as simulate_scan
     from gpucal.spectrum import Spectrum as Spectrum
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "gpucal.axes": ("Flag",),
     "gpucal.backend.select": ("select_backend",),
+    "gpucal.cli.main": ("main",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
         "AtmosphereError",
@@ -95,6 +101,7 @@ _WHERE = {
     "gpucal.io.gbt.importer": ("import_sdfits",),
     "gpucal.io.gildas.reader": ("open_class",),
     "gpucal.io.gildas.writer": ("write_class",),
+    "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),
     "gpucal.io.l1.reader": ("open_l1",),
@@ -107,10 +114,15 @@ _WHERE = {
     "gpucal.pipeline.scan.in_memory": ("CalibratedScan", "calibrate_scan"),
     "gpucal.pipeline.store.report": ("StoreReport",),
     "gpucal.plot": ("PlotOptions", "plot_scan", "plot_store"),
+    "gpucal.plot.fits": ("plot_fits",),
+    "gpucal.scan": ("Scan", "SubscanGroup"),
     "gpucal.simulate": ("simulate_night", "simulate_scan"),
     "gpucal.spectrum": ("Spectrum",),
 }
 """Module -> the public names that it defines."""
+
+_SUBMODULES = ("errors", "plot", "procedures", "simulate")
+"""Public modules, beside the names below; all others belong to the program itself."""
 
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -118,10 +130,12 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"gpucal.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'gpucal' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return sorted([*__all__, *_SUBMODULES])

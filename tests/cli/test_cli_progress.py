@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from gpucal.cli.show import progress
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.progress import JsonObserver, PlainObserver, RichObserver, make_observer
 from gpucal.cli.show.summary import scan_ranges
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import ScanSummary
 
 THREADS, TILES = 4, 25
@@ -122,4 +122,4 @@ def test_scan_ranges():
 def test_json_text_knows_numpy_and_nan():
     np = pytest.importorskip("numpy")
     value = {"a": np.float64("nan"), "b": np.arange(2), "c": (np.int32(3), float("inf"))}
-    assert json.loads(json_text(value)) == {"a": None, "b": [0, 1], "c": [3, None]}
+    assert json.loads(dumps(value)) == {"a": None, "b": [0, 1], "c": [3, None]}

@@ -32,7 +32,7 @@ DEG = np.pi / 180
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch):
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    monkeypatch.setattr("gpucal.io.raw_fits.importer.sync_tree", lambda path: None)
+    monkeypatch.setattr("gpucal.io.files.atomic.sync_tree", lambda path: None)
 
 
 def tree(path):
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_scan(tmp_path, monkeypatch):
         store, 3, attrs={"gain_image": 1.0}, groups={"": {"source": group}}, chunk_channels=32
     )
     monkeypatch.setattr(raw_fits_write, "SLAB_BYTES", 1 << 20)
-    monkeypatch.setattr("gpucal.io.l0.write.CHUNK_BYTES", 1 << 19)
+    monkeypatch.setattr("gpucal.io.l0.zarr_arrays.CHUNK_BYTES", 1 << 19)
     export_raw_fits(store, tmp_path / "warm", scans=[])  # imports are not counted
     tracemalloc.start()
     try:
@@ -605,17 +605,12 @@ def test_other_classes_are_refused(tmp_path):
 
 
 def test_commands(tmp_path):
-    import typer
-
-    from gpucal.cli.commands.export_raw import raw_fits
+    from gpucal.cli.commands.export import app as export_app
     from gpucal.cli.commands.import_ import app as import_app
 
     store = build.new_store(tmp_path / "night.zarr")
     for number in (7, 8):
         build.write_scan(store, number)
-    export_app = typer.Typer()
-    export_app.command("raw-fits")(raw_fits)
-    export_app.callback()(lambda: None)
     out = str(tmp_path / "fits")
     run = CliRunner().invoke(export_app, ["raw-fits", str(store), out, "--scans", "8"])
     assert run.exit_code == 0, run.output

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.select import select_backend
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
 from gpucal.errors import BackendError
+from gpucal.io.files.json_text import dumps
 from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs", "pydantic", "rich", "typer", "array-api-compat")
@@ -40,7 +40,7 @@ def info(
     """Show versions, backends, the device, and what is missing and how to install it."""
     facts = collect()
     if json:
-        print(json_text(facts, indent=2))
+        print(dumps(facts, indent=2))
         return
     console = make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)

@@ -134,7 +134,12 @@ def _read_file(
                     fields = _fields(hdu, raw, [n for n in names if n in hdu.columns.names])
                     columns = {
                         name: _column(
-                            path, hdu, name, fields, (optional.get(name), name in required)
+                            path,
+                            hdu,
+                            name,
+                            fields,
+                            default=optional.get(name),
+                            required=name in required,
                         )
                         for name in names
                     }
@@ -248,10 +253,11 @@ def _column(
     hdu: Any,
     name: str,
     fields: Mapping[str, npt.NDArray[Any]],
-    otherwise: tuple[Any, bool],
+    *,
+    default: Any,
+    required: bool,
 ) -> npt.NDArray[Any]:
-    """One column [N], else the header keyword; otherwise: default, and whether it must be there."""
-    default, required = otherwise
+    """One column [N], else the header keyword, else the default unless it must be there."""
     n_rows = int(hdu.header["NAXIS2"])
     if name in fields:
         values = fields[name]

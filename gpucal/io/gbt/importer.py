@@ -63,8 +63,8 @@ def import_sdfits(
     Returns the scan numbers written. The store appears whole or not at all; an import that was
     interrupted is continued by the same call. With ``overwrite`` an L0 store already there is
     replaced. ``flags``: what the flag files beside the SDFITS files name becomes NaN. Counts stay
-    as in the files (f4 -> f32, [C,D,R,A,S]); the rules are those of ``plan_scans`` and
-    ``build_group``. Raises ImportFormatError for files that do not follow them, L0Error when
+    as in the files (f4 -> f32, [C,D,R,A,S]). Raises ImportFormatError for files that do not follow
+    the layout of the GBT or whose scans cannot be put together, L0Error when
     ``out`` is in the way; warns (GpucalWarning) about scans left out, loads without numbers and
     load temperatures that cannot be right.
     """
@@ -139,6 +139,7 @@ def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
 
 
 def _name(kind: str) -> str:
+    """The L0 group of a scan of this kind."""
     return "calibration" if kind == "LOAD" else "source"
 
 
@@ -190,6 +191,7 @@ def _warn_about_loads(
 
 
 def _frontend(rows: SdfitsRows, scan: PlannedScan) -> str:
+    """The receiver of a scan."""
     return str(rows["FRONTEND"][scan.rows[0]])
 
 
@@ -255,6 +257,7 @@ def _write(
 
 
 def _band_rows(rows: SdfitsRows, scan: PlannedScan, band: str) -> I64:
+    """Rows of one band of a scan; all of them when there is one band only."""
     every = scan.rows
     if not band:
         return every

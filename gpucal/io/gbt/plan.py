@@ -220,6 +220,7 @@ def _calibration_sequence(rows: SdfitsRows, number: int, i: I64) -> PlannedScan:
 def _pair(
     rows: SdfitsRows, index: dict[int, I64], role: dict[int, str], numbers: list[int]
 ) -> PlannedScan | None:
+    """The two GBT scans of a switched pair as one scan; None, with a warning, when one is missing."""
     first = numbers[0]
     procedure = role[first]
     same = len(numbers) == 2 and role[numbers[1]] == "second"

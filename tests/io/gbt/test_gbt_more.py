@@ -36,8 +36,8 @@ created_by = sdfits
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch):
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    for place in ("importer", "resume"):
-        monkeypatch.setattr(f"gpucal.io.gbt.{place}.sync_tree", lambda path: None)
+    for place in ("gbt.importer", "gbt.resume"):
+        monkeypatch.setattr(f"gpucal.io.{place}.sync_tree", lambda path: None)
 
 
 def counts_of(group):
