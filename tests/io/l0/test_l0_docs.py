@@ -8,7 +8,7 @@ from pathlib import Path
 from gpucal.axes import CAL_MODES, SOURCE_MODES
 from gpucal.io.l0.schema import ARRAYS, ScanAttrs
 
-PAGE = (Path(__file__).parents[3] / "docs" / "l0.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "l0.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
