@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ConfigError
-from gpucal.io.l0.schema import fill_value
+from gpucal.io.l0.schema import GroupName, fill_value
 from gpucal.physics.radiometry import airmass
 from gpucal.simulate.receiver import DEAD, DEAD_COUNTS, BandModel
 from gpucal.simulate.schedule import ScanPlan, SubscanPlan

@@ -26,7 +26,7 @@ from gpucal.online.site.config import OnlineConfig, load_online_config
 from gpucal.online.workers.control import pending_requests
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "online.md"
+PAGE = ROOT / "docs" / "how-to" / "online.md"
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_run_until_it_is_told_to_stop(
     assert not list(directory.claims(lambda _: True))
 
 
-# --- docs/online.md ------------------------------------------------------------------------------
+# --- docs/how-to/online.md ---------------------------------------------------------------------
 
 
 def config_keys() -> dict[str, str]:

@@ -48,7 +48,7 @@ from gpucal.simulate.counts import Recording
 from gpucal.simulate.night import simulate_night
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "docs" / "requirements.md"
+TABLE = ROOT / "docs" / "reference" / "requirements.md"
 PROJECT = "p1"
 CAL, POINT, FOCUS, SKYDIP, ON_OFF, OTF, CANCELLED, BOLOMETER = range(1, 9)
 LON, LAT, STRENGTH, BEST_MM = 6.5, -4.0, 8.0, 0.4

@@ -1,6 +1,6 @@
 """Header cards of raw scans as FITS, and the small tables: attributes, arrays, track.
 
-Shapes use R receivers, S subscans. The layout is described in docs/raw_fits.md.
+Shapes use R receivers, S subscans. The layout is described in docs/reference/raw_fits.md.
 """
 
 from __future__ import annotations

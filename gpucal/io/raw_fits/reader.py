@@ -1,7 +1,7 @@
 """Read raw scans from FITS files that ``raw_fits.writer`` wrote: checks, attributes, small arrays.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. The layout is described in
-docs/raw_fits.md. The counts stay on disk.
+docs/reference/raw_fits.md. The counts stay on disk.
 """
 
 from __future__ import annotations

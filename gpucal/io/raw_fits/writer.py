@@ -1,7 +1,7 @@
 """Write raw scans as FITS, one file per scan and one binary table per subscan.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. The layout is described in
-docs/raw_fits.md. A table is written slab by slab of channels: memory does not grow with the scan.
+docs/reference/raw_fits.md. A table is written slab by slab of channels: memory does not grow with the scan.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a scan to the result of its procedure: pointing, focus, skydip, switched average.
 
 Works on L1, and on L0, which is then calibrated in memory as it streams. What cannot be calibrated is still
-fitted, against the loads or in counts, and a warning says so. Conventions: docs/procedures.md.
+fitted, against the loads or in counts, and a warning says so. Conventions: docs/reference/procedures.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from gpucal.axes import CAL_MODES, SOURCE_MODES
 from gpucal.io.l0.schema import ARRAYS, ScanAttrs
 from gpucal.io.l0.store import open_l0
 
-PAGE = (Path(__file__).parents[3] / "docs" / "l0.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "l0.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_run(tmp_path, monkeypatch, capsys):
