@@ -24,9 +24,9 @@ from rich.table import Table
 from bench import harness
 from bench.gpu.card import Card, cuda_card, host_card
 from bench.gpu.kernels import DRY_NOTE, copy_rate, sem
-from gpucal.backend import Backend, select_backend
+from gpucal import BackendError, select_backend
+from gpucal.backend import Backend
 from gpucal.backend.cpu import usable_cores
-from gpucal.errors import BackendError
 from gpucal.steps.pwv_fit import SkyRows, fit_pwv
 
 SIZES = {"toy": (4, 512), "full": (128, 65536)}

@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import gpucal
-from gpucal.errors import GpucalWarning
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.plot import plot_store
+from gpucal import GpucalWarning, import_sdfits, plot_store
 
 warnings.simplefilter("ignore", GpucalWarning)  # what is left out of a file is said on import
 data = Path(os.environ["GPUCAL_REALDATA"]) / "gbt"

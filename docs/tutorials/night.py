@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import gpucal
+from gpucal import PlotOptions, plot_store
 from gpucal.cli.main import main
-from gpucal.plot import PlotOptions, plot_store
 from gpucal.simulate import compare_to_truth, load_truth
 
 # %% [markdown]
