@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numcodecs.zstd import Zstd
 
+from gpucal import DeviceMemoryError
 from gpucal.backend import cuda_io
 from gpucal.backend.cuda import CupyCopies
 from gpucal.backend.cuda_io import GdsFiles, NvcompZstd, cuda_tools, describe_io
 from gpucal.backend.device_codec import CodecError
-from gpucal.errors import DeviceMemoryError
 
 STREAM = 0x5EED
 

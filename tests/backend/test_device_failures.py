@@ -19,19 +19,26 @@ from builders.night_stores import assert_same, fast_folder, make_night, rechunk,
 from fakes.device import FakeDevice, WatchedKernels, fake_backend
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.backend import Backend, cuda, select_backend
+from gpucal import (
+    BackendError,
+    CalibrationConfig,
+    CorruptDataError,
+    DeviceLostError,
+    DeviceMemoryError,
+    StoreReport,
+    calibrate_store,
+    select_backend,
+)
+from gpucal.backend import Backend, cuda
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
 from gpucal.cli.commands.info import collect
-from gpucal.config import CalibrationConfig
-from gpucal.errors import BackendError, CorruptDataError, DeviceLostError, DeviceMemoryError
 from gpucal.io.files import atomic
 from gpucal.pipeline.scan import memory_budget as ring_module
 from gpucal.pipeline.scan import stream
 from gpucal.pipeline.scan.memory_budget import Ring
 from gpucal.pipeline.store.night import Night
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
 KINDS = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
 

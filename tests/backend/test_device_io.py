@@ -17,13 +17,11 @@ from fakes.device import FakeStream
 from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
-from gpucal import calibrate_store
+from gpucal import CalibrationConfig, DeviceMemoryError, StoreReport, calibrate_store
 from gpucal.backend.device_io import Coder, with_device_io
-from gpucal.config import CalibrationConfig
-from gpucal.errors import DeviceMemoryError
 from gpucal.io.chunks.codecs import crc32c
 from gpucal.pipeline.scan import stream
-from gpucal.pipeline.store.report import SilentObserver, StoreReport
+from gpucal.pipeline.store.report import SilentObserver
 
 KINDS = ("tp", "otf", "fsw")
 ZSTD, CRC = ZstdCodec(level=1), Crc32cCodec()

@@ -11,9 +11,8 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.device import FakeDevice, fake_backend
 
+from gpucal import CalibrationConfig, LoadError
 from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
-from gpucal.config import CalibrationConfig
-from gpucal.errors import LoadError
 from gpucal.pipeline.scan import stream
 
 

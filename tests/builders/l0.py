@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucal.io.l0.write import GroupArrays, create_l0, write_l0_scan
+from gpucal import GroupArrays, create_l0, write_l0_scan
 
 SHAPE = (12, 3, 2, 4, 5)
 SOURCE_MODES = ("OFF", "ON", "OFF", "ON", "OFF")

@@ -14,8 +14,8 @@ from typing import Any
 
 import zarr
 
+from gpucal import simulate_night
 from gpucal.simulate.counts import Recording
-from gpucal.simulate.night import simulate_night
 from gpucal.simulate.presets import preset
 
 KINDS = ("tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped")

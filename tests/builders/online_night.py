@@ -12,8 +12,7 @@ import zarr
 from builders import procedure_scans
 from builders.night_stores import small_setup
 from builders.procedure_scans import DUMPS, Scene, focus, pointing, skydip_loads, write
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.write import create_l0
+from gpucal import CalibrationConfig, create_l0
 from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.night import write_scan
 from gpucal.simulate.receiver import build_band

@@ -8,11 +8,10 @@ import types
 
 import pytest
 
+from gpucal import CalibrationConfig, L0Error, StoreReport, load_config
 from gpucal.cli.commands.calibrate import OPTIONS, option_name
 from gpucal.cli.main import main
-from gpucal.config import CalibrationConfig, load_config
-from gpucal.errors import L0Error
-from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
+from gpucal.pipeline.store.report import Failure, ScanSummary
 
 SAMPLE = {
     # field: (what is typed, what the configuration must hold)

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpucal import Spectrum, open_class, write_class
 from gpucal.cli.main import main
-from gpucal.io.gildas.reader import open_class
-from gpucal.io.gildas.writer import write_class
 from gpucal.plot import class_spectra
-from gpucal.spectrum import Spectrum
 
 
 def spectrum(value: float, *, scan: int = 5, pixel: int = 0, channels: int = 9000) -> Spectrum:

@@ -12,11 +12,10 @@ import pytest
 import zarr
 from builders.synthetic_l1 import write_l1
 
-from gpucal import __version__
+from gpucal import GpucalWarning, __version__
 from gpucal.cli import main as main_module
 from gpucal.cli.commands import info as info_module
 from gpucal.cli.main import main
-from gpucal.errors import GpucalWarning
 
 
 def test_version(capsys):

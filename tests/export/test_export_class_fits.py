@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from builders.export.spectra import lsr_frequencies, lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
-from gpucal.io.fits.class_fits import rest_axis, telescope_name, write_class_fits
+from gpucal import ConfigError, L1Error, write_class_fits
+from gpucal.io.fits.class_fits import rest_axis, telescope_name
 
 SRTTOOLS = (
     *("MJD", "MAXIS1", "SCAN", "TELESCOP", "TSYS", "IMAGFREQ", "DELTAV", "TAU-ATM", "MH2O"),

@@ -26,7 +26,7 @@ def rows(path: Path) -> int:
         return len(list(path.iterdir()))
     if path.suffix == ".fits":
         return int(fits.getheader(path, 1)["NAXIS2"])
-    from gpucal.io.gildas.reader import open_class
+    from gpucal import open_class
 
     return len(open_class(path))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from builders.export.spectra import LIGHT, lsr_frequencies, lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
-from gpucal.io.fits.one_spectrum import file_name, write_fits1d
+from gpucal import ConfigError, L1Error, write_fits1d
+from gpucal.io.fits.one_spectrum import file_name
 
 
 @pytest.fixture

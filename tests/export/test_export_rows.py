@@ -10,9 +10,7 @@ import zarr
 from builders.export import store as export_store
 from builders.export.store import F_EFF, SHAPE, make_store, truth
 
-from gpucal.errors import ConfigError, CorruptDataError, L1Error
-from gpucal.export.rows import Selection, spectra_of_store
-from gpucal.io.l1.reader import open_l1
+from gpucal import ConfigError, CorruptDataError, L1Error, Selection, open_l1, spectra_of_store
 
 C, D, R, A, S = SHAPE
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from builders.export.spectra import lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
+from gpucal import ConfigError, L1Error, write_sdfits
 from gpucal.io.fits.sdfits_read import read_sdfits
-from gpucal.io.fits.sdfits_write import COLUMNS, write_sdfits
+from gpucal.io.fits.sdfits_write import COLUMNS
 
 
 @pytest.fixture

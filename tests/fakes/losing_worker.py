@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from fakes.device import FakeDevice, fake_backend
-from gpucal.backend import Backend, select_backend
+from gpucal import select_backend
+from gpucal.backend import Backend
 from gpucal.pipeline.scan.memory_budget import stream_in_ring
 from gpucal.pipeline.spread import device_worker
 from gpucal.pipeline.store import night as batch

@@ -14,11 +14,10 @@ from builders.class_file import big_endian, write_v2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal.errors import ImportFormatError, L1Error
+from gpucal import ImportFormatError, L1Error, Spectrum, open_class, write_class
 from gpucal.io.gildas import words as class_layout
 from gpucal.io.gildas import writer as class_write
-from gpucal.io.gildas.reader import is_class_file, open_class, write_class
-from gpucal.spectrum import Spectrum
+from gpucal.io.gildas.reader import is_class_file
 
 LIGHT = 299792458.0
 ROUNDING = 2.0**-24

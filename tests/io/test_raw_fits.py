@@ -11,17 +11,23 @@ import zarr
 from builders import l0 as build
 from typer.testing import CliRunner
 
+from gpucal import (
+    CountsMaker,
+    GpucalWarning,
+    GroupArrays,
+    ImportFormatError,
+    L0Error,
+    export_raw_fits,
+    import_raw_fits,
+    load_config,
+    open_l0,
+    write_l0_scan,
+)
 from gpucal.axes import FILL_INT32
 from gpucal.cli.commands.inspect import describe_store, exit_code
-from gpucal.config import load_config
-from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.track import merge_track
-from gpucal.io.l0.write import CountsMaker, GroupArrays, write_l0_scan
 from gpucal.io.raw_fits import writer as raw_fits_write
-from gpucal.io.raw_fits.importer import import_raw_fits
 from gpucal.io.raw_fits.layout import DataSum, decode, encode
-from gpucal.io.raw_fits.writer import export_raw_fits
 from gpucal.pipeline.store.selection import select_scans
 
 fits = pytest.importorskip("astropy.io.fits")

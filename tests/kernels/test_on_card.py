@@ -16,7 +16,7 @@ from oracle.kernel_contract import (
 )
 
 from cpu_fallback import NumpyKernels
-from gpucal.errors import BackendError
+from gpucal import BackendError
 from gpucal.kernels import CudaKernels
 
 

@@ -10,7 +10,7 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.device import FakeDevice, fake_backend
 
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig
 from gpucal.kernels import CudaKernels
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucal.errors import OnlineError
+from gpucal import OnlineError
 from gpucal.online.tasks.looks import BandLook, Look, load_look, save_look
 
 

@@ -13,9 +13,7 @@ import zarr
 from builders.night_stores import make_night, small_setup
 from builders.small_site import assert_same_arrays, chunk_bytes, drain, site
 
-from gpucal import calibrate_store
-from gpucal.io.gildas.reader import open_class
-from gpucal.io.l0.store import open_l0
+from gpucal import calibrate_store, open_class, open_l0
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.replay.replay import Replay, job_of

@@ -13,7 +13,7 @@ import pytest
 from builders import page_data as data
 from builders.synthetic_l1 import hexagon
 
-from gpucal.errors import OnlineError
+from gpucal import OnlineError
 from gpucal.online.page.live import news
 from gpucal.online.page.pages import picture_address, picture_file
 from gpucal.online.page.serve import POLICY, serve

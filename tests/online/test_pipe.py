@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucal.errors import OnlineError
+from gpucal import OnlineError
 from gpucal.online.queue import pipe as pipe_module
 from gpucal.online.queue.events import Job
 from gpucal.online.queue.pipe import ACTIVE, DONE, FAILED, TASKS, Pipe, TaskDirectory

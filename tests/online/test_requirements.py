@@ -23,13 +23,17 @@ from builders import procedure_scans as scans
 from builders.night_stores import small_setup
 from builders.small_site import assert_same_arrays, drain, site
 
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.io.gildas.reader import open_class
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l0.write import GroupArrays, write_l0_scan
-from gpucal.io.l1.reader import open_l1
-from gpucal.io.raw_fits.importer import import_raw_fits
+from gpucal import (
+    CalibrationConfig,
+    GroupArrays,
+    calibrate_store,
+    import_raw_fits,
+    open_class,
+    open_l0,
+    open_l1,
+    simulate_night,
+    write_l0_scan,
+)
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
@@ -45,7 +49,6 @@ from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
 from gpucal.simulate.compare import compare_to_truth
 from gpucal.simulate.counts import Recording
-from gpucal.simulate.night import simulate_night
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "requirements.md"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from builders.small_site import site
 
-from gpucal.errors import L0Error, OnlineError
+from gpucal import L0Error, OnlineError
 from gpucal.online.queue.events import Job
 from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig

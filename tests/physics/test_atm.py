@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
-from gpucal.errors import TableError
-from gpucal.physics.atm import MAX_POINTS, AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
+from gpucal import AtmosphereTable, TableError
+from gpucal.physics.atm import MAX_POINTS, ChannelOpacity, flat_opacity, pwv_grid
 
 GHZ = 1e9
 

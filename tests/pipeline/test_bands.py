@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpucal import open_l1, simulate_night
 from gpucal.cli.main import main
-from gpucal.io.l1.reader import open_l1
-from gpucal.simulate.night import simulate_night
 from gpucal.simulate.presets import preset
 
 

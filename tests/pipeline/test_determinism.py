@@ -17,11 +17,9 @@ from builders.night_stores import (
     small_setup,
 )
 
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, StoreReport, calibrate_store
 from gpucal.io.chunks.layout import ChunkFiles
 from gpucal.pipeline.scan import stream
-from gpucal.pipeline.store.report import StoreReport
 
 CHUNKINGS = {
     "channels cut": (7, 99, 1),

@@ -8,12 +8,10 @@ import zarr
 from builders.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
+from gpucal import ConfigError, GpucalWarning, PlotOptions, open_l0, open_l1, plot_store
 from gpucal.cli.commands.plot import unfolded_mean
 from gpucal.cli.main import main
-from gpucal.errors import ConfigError, GpucalWarning
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l1.reader import open_l1
-from gpucal.plot import PlotOptions, binning, plot_store
+from gpucal.plot import binning
 from gpucal.plot.loads import load_age, load_scan_of, mean_counts
 from gpucal.plot.sky_map import Window, grid, is_map, make_map, parse_window
 from gpucal.plot.source import open_views

@@ -11,8 +11,8 @@ import pytest
 import zarr
 from builders.synthetic_l1 import write_l1
 
-from gpucal.errors import ConfigError, GpucalError, L1Error
-from gpucal.plot import binning, plot_scan, plot_store, trend
+from gpucal import ConfigError, GpucalError, L1Error, plot_scan, plot_store
+from gpucal.plot import binning, trend
 from gpucal.plot.array import footprint
 from gpucal.plot.binning import bin_channels, bin_width, read_binned
 from gpucal.plot.source import open_views

@@ -7,8 +7,9 @@ from builders.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
 import gpucal
+from gpucal import StoreReport
 from gpucal.cli.main import main
-from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
+from gpucal.pipeline.store.report import Failure, ScanSummary
 from gpucal.plot.source import open_views
 
 

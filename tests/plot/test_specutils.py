@@ -10,7 +10,7 @@ import zarr
 from builders.synthetic_l1 import write_l1
 
 import gpucal
-from gpucal.errors import L1Error
+from gpucal import L1Error
 
 specutils = pytest.importorskip("specutils")
 pytestmark = pytest.mark.filterwarnings("default:::astropy")

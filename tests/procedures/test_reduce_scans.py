@@ -12,14 +12,18 @@ import pytest
 import zarr
 from builders import procedure_scans as scans
 
-from gpucal import calibrate_store
-from gpucal.axes import Flag
+from gpucal import (
+    CalibrationConfig,
+    ConfigError,
+    Flag,
+    GpucalError,
+    ReduceOptions,
+    calibrate_store,
+    reduce_scan,
+)
 from gpucal.cli.commands.reduce_settings import reduce_options
 from gpucal.cli.main import main
-from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError, GpucalError
-from gpucal.pipeline.reduction.reduce import reduce_scan
-from gpucal.pipeline.reduction.reduced import ReduceOptions, procedure_of
+from gpucal.pipeline.reduction.reduced import procedure_of
 from gpucal.procedures.skydip import SkydipOptions
 from gpucal.procedures.switching import LineWindow
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from gpucal import load_table
 from gpucal.io.atmosphere.am import import_am
-from gpucal.io.atmosphere.tables import load_table
 
 pytestmark = pytest.mark.realdata
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gpucal import open_l1
 from gpucal.cli.main import main
-from gpucal.io.l1.reader import open_l1
 
 pytestmark = [
     pytest.mark.realdata,

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import median_filter
 
-from gpucal.errors import GpucalWarning
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.io.l0.store import L0Store, open_l0
+from gpucal import GpucalWarning, import_sdfits, open_l0
+from gpucal.io.l0.store import L0Store
 
 pytest.importorskip("astropy")
 pytestmark = pytest.mark.realdata

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucal.errors import ConfigError
+from gpucal import ConfigError
 from gpucal.simulate import Recording, preset, simulate_scan
 from gpucal.simulate.setup import InstrumentSetup
 from gpucal.simulate.truth import Truth

@@ -13,11 +13,9 @@ import typer
 import zarr
 from typer.testing import CliRunner
 
-from gpucal.axes import FILL_INT32, Flag
+from gpucal import Flag, ImportFormatError, L1Error, load_table, open_l0
+from gpucal.axes import FILL_INT32
 from gpucal.cli.commands.simulate import simulate
-from gpucal.errors import ImportFormatError, L1Error
-from gpucal.io.atmosphere.tables import load_table
-from gpucal.io.l0.store import open_l0
 from gpucal.simulate import (
     PRESETS,
     Recording,

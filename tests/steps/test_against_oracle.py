@@ -13,10 +13,8 @@ from oracle import scan as oracle
 from oracle import sky
 from oracle.scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
 
-from gpucal.axes import Flag
-from gpucal.backend import Backend, select_backend
-from gpucal.config import CalibrationConfig
-from gpucal.physics.atm import AtmosphereTable
+from gpucal import AtmosphereTable, CalibrationConfig, Flag, select_backend
+from gpucal.backend import Backend
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup

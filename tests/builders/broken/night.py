@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from gpucal.simulate.night import simulate_night
+from gpucal import simulate_night
 from gpucal.simulate.presets import preset
 
 PRESETS: dict[str, tuple[str, dict[str, int], tuple[str, ...]]] = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gpucal.spectrum import Spectrum
+from gpucal import Spectrum
 
 LIGHT = 299792458.0
 

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gpucal import ImportFormatError, load_table
 from gpucal.cli.commands.atm import app
-from gpucal.errors import ImportFormatError
 from gpucal.io.atmosphere.am import amc_pwv_mm, import_am
-from gpucal.io.atmosphere.tables import load_table
 
 FREQ = np.linspace(200.0, 210.0, 11)
 B, Q, C = 0.05 + 0.001 * FREQ, 1e-3 + 1e-5 * FREQ, 0.02 + 1e-4 * FREQ

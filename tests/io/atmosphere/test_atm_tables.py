@@ -12,12 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gpucal import (
+    AtmosphereTable,
+    ConfigError,
+    GpucalError,
+    GpucalWarning,
+    TableError,
+    load_table,
+    save_table,
+)
 from gpucal.cli.commands.atm import app
-from gpucal.errors import ConfigError, GpucalError, GpucalWarning, TableError
 from gpucal.io.atmosphere import build as atm_build
 from gpucal.io.atmosphere.choice import site_table
-from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table
-from gpucal.physics.atm import AtmosphereTable
+from gpucal.io.atmosphere.tables import packaged_tables
 
 ATTRS = {
     "model": "made up",

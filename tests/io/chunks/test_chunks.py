@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from gpucal.errors import CorruptDataError
+from gpucal import CorruptDataError
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.chunks.layout import chunk_files
 

@@ -13,14 +13,19 @@ import pytest
 from builders.gbt import N_CHAN, nod, row, vane, write_table
 from typer.testing import CliRunner
 
+from gpucal import (
+    ConfigError,
+    GpucalWarning,
+    ImportFormatError,
+    L0Error,
+    import_sdfits,
+    load_config,
+    open_l0,
+)
 from gpucal.cli.main import main
-from gpucal.config import load_config
-from gpucal.errors import ConfigError, GpucalWarning, ImportFormatError, L0Error
 from gpucal.io.gbt import importer as gbt
 from gpucal.io.gbt.flags import flagged_channels, integration_numbers, read_flags
-from gpucal.io.gbt.importer import import_sdfits
 from gpucal.io.gbt.resume import resumable
-from gpucal.io.l0.store import open_l0
 
 pytest.importorskip("astropy.io.fits")
 
@@ -318,7 +323,7 @@ def test_two_imports_into_one_store_do_not_mix(tmp_path):
 
 MEASURE = """
 import resource, sys
-from gpucal.io.gbt.importer import import_sdfits
+from gpucal import import_sdfits
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 import_sdfits([sys.argv[1]], sys.argv[2] + "/small.zarr")

@@ -13,10 +13,8 @@ import pytest
 from builders.gbt import N_CHAN, Row, nod, row, vane, w_band_sequence, write_table
 from typer.testing import CliRunner
 
-from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
+from gpucal import GpucalWarning, ImportFormatError, L0Error, import_sdfits, open_l0
 from gpucal.io.fits.sdfits_read import read_sdfits
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.io.l0.store import open_l0
 
 pytest.importorskip("astropy.io.fits")
 

@@ -7,9 +7,7 @@ import pytest
 import zarr
 from builders import l0 as build
 
-from gpucal.errors import L0Error
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l0.write import write_l0_scan
+from gpucal import L0Error, open_l0, write_l0_scan
 
 C, D, R, A, S = build.SHAPE
 

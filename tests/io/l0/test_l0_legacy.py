@@ -10,10 +10,8 @@ import zarr
 from builders import l0 as build
 from numcodecs import VLenUTF8
 
+from gpucal import L0Error, open_l0, write_l0_scan
 from gpucal.axes import FILL_INT32
-from gpucal.errors import L0Error
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l0.write import write_l0_scan
 
 C, D, R, A, S = build.SHAPE
 MID = build.MJD0 + np.arange(S) * 20.0 / 86400

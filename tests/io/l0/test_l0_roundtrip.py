@@ -13,10 +13,8 @@ from builders import l0 as build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpucal import CountsMaker, GroupArrays, L0Error, open_l0, write_l0_scan
 from gpucal.axes import AXES, FILL_INT32
-from gpucal.errors import L0Error
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l0.write import CountsMaker, GroupArrays, write_l0_scan
 
 
 def read_all(group):
@@ -191,7 +189,7 @@ def test_raw_data_are_never_overwritten(tmp_path):
 
 
 def test_store_of_another_telescope_is_kept(tmp_path):
-    from gpucal.io.l0.write import create_l0
+    from gpucal import create_l0
 
     path = build.new_store(tmp_path / "night.zarr")
     build.new_store(path)

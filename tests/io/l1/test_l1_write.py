@@ -16,8 +16,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal.axes import AXES, Flag
-from gpucal.errors import L1Error
+from gpucal import Flag, L1Error
+from gpucal.axes import AXES
 from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.l1.writer import L1Store, ScanWriter
 

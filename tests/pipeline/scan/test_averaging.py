@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from builders.truth_setup import steady
 
-from gpucal.backend import select_backend
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, calibrate_scan, select_backend, simulate_scan
 from gpucal.pipeline.scan import stream
 from gpucal.pipeline.scan.averaging import average_scan
-from gpucal.pipeline.scan.in_memory import calibrate_scan
-from gpucal.simulate.night import simulate_scan
 
 
 @pytest.mark.parametrize("workers", [1, 3])

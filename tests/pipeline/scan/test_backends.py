@@ -10,7 +10,7 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.strict_backend import read_only_backend, strict_backend, to_numpy
 
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig
 
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("hera", "tp", {"pwv_scope": "per-pair"}),

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from builders.truth_setup import calibrated, simulate_scan, spectra_error, steady, without_lines
 
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.errors import AtmosphereError
+from gpucal import AtmosphereError, CalibrationConfig, Flag
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.presets import preset
 

@@ -15,11 +15,7 @@ from builders.gbt import N_CHAN, nod, vane, write_table
 from builders.night_stores import KINDS, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.io.l0.store import open_l0
+from gpucal import CalibrationConfig, Flag, calibrate_store, import_sdfits, open_l0
 from gpucal.io.l1.reader import L1Scan
 
 C, D, R, A = "channel", "dump", "receiver", "array"

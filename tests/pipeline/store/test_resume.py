@@ -14,12 +14,8 @@ import zarr
 from builders.night_stores import assert_same, contents, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.io.atmosphere.tables import load_table, save_table
+from gpucal import CalibrationConfig, StoreReport, calibrate_store, load_table, open_l1, save_table
 from gpucal.io.files import atomic
-from gpucal.io.l1.reader import open_l1
-from gpucal.pipeline.store.report import StoreReport
 
 KINDS = ("otf", "tp", "otf", "otf-chopped")
 
