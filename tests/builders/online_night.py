@@ -99,7 +99,7 @@ def make_online_night(path: Path, kinds: Sequence[str] = FORTY, *, first: int = 
         if ending:
             kept = planned - (1 if ending == "open" else 2)
         write_scan(path, [ScanCounts(m, i, plan, Recording(seed=3)) for i, m in enumerate(models)])
-        scan = zarr.open_group(path / f"scan_{number:06d}", mode="r+")
+        scan: Any = zarr.open_group(path / f"scan_{number:06d}", mode="r+")
         scan.attrs["n_subscans_planned"] = kept if ending == "open" else planned
         if kept < planned:
             _cut(scan["source"], kept)

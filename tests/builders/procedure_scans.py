@@ -75,7 +75,7 @@ class Scene:
 
 def pixel_offsets() -> F64:
     """arcsec, f64 [A]."""
-    return PITCH * (np.arange(PIXELS) - 1.0)
+    return np.asarray(PITCH * (np.arange(PIXELS) - 1.0), dtype=np.float64)
 
 
 def footprint(sub: Sub, scene: Scene) -> F64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import google_crc32c
 import numpy as np
 
-from builders.broken.cases import Case
+from builders.broken.cases import Case, steps
 from builders.broken.night import Night
 
 
@@ -121,7 +121,10 @@ LAYOUT = (
     ),
     Case(
         "bands of an unknown layout",
-        lambda n: (n.scan(2, "source").rename(n.scan(2, "raw")), n.remove(2, "calibration")),
+        steps(
+            lambda n: n.scan(2, "source").rename(n.scan(2, "raw")),
+            lambda n: n.remove(2, "calibration"),
+        ),
         ("neither source/ nor calibration/",),
     ),
     Case(
@@ -175,7 +178,10 @@ CHUNKS = (
     ),
     Case(
         "a directory in place of a file",
-        lambda n: (n.chunk(2, "source", 2).unlink(), n.chunk(2, "source", 2).mkdir()),
+        steps(
+            lambda n: n.chunk(2, "source", 2).unlink(),
+            lambda n: n.chunk(2, "source", 2).mkdir(),
+        ),
         ("scan 2, subscan 2", "Is a directory"),
         error="CorruptDataError",
     ),
