@@ -37,7 +37,12 @@ def rows(path: Path) -> int:
     [("sdfits", "x.fits"), ("class-fits", "x.fits"), ("fits1d", "x"), ("class", "x.30m")],
 )
 def test_every_format_and_average(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command, name, average
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+    average: str,
 ) -> None:
     out = tmp_path / name
     assert main(["export", command, str(store), str(out), "--average", average]) == 0
@@ -63,7 +68,12 @@ def test_every_format_and_average(
     ],
 )
 def test_refusals_are_one_sentence(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options, code, text
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    text: str,
 ) -> None:
     assert main(["export", "sdfits", str(store), str(tmp_path / "x.fits"), *options]) == code
     said = capsys.readouterr().err
