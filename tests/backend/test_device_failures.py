@@ -39,8 +39,9 @@ from gpucal.pipeline.scan import stream
 from gpucal.pipeline.scan.memory_budget import Ring
 from gpucal.pipeline.store.night import Night
 from gpucal.pipeline.store.report import ScanSummary, SilentObserver
+from gpucal.simulate.setup import Kind
 
-KINDS = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
+KINDS: tuple[Kind, ...] = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
 
 
 class CUDARuntimeError(RuntimeError):
