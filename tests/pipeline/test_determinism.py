@@ -170,7 +170,7 @@ def test_raw_chunks_are_decoded_once_per_use(
         run(store, out / "l1", night / "table.npz", ring=ring, workers=2)
     import zarr
 
-    root = zarr.open_group(str(store), mode="r")
+    root: Any = zarr.open_group(str(store), mode="r")
     seen = 0
     for number, kind in enumerate(small_setup().kinds, 1):
         for name in ("source", "calibration"):

@@ -11,11 +11,12 @@ from builders.truth_setup import steady
 from gpucal import CalibrationConfig, calibrate_scan, select_backend, simulate_scan
 from gpucal.pipeline.scan import stream
 from gpucal.pipeline.scan.averaging import average_scan
+from gpucal.simulate.setup import Kind
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", ["tp", "otf", "fsw", "wsw-chopped"])
-def test_averages(kind: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_averages(kind: Kind, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 14)
     setup = replace(steady("hera"), fill_fraction=0.01)
     simulated = simulate_scan(setup, kind, 7)
