@@ -36,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GPUCAL_ONLINE_CONFIG", raising=False)
     off, on = scans.Sub("OFF"), scans.Sub("ON", strength=3.0)
     for number in (4, 5):
-        attrs = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
+        attrs: dict[str, Any] = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
         scans.write(tmp_path / "night.zarr", number, [off, on, off], scans.Scene(), **attrs)
     return tmp_path
 
