@@ -88,7 +88,7 @@ def make_table(step_hz: float) -> AtmosphereTable:
 def opacity_of(table: AtmosphereTable, scene: Scene) -> Any:
     """[3,2,J,C,R] for the oracle: what the table says is not what is tested here."""
     n, _, receivers, _ = scene.shape
-    offset = (np.arange(n) - 16.0) * RESOLUTION
+    offset: Any = (np.arange(n) - 16.0) * RESOLUTION
     sides = [
         [
             table.channel_opacity(centre + 1e9 * r + sign * offset, RESOLUTION)
