@@ -46,8 +46,8 @@ created_by = sdfits
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    for place in ("gbt", "gbt_resume"):
-        monkeypatch.setattr(f"gpucal.io.{place}.sync_tree", lambda path: None)
+    for place in ("importer", "resume"):
+        monkeypatch.setattr(f"gpucal.io.gbt.{place}.sync_tree", lambda path: None)
 
 
 def counts_of(group: Any) -> NDArray[Any]:
