@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
@@ -32,21 +35,21 @@ from gpucal.kernel_contract.reference import OffPair
 
 
 @pytest.fixture(scope="class")
-def xp():
+def xp() -> Any:
     return np
 
 
 class TestOneThread(KernelContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> NumpyKernels:
         return NumpyKernels()
 
 
 class TestTwoThreads(KernelContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> NumpyKernels:
         return NumpyKernels(threads=2)
 
 
@@ -55,7 +58,7 @@ class TestSmallBlocks(KernelContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> Iterator[NumpyKernels]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cpu_fallback.calibrate, "BLOCK_BYTES", 300)
             patch.setattr(cpu_fallback.calibrate, "SMALLEST_BLOCK", 8)
@@ -69,7 +72,7 @@ class TestSmallBlocks(KernelContract):
             yield NumpyKernels(threads=3)
 
 
-def results(kernels, seed=6):
+def results(kernels: Any, seed: int = 6) -> list[NDArray[Any]]:
     """All kernels on one set of inputs large enough for several blocks."""
     rng = np.random.default_rng(seed)
     shape, row = (300, 60, 2, 9), (300, 2, 9)
@@ -93,14 +96,14 @@ def results(kernels, seed=6):
     return [*found, out, out_flags, np.array(lost)]
 
 
-def test_results_do_not_depend_on_threads():
+def test_results_do_not_depend_on_threads() -> None:
     alone = results(NumpyKernels(threads=1))
     for threads in (2, 5):
         for one, other in zip(results(NumpyKernels(threads)), alone, strict=True):
             assert_same_bits(one, other)
 
 
-def test_one_object_serves_several_callers():
+def test_one_object_serves_several_callers() -> None:
     kernels = NumpyKernels(threads=2)
     expected = results(kernels)
     found = {}
@@ -118,7 +121,7 @@ def test_one_object_serves_several_callers():
 
 
 @pytest.mark.parametrize("out_dtype", [np.float64, np.float32])
-def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype):
+def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype: Any) -> None:
     rng = np.random.default_rng(1)
     counts = make_counts(rng, (6, 5, 2, 3), "int32", 0.1)
     rows = rng.normal(1.0, 0.1, (6, 2, 3))
@@ -136,7 +139,7 @@ def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype):
     assert (wide_flags[..., ::2] == 77).all()
 
 
-def test_float_means_add_in_the_order_of_the_dumps():
+def test_float_means_add_in_the_order_of_the_dumps() -> None:
     # 1e16 + 1 + 1 loses both ones when added in this order, and only then.
     for pixels in (1, 2, 8, 20):
         counts = np.zeros((3, 9, 1, pixels))
@@ -145,7 +148,7 @@ def test_float_means_add_in_the_order_of_the_dumps():
         assert (mean == 1e16 / 9).all()
 
 
-def test_a_grid_broadcast_to_all_fits_is_one_grid():
+def test_a_grid_broadcast_to_all_fits_is_one_grid() -> None:
     pwv, *rest = make_chi2(np.random.default_rng(8), 5000, 20, 3, 1, (True, True, True))
     wide = np.broadcast_to(pwv, (20, 3))
     kernels = NumpyKernels()
@@ -156,8 +159,8 @@ def test_a_grid_broadcast_to_all_fits_is_one_grid():
     np.testing.assert_allclose(copied, one, rtol=1e-12, atol=0)
 
 
-def test_an_error_in_a_worker_reaches_the_caller():
-    def fail(block):
+def test_an_error_in_a_worker_reaches_the_caller() -> None:
+    def fail(block: object) -> None:
         raise ZeroDivisionError(block)
 
     for threads in (1, 3):
@@ -165,7 +168,7 @@ def test_an_error_in_a_worker_reaches_the_caller():
             Workers(threads).run(fail, [1, 2, 3, 4])
 
 
-def test_scratch_is_reused_and_grows():
+def test_scratch_is_reused_and_grows() -> None:
     workers = Workers()
     first = workers.scratch("a", (10,), np.float64)
     assert np.shares_memory(first, workers.scratch("a", (5,), np.int32))
@@ -185,7 +188,7 @@ def test_scratch_is_reused_and_grows():
         ({"out_flags": np.zeros((2, 3, 1, 1), np.uint8)}, "out_flags is uint8"),
     ],
 )
-def test_calibrate_refuses_what_does_not_fit(change, message):
+def test_calibrate_refuses_what_does_not_fit(change: dict[str, Any], message: str) -> None:
     arguments = {
         "counts": np.zeros((2, 3, 1, 1), np.int32),
         "reference": np.zeros((2, 1, 1)),
@@ -198,8 +201,8 @@ def test_calibrate_refuses_what_does_not_fit(change, message):
         NumpyKernels().calibrate(CalibrationTile(**(arguments | change)))
 
 
-def test_other_kernels_refuse_what_does_not_fit():
-    kernels = NumpyKernels()
+def test_other_kernels_refuse_what_does_not_fit() -> None:
+    kernels: Any = NumpyKernels()
     with pytest.raises(ValueError, match="counts has shape"):
         kernels.dump_mean(SubscanDumps(np.zeros((2, 3), np.int32)))
     with pytest.raises(ValueError, match="counts is int64"):
@@ -244,7 +247,7 @@ def test_other_kernels_refuse_what_does_not_fit():
         NumpyKernels(threads=0)
 
 
-def test_needs_neither_cupy_nor_the_steps():
+def test_needs_neither_cupy_nor_the_steps() -> None:
     code = (
         "import sys, cpu_fallback; "
         "loaded = [m for m in sys.modules if m.split('.')[0] in ('cupy', 'scipy', 'zarr')"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import gpucal
+
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_MODULES = 400, 60, 10, 14
 
@@ -41,6 +43,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 FOR_CPU_FALLBACK = frozenset({"axes", "kernel_contract"})
 """What cpu_fallback may import of gpucal."""
 
+PUBLIC_MODULES = frozenset({"gpucal.errors", "gpucal.plot", "gpucal.simulate"})
+"""Modules below gpucal that users may import as such."""
+
 GPU_PACKAGES = frozenset({"cupy", "cupyx", "cupy_backends", "kvikio", "nvidia"})
 LAZY = ("cupy", "kvikio", "matplotlib", "astropy", "dask", "distributed", "xarray", "pyrtlib")
 FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "manager", "misc"})
@@ -53,8 +58,11 @@ EXCEPTIONS: dict[str, str] = {
 
 
 def sources(*rooms: str) -> list[Path]:
-    """Python files below the folders ``rooms`` of the repository."""
-    return sorted(p for room in rooms for p in (ROOT / room).rglob("*.py"))
+    """Python files below the folders ``rooms`` of the repository; of docs/ also the pages."""
+    patterns = [(room, "*.py") for room in rooms] + [
+        (room, "*.md") for room in rooms if room == "docs"
+    ]
+    return sorted(p for room, pattern in patterns for p in (ROOT / room).rglob(pattern))
 
 
 def relative(path: Path) -> str:
@@ -115,6 +123,21 @@ def check_gpu_imports(text: str, path: str) -> list[str]:
         f"{path}:{line} imports {module}"
         for line, module in imported_modules(text, path)
         if module.split(".")[0] in GPU_PACKAGES
+    ]
+
+
+def check_public_imports(text: str, path: str) -> list[str]:
+    """A public name is imported as users do, ``from gpucal import name``.
+
+    Read from the text, so that pages and scripts inside of strings count too.
+    """
+    pattern = re.compile(r"(?:^[ \t]*|`)from (gpucal\.[\w.]+) import (\([^)]*\)|[^\n`;#]+)", re.M)
+    return [
+        f"{path} imports {name} from {match[1]}, take it from gpucal"
+        for match in pattern.finditer(text)
+        if match[1] not in PUBLIC_MODULES
+        for name in re.findall(r"(?:^|[,(])\s*(\w+)", match[2])
+        if name in gpucal.__all__
     ]
 
 
@@ -261,6 +284,7 @@ Rule = Callable[[str, str], list[str]]
 RULES: list[tuple[Rule, tuple[str, ...]]] = [
     (check_layers, ("gpucal", "cpu_fallback")),
     (check_gpu_imports, ("gpucal", "cpu_fallback", "bench")),
+    (check_public_imports, ("tests", "bench", "docs")),
     (check_sizes, ("gpucal", "cpu_fallback", "bench", "scripts")),
     (check_documented, ("gpucal", "cpu_fallback", "bench", "scripts")),
     (check_recipes_unasked, ("gpucal", "bench", "scripts")),
@@ -368,6 +392,19 @@ BAD: list[tuple[Rule, str, str]] = [
     (check_gpu_imports, "import cupy as cp", "gpucal/steps/loads.py"),
     (check_gpu_imports, "def f():\n    from cupyx import jit", "gpucal/backend/cpu.py"),
     (check_gpu_imports, "import kvikio.zarr", "gpucal/io/l0/store.py"),
+    (check_public_imports, "from gpucal.config import load_config", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES, Flag", "tests/x.py"),
+    (
+        check_public_imports,
+        "def f():\n    from gpucal.io.l1.reader import (\n    L1,\n    open_l1)",
+        "x.py",
+    ),
+    (
+        check_public_imports,
+        "import x\n\n    from gpucal.config import load_config as l",
+        "docs/x.md",
+    ),
+    (check_public_imports, "In Python: `" + "from gpucal.axes import Flag`", "docs/x.md"),
     (check_sizes, "x = 1\n" * 400, "gpucal/x.py"),
     (check_sizes, "def f():\n" + "    x = 1\n" * 59, "gpucal/x.py"),
     (check_sizes, "def f(a, b, c, d, e, *, f, g, h, i, j): ...", "gpucal/x.py"),
@@ -391,6 +428,10 @@ GOOD: list[tuple[Rule, str, str]] = [
     (check_layers, "from gpucal import __version__", "gpucal/io/l1/writer.py"),
     (check_gpu_imports, "import cupy as cp", "gpucal/backend/cuda.py"),
     (check_gpu_imports, "import cupy as cp", "gpucal/io/nvcomp_codec.py"),
+    (check_public_imports, "from gpucal import Flag, load_config", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES  # Flag", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES as Flag", "tests/x.py"),
+    (check_public_imports, "from gpucal.simulate import preset, simulate_scan", "docs/x.md"),
     (check_sizes, "x = 1\n" * 399, "gpucal/x.py"),
     (check_sizes, 'def f():\n    """A.\n\n    B.\n    """\n' + "    x = 1\n" * 58, "gpucal/x.py"),
     (check_sizes, "def f(self, b, c, d, e, *, f, g, h, i, j): ...", "gpucal/x.py"),

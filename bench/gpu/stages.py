@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from bench.harness import seconds
+from gpucal import CalibrationConfig, load_table, open_l0
 from gpucal.axes import FLAG_DTYPE
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.lanes import Lane
 from gpucal.backend.protocol import Backend
-from gpucal.config import CalibrationConfig
-from gpucal.io.atmosphere.tables import load_table
-from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import solve_scan

@@ -13,7 +13,8 @@ import numpy as np
 from bench.harness import Case, main
 from bench.kernels.scalar_loops import oracle
 from cpu_fallback import NumpyKernels
-from gpucal.axes import FILL_INT32, Flag
+from gpucal import Flag
+from gpucal.axes import FILL_INT32
 from gpucal.kernel_contract.calibrate import CalibrationTile
 
 NAME = "calibrate"

@@ -19,21 +19,29 @@ from builders.night_stores import assert_same, fast_folder, make_night, rechunk,
 from fakes.device import FakeDevice, WatchedKernels, fake_backend
 
 import gpucal
-from gpucal import calibrate_store, select_backend
+from gpucal import (
+    BackendError,
+    CalibrationConfig,
+    CorruptDataError,
+    DeviceLostError,
+    DeviceMemoryError,
+    StoreReport,
+    calibrate_store,
+    select_backend,
+)
 from gpucal.backend import cuda
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
 from gpucal.backend.protocol import Backend
 from gpucal.cli.commands.info import collect
-from gpucal.config import CalibrationConfig
-from gpucal.errors import BackendError, CorruptDataError, DeviceLostError, DeviceMemoryError
 from gpucal.io.files import atomic
 from gpucal.pipeline.scan import stream, work_units
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 from gpucal.pipeline.store.run import Run
+from gpucal.simulate.setup import Kind
 
-KINDS = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
+KINDS: tuple[Kind, ...] = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
 
 
 class CUDARuntimeError(RuntimeError):

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.pipeline.scan.in_memory import CalibratedScan, calibrate_scan
-from gpucal.simulate.night import SimulatedScan, simulate_scan
+from gpucal import CalibratedScan, CalibrationConfig, Flag, calibrate_scan, simulate_scan
+from gpucal.simulate.night import SimulatedScan
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 

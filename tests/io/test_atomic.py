@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucal.errors import L1Error
+from gpucal import L1Error
 from gpucal.io.files import atomic
 
 

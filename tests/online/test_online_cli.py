@@ -18,8 +18,9 @@ import pytest
 import typer
 from builders import procedure_scans as scans
 
+from gpucal import main
 from gpucal.cli.commands.online import serve
-from gpucal.cli.main import app, main
+from gpucal.cli.main import app
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig, load_online_config
@@ -36,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GPUCAL_ONLINE_CONFIG", raising=False)
     off, on = scans.Sub("OFF"), scans.Sub("ON", strength=3.0)
     for number in (4, 5):
-        attrs = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
+        attrs: dict[str, Any] = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
         scans.write(tmp_path / "night.zarr", number, [off, on, off], scans.Scene(), **attrs)
     return tmp_path
 

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from builders.night_stores import make_night, small_setup
 
-from gpucal.io.l0.store import open_l0
+from gpucal import open_l0
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.replay.plan import plan_replay

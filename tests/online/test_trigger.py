@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpucal import OnlineError
 from gpucal.axes import SOURCE_MODES
-from gpucal.errors import OnlineError
 from gpucal.online.queue.events import (
     END,
     Action,

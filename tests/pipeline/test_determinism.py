@@ -17,11 +17,9 @@ from builders.night_stores import (
     small_setup,
 )
 
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, StoreReport, calibrate_store
 from gpucal.io.chunks.layout import ChunkFiles
 from gpucal.pipeline.scan import stream, work_units
-from gpucal.pipeline.store.report import StoreReport
 
 CHUNKINGS = {
     "channels cut": (7, 99, 1),
@@ -172,7 +170,7 @@ def test_raw_chunks_are_decoded_once_per_use(
         run(store, out / "l1", night / "table.npz", ring=ring, workers=2)
     import zarr
 
-    root = zarr.open_group(str(store), mode="r")
+    root: Any = zarr.open_group(str(store), mode="r")
     seen = 0
     for number, kind in enumerate(small_setup().kinds, 1):
         for name in ("source", "calibration"):

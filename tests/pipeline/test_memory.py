@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from builders.night_stores import make_night, rechunk, small_setup
 
-from gpucal import select_backend
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.store import open_l0
+from gpucal import CalibrationConfig, open_l0, select_backend
 from gpucal.pipeline.scan.load_library import LoadLibrary
 
 ROOT = Path(__file__).parent.parent.parent

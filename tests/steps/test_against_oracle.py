@@ -13,14 +13,11 @@ from oracle import scan as oracle
 from oracle import sky
 from oracle.scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
 
-from gpucal import select_backend
-from gpucal.axes import Flag
+from gpucal import AtmosphereTable, CalibrationConfig, Flag, Scan, SubscanGroup, select_backend
 from gpucal.backend.protocol import Backend
-from gpucal.config import CalibrationConfig
-from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
-from gpucal.scan import ArrayCounts, Scan, SubscanGroup
+from gpucal.scan import ArrayCounts
 from gpucal.steps.loads import load_temperatures
 from gpucal.steps.means import dump_means, mean_time
 from gpucal.steps.sky_model import zenith_opacity
@@ -91,7 +88,7 @@ def make_table(step_hz: float) -> AtmosphereTable:
 def opacity_of(table: AtmosphereTable, scene: Scene) -> Any:
     """[3,2,J,C,R] for the oracle: what the table says is not what is tested here."""
     n, _, receivers, _ = scene.shape
-    offset = (np.arange(n) - 16.0) * RESOLUTION
+    offset: Any = (np.arange(n) - 16.0) * RESOLUTION
     sides = [
         [
             table.channel_opacity(centre + 1e9 * r + sign * offset, RESOLUTION)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from gpucal import open_l0
 from gpucal.axes import CAL_MODES, SOURCE_MODES
 from gpucal.io.l0.schema import ARRAYS, ScanAttrs
-from gpucal.io.l0.store import open_l0
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "l0.md").read_text(encoding="utf-8")
 
 
-def test_the_examples_run(tmp_path, monkeypatch, capsys):
+def test_the_examples_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     at_once, by_subscan = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     space = {}
@@ -25,7 +29,7 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
     assert scan.source.sobsmode == ("OFF", "ON", "OFF")
 
 
-def test_the_tables_are_complete():
+def test_the_tables_are_complete() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == {*ARRAYS, "sobsmode"}

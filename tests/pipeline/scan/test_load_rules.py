@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from builders.night_stores import fast_folder, make_night, small_setup
 
-from gpucal import CalibrationConfig, open_l0, select_backend
+from gpucal import CalibrationConfig, Scan, open_l0, select_backend
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.load_rules import LoadScans, candidates, has_hot, later_loads
-from gpucal.scan import Scan
 
 AGE = 1800.0
 

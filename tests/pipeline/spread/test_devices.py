@@ -16,13 +16,19 @@ import pytest
 from builders.night_stores import KINDS, assert_same, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.errors import BackendError, ConfigError, L0Error, TableError
+from gpucal import (
+    BackendError,
+    CalibrationConfig,
+    ConfigError,
+    L0Error,
+    StoreReport,
+    TableError,
+    calibrate_store,
+)
 from gpucal.io.files import atomic
 from gpucal.pipeline.spread import device_process, devices, fleet
 from gpucal.pipeline.spread.device_process import DeviceProcess
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
 LOSING = Path(__file__).resolve().parents[2] / "fakes" / "losing_worker.py"
 
