@@ -26,7 +26,7 @@ def name_of(path: Path) -> str:
 
 # --- citations of the physics page -----------------------------------------------------------------
 
-_NUMBER = r"\d+(?:\.\d+)*"
+_NUMBER = r"\d+(?:\.\d+)*(?!\w)"
 _REMARK = r"(?:\s\([^()]*\))?"
 _LIST = rf"{_NUMBER}{_REMARK}(?:(?:\s?,\s(?:and\s)?|\sand\s|\sto\s|\s?[-–]\s?){_NUMBER}{_REMARK})*"
 _SECTIONS = re.compile(rf"\bphysics(?:\spage)?,?\s(?:sections?\s)?({_LIST})", re.IGNORECASE)
@@ -84,7 +84,7 @@ def labels(page: str) -> set[str]:
         ("see physics 5.2 and equation (5.3)", ["5.2", "(5.3)"]),
         ("equations (4.1), (4.2) and\n    (4.5)", ["(4.1)", "(4.2)", "(4.5)"]),
         ("FITS standard 4.0, section 7.3; the equation of Kramer (1997)", []),
-        ("gpucal.physics.atm, 3 times", []),
+        ("gpucal.physics.atm, 3 times; Methods of Experimental Physics 12C, 277", []),
     ],
 )
 def test_citations_are_recognised(text: str, found: list[str]) -> None:
@@ -199,7 +199,8 @@ def test_the_navigation_lists_every_page_once() -> None:
 # --- names of the code -----------------------------------------------------------------------------
 
 _PATH = re.compile(
-    rf"(?<![\w./-])(?:{'|'.join((*ROOMS, 'docs'))})/(?:[\w-]+/)*[\w-]*(?:\.(?:py|md|npz|toml|cu|json|service))?(?![\w*-])"
+    rf"(?<![\w./-])(?:{'|'.join((*ROOMS, 'docs'))})/(?:[\w-]+/)*[\w-]*"
+    r"(?:\.(?:py|md|npz|toml|cu|json|service))?(?![\w*-])"
 )
 _DOTTED = re.compile(r"(?<![\w./-])gpucal(?:\.[A-Za-z_]\w*)+")
 NOT_NAMES = re.compile(r"gpucal\.(db|zarr|toml|json)$")
