@@ -25,12 +25,9 @@ from rich.table import Table
 
 from bench import harness
 from bench.stages import StageClock
-from gpucal import calibrate_store
-from gpucal.backend import select_backend
+from gpucal import calibrate_store, load_config, select_backend, simulate_night
 from gpucal.backend.cpu import usable_cores
-from gpucal.config import load_config
 from gpucal.io.chunks.codecs import ChunkEncoder
-from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 

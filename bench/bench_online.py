@@ -20,16 +20,16 @@ from rich.console import Console
 
 from bench import harness
 from bench.bench_io import work_folder
+from gpucal import CalibrationConfig, open_l0, simulate_night
 from gpucal.backend.cpu import usable_cores
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.store import open_l0
+from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import Job
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.replay.growing import GrowingScan
-from gpucal.online.replay.replay import Replay, job_of, plan_replay
+from gpucal.online.replay.plan import plan_replay
+from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.workers.supervise import Supervisor
-from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 
 NAME = "online"

@@ -24,8 +24,8 @@ from rich.table import Table
 from bench import harness
 from bench.bench_io import work_folder
 from bench.gbt_file import write_gbt_file
+from gpucal import simulate_night
 from gpucal.backend.cpu import usable_cores
-from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 

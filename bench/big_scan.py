@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpucal.simulate.night import simulate_night
+from gpucal import simulate_night
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 
@@ -27,8 +27,7 @@ CHANNELS, PIXELS, N_ON, SUBSCANS = 8192, 64, 20, 31
 
 CHILD = """
 import json, sys, time
-from gpucal.config import CalibrationConfig
-from gpucal import calibrate_store
+from gpucal import CalibrationConfig, calibrate_store
 
 l0, out, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 begin = time.perf_counter()

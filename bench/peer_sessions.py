@@ -31,9 +31,7 @@ def gpucal(source: str, target: str, table: str, codec: str, dtype: str) -> Call
     """Total power with hot and cold load: Zarr L0 in, Zarr L1 out, all cores."""
     import zarr  # noqa: F401
 
-    from gpucal import calibrate_store
-    from gpucal.backend import select_backend
-    from gpucal.config import load_config
+    from gpucal import calibrate_store, load_config, select_backend
 
     config = load_config(None, atmosphere=table, codec=codec, dtype=dtype)
     backend = select_backend("cpu")

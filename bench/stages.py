@@ -14,14 +14,14 @@ import cpu_fallback
 from gpucal.io.chunks import array_writer, codecs
 from gpucal.io.chunks import layout as chunk_files
 from gpucal.io.files import atomic
-from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan import tiles
 from gpucal.pipeline.store import l1_arrays as l1_layout
 from gpucal.pipeline.store import solver as solved
 
 STAGES: dict[str, tuple[Any, str]] = {
     "decode": (chunk_files.ChunkFiles, "decode"),
     "kernel": (cpu_fallback.NumpyKernels, "calibrate"),
-    "statistics": (stream, "tile_statistics"),
+    "statistics": (tiles, "tile_statistics"),
     "encode": (codecs.ChunkEncoder, "payload"),
     "store": (array_writer, "_write_chunk_file"),
     "sync": (atomic, "sync_tree"),

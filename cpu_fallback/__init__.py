@@ -1,27 +1,31 @@
 """The kernels of the NumPy backend: the twins of the CUDA ones, and production code.
 
-They follow the contract of ``gpucal.backend.KernelSet`` and need NumPy alone.
+What each of them takes and gives stands in ``gpucal.kernel_contract``. They need NumPy alone.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from cpu_fallback.calibrate import calibrate_tile
 from cpu_fallback.chi2 import chi2_sums
 from cpu_fallback.dump_mean import mean_over_dumps
-from cpu_fallback.fold import FoldTile, fold_phases
+from cpu_fallback.fold import fold_phases
 from cpu_fallback.reference import blend_references
 from cpu_fallback.workers import Workers
+from gpucal.kernel_contract.argument import Array
+from gpucal.kernel_contract.calibrate import CALIBRATE, CalibrationTile
+from gpucal.kernel_contract.chi2 import CHI2, SkyFits
+from gpucal.kernel_contract.dump_mean import DUMP_MEAN, DumpMean, SubscanDumps
+from gpucal.kernel_contract.fold import FOLD, FoldTile
+from gpucal.kernel_contract.reference import REFERENCE, OffPair
 
 __all__ = ["NumpyKernels"]
 
 
 class NumpyKernels:
-    """The five fused functions on NumPy arrays, split over ``threads`` threads.
+    """The fused functions on NumPy arrays, split over ``threads`` threads; a ``KernelSet``.
 
     Results do not depend on ``threads``. One object may be used from several threads at once.
-    Raises ValueError when ``threads`` is below 1 or when array shapes or dtypes do not fit.
+    Raises ValueError when ``threads`` is below 1 or when arrays do not fit their contract.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -32,70 +36,27 @@ class NumpyKernels:
         """Number of threads one call may use."""
         return self._workers.threads
 
-    def calibrate(
-        self,
-        counts: Any,
-        reference: Any,
-        factor: Any,
-        base_flags: Any,
-        out: Any,
-        out_flags: Any,
-    ) -> int:
-        """T_A* = (C_ON - C_REF) * F of a tile into ``out`` and ``out_flags``; physics section 6.
+    def calibrate(self, tile: CalibrationTile) -> int:
+        """Write T_A* = (C_ON - C_REF) * F and flags of a tile; returns the samples with bit 1."""
+        CALIBRATE.check(tile)
+        return calibrate_tile(tile, self._workers)
 
-        See ``cpu_fallback.calibrate.calibrate_tile`` for shapes and rules.
-        """
-        return calibrate_tile(counts, reference, factor, base_flags, out, out_flags, self._workers)
+    def dump_mean(self, dumps: SubscanDumps) -> DumpMean:
+        """Mean over dumps without fill samples, and the number of dumps in it."""
+        DUMP_MEAN.check(dumps)
+        return mean_over_dumps(dumps, self._workers)
 
-    def dump_mean(self, counts: Any, valid: Any | None = None) -> tuple[Any, Any]:
-        """Mean over dumps [c,D,R,A] -> [c,R,A] and the number of valid dumps; physics section 4.
+    def reference(self, offs: OffPair) -> Array:
+        """(1-w) OFF_1 + w OFF_2, counts, [c,R,A] or [c,D,R,A]."""
+        REFERENCE.check(offs)
+        return blend_references(offs, self._workers)
 
-        See ``cpu_fallback.dump_mean.mean_over_dumps`` for the rules.
-        """
-        return mean_over_dumps(counts, valid, self._workers)
+    def chi2(self, fits: SkyFits) -> Array:
+        """Chi2 of the PWV model [K,N], or with its derivatives [4,K,N]."""
+        CHI2.check(fits)
+        return chi2_sums(fits, self._workers)
 
-    def reference(self, off1: Any, off2: Any, weight: Any) -> Any:
-        """(1-w) OFF_1 + w OFF_2, [c,R,A] or [c,D,R,A]; physics section 7.
-
-        See ``cpu_fallback.reference.blend_references`` for the rules.
-        """
-        return blend_references(off1, off2, weight, self._workers)
-
-    def chi2(
-        self,
-        pwv: Any,
-        airmass: float,
-        observed: Any,
-        weight: Any,
-        amplitude: Any,
-        opacity: Any,
-        derivatives: bool = False,
-    ) -> Any:
-        """Chi2 of the PWV model [K,N], or with its derivatives [4,K,N]; physics section 5.
-
-        See ``cpu_fallback.chi2.chi2_sums`` for shapes and rules.
-        """
-        return chi2_sums(
-            pwv, airmass, observed, weight, amplitude, opacity, derivatives, self._workers
-        )
-
-    def fold(
-        self,
-        spectra: Any,
-        flags: Any,
-        weight: Any,
-        taps: Any,
-        nearest: Any,
-        transmission: Any | None,
-        base_flags: Any,
-        out: Any,
-        out_flags: Any,
-    ) -> int:
-        """Both phases of a frequency switch as one into ``out`` and ``out_flags``; physics section 7.
-
-        See ``gpucal.backend.KernelSet.fold``.
-        """
-        tile = FoldTile(
-            *(spectra, flags, weight, taps, nearest, transmission, base_flags, out, out_flags)
-        )
+    def fold(self, tile: FoldTile) -> int:
+        """Write both phases of a frequency switch as one; returns the samples with bit 1."""
+        FOLD.check(tile)
         return fold_phases(tile, self._workers)

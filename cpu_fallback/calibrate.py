@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cpu_fallback.rows import repeat_rows
 from cpu_fallback.workers import Workers
 from gpucal.axes import BLANKING, FILL_INT32, FLAG_DTYPE, Flag
+from gpucal.kernel_contract.calibrate import CalibrationTile
 
 BLOCK_BYTES = 3 << 20
 """Most bytes of counts, output and flags in one block: the output stays in the cache."""
@@ -23,45 +24,14 @@ SMALLEST_BLOCK = 1 << 15
 INNER_LOOP = 90
 """Samples NumPy should find in one row; shorter rows are repeated over several dumps."""
 
-COUNT_DTYPES = tuple(np.dtype(name) for name in ("int32", "uint32", "float32", "float64"))
-
 _BAD = np.uint16(Flag.BAD_CHANNEL)
 _FILL = np.uint16(Flag.FILL_VALUE)
 _BLANK = np.uint16(BLANKING)
 
 
-class _Tile(NamedTuple):
-    """The arrays of one call, as the contract of ``calibrate`` names them."""
-
-    counts: NDArray[Any]
-    reference: NDArray[np.float64]
-    factor: NDArray[np.float64]
-    base_flags: NDArray[np.uint16]
-    out: NDArray[Any]
-    out_flags: NDArray[np.uint16]
-
-
-def calibrate_tile(
-    counts: NDArray[Any],
-    reference: NDArray[np.float64],
-    factor: NDArray[np.float64],
-    base_flags: NDArray[np.uint16],
-    out: NDArray[Any],
-    out_flags: NDArray[np.uint16],
-    workers: Workers,
-) -> int:
-    """Write T_A* = (C_ON - C_REF) * F of a tile; physics section 6 (Ulich & Haas 1976).
-
-    counts [c,D,R,A] i32/u32/f32/f64; reference f64 [c,R,A] or [c,D,R,A], counts; factor f64
-    [c,R,A], K/count; base_flags u16 [c,R,A]; out f64/f32 [c,D,R,A], K; out_flags u16 [c,D,R,A].
-    Each sample is ((double) count - reference) * factor, rounded once more when ``out`` is f32.
-    Fill samples get NaN and flag bit 1 beside their base flags; base flags with bit 0 or 1 blank
-    the sample; a non-finite reference or factor gives NaN and bit 1 unless bit 0 is set.
-    Returns the number of samples with bit 1. Raises ValueError for shapes or dtypes that differ.
-    """
-    tile = _Tile(counts, reference, factor, base_flags, out, out_flags)
-    _check(tile)
-    if out.size == 0:
+def calibrate_tile(tile: CalibrationTile, workers: Workers) -> int:
+    """Write T_A* = (C_ON - C_REF) * F of a tile; returns the number of samples with bit 1."""
+    if tile.out.size == 0:
         return 0
 
     def work(block: tuple[slice, slice]) -> int:
@@ -70,28 +40,7 @@ def calibrate_tile(
     return sum(workers.run(work, _blocks(tile, workers.threads)))
 
 
-def _check(tile: _Tile) -> None:
-    shape = tile.counts.shape
-    if len(shape) != 4:
-        raise ValueError(f"counts has shape {shape}, expected [c, D, R, A].")
-    row = (shape[0], *shape[2:])
-    for name, array, shapes, dtypes in (
-        ("counts", tile.counts, (shape,), COUNT_DTYPES),
-        ("reference", tile.reference, (row, shape), (np.dtype(np.float64),)),
-        ("factor", tile.factor, (row,), (np.dtype(np.float64),)),
-        ("base_flags", tile.base_flags, (row,), (FLAG_DTYPE,)),
-        ("out", tile.out, (shape,), (np.dtype(np.float64), np.dtype(np.float32))),
-        ("out_flags", tile.out_flags, (shape,), (FLAG_DTYPE,)),
-    ):
-        if array.shape not in shapes:
-            raise ValueError(f"{name} has shape {array.shape}, expected {shapes[-1]}.")
-        if array.dtype not in dtypes:
-            raise ValueError(
-                f"{name} is {array.dtype}, expected {' or '.join(str(d) for d in dtypes)}."
-            )
-
-
-def _blocks(tile: _Tile, threads: int) -> list[tuple[slice, slice]]:
+def _blocks(tile: CalibrationTile, threads: int) -> list[tuple[slice, slice]]:
     """Cut channels, and dumps where one channel is too long, into blocks for the cache."""
     channels, dumps = tile.counts.shape[:2]
     pixels = tile.counts[0, 0].size
@@ -107,7 +56,7 @@ def _blocks(tile: _Tile, threads: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _block(tile: _Tile, block: tuple[slice, slice], workers: Workers) -> int:
+def _block(tile: CalibrationTile, block: tuple[slice, slice], workers: Workers) -> int:
     channels, _ = block
     counts, out, out_flags = tile.counts[block], tile.out[block], tile.out_flags[block]
     per_dump = tile.reference.ndim == 4

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cpu_fallback.calibrate import all_finite
 from cpu_fallback.workers import Workers
+from gpucal.kernel_contract.chi2 import SkyFits
 
 BLOCK_CHANNELS = 4096
 """Channels of one partial sum. Fixed: the order of summation must not depend on the machine."""
@@ -27,79 +28,35 @@ class _Model(NamedTuple):
     bend: Array | None
 
 
-class _Problem(NamedTuple):
-    """The arguments of one call. ``shared``: all fits have one PWV and one model."""
+def chi2_sums(fits: SkyFits, workers: Workers) -> Array:
+    """Sum over channels of w (S_obs - S_mod(P))^2: f64 [K,N], or with derivatives [4,K,N].
 
-    pwv: Array
-    airmass: float
-    observed: Array
-    weight: Array
-    amplitude: Array
-    opacity: Array
-    derivatives: bool
-    shared: bool
-
-
-def chi2_sums(
-    pwv: Array,
-    airmass: float,
-    observed: Array,
-    weight: Array,
-    amplitude: Array,
-    opacity: Array,
-    derivatives: bool,
-    workers: Workers,
-) -> Array:
-    """Return the sum over channels of w (S_obs - S_mod(P))^2; physics section 5.
-
-    S_mod = sum_k amp_k mean_j exp(-A (b_kj P + q_kj P^2 + c_kj)). pwv f64 [K,N] or [K,1], mm: K
-    trial values for each of N fits; observed, weight f64 [C,N]; amplitude f64 [2,C,N] or [2,C,1],
-    K; opacity f64 [3,2,J,C,N] or [3,2,J,C,1]: b, q, c at J points inside each channel. Channels of
-    weight 0 contribute nothing, whatever the other values. Returns f64 [K,N], or with
-    ``derivatives`` [4,K,N]: chi2, d chi2/dP, d2 chi2/dP2, 2 sum w (dS/dP)^2. The exponentials of
-    a PWV and a model that all fits share are computed once. Raises ValueError for other shapes.
+    The exponentials of a PWV and a model that all fits share are computed once.
     """
-    _check(pwv, observed, weight, amplitude, opacity)
-    channels, fits = observed.shape
-    trials = len(pwv)
+    channels, n_fits = fits.observed.shape
+    trials = len(fits.pwv)
     # A grid copied to all fits by broadcasting is one grid.
-    same_pwv = pwv.shape[1] == 1 or pwv.strides[1] == 0
-    shared = same_pwv and amplitude.shape[-1] == opacity.shape[-1] == 1
-    problem = _Problem(
-        pwv if not same_pwv else pwv[:, :1],
-        *(float(airmass), observed, weight, amplitude, opacity, derivatives, shared),
-    )
+    same_pwv = fits.pwv.shape[1] == 1 or fits.pwv.strides[1] == 0
+    if same_pwv:
+        fits = fits._replace(pwv=fits.pwv[:, :1])
+    shared = same_pwv and fits.amplitude.shape[-1] == fits.opacity.shape[-1] == 1
+    partial_sums = _rows_are_trials if shared else _rows_are_fits
     parts = [
         (slice(c, min(c + BLOCK_CHANNELS, channels)), slice(r, r + BLOCK_ROWS))
         for c in range(0, channels, BLOCK_CHANNELS)
-        for r in range(0, trials if shared else fits, BLOCK_ROWS)
+        for r in range(0, trials if shared else n_fits, BLOCK_ROWS)
     ]
 
     def work(part: tuple[slice, slice]) -> Array:
-        return (_rows_are_trials if shared else _rows_are_fits)(problem, *part, workers)
+        return partial_sums(fits, *part, workers)
 
-    total = np.zeros((4 if derivatives else 1, trials, fits))
+    total = np.zeros((4 if fits.derivatives else 1, trials, n_fits))
     for (_, rows), sums in zip(parts, workers.run(work, parts), strict=True):
         total[(slice(None), rows) if shared else (..., rows)] += sums
-    return total if derivatives else total[0]
+    return total if fits.derivatives else total[0]
 
 
-def _check(pwv: Array, observed: Array, weight: Array, amplitude: Array, opacity: Array) -> None:
-    if observed.ndim != 2:
-        raise ValueError(f"observed has shape {observed.shape}, expected [C, N].")
-    channels, fits = observed.shape
-    points = opacity.shape[2] if opacity.ndim == 5 else 1
-    for name, array, expected in (
-        ("weight", weight, [(channels, fits)]),
-        ("pwv", pwv, [(len(pwv), n) for n in (fits, 1)]),
-        ("amplitude", amplitude, [(2, channels, n) for n in (fits, 1)]),
-        ("opacity", opacity, [(3, 2, points, channels, n) for n in (fits, 1)]),
-    ):
-        if array.shape not in expected:
-            raise ValueError(f"{name} has shape {array.shape}, expected {expected[0]}.")
-
-
-def _rows_are_trials(problem: _Problem, channels: slice, rows: slice, workers: Workers) -> Array:
+def _rows_are_trials(problem: SkyFits, channels: slice, rows: slice, workers: Workers) -> Array:
     """Partial sums [1 or 4, trials of the rows, N]: one model for all fits, computed once."""
     observed, weight = _fits_first(problem, channels, slice(None), workers)
     pwv = problem.pwv[rows]
@@ -110,7 +67,7 @@ def _rows_are_trials(problem: _Problem, channels: slice, rows: slice, workers: W
     return sums
 
 
-def _rows_are_fits(problem: _Problem, channels: slice, rows: slice, workers: Workers) -> Array:
+def _rows_are_fits(problem: SkyFits, channels: slice, rows: slice, workers: Workers) -> Array:
     """Partial sums [1 or 4, K, fits of the rows]: each fit with its own PWV or model."""
     observed, weight = _fits_first(problem, channels, rows, workers)
     trials, fits = len(problem.pwv), len(observed)
@@ -123,7 +80,7 @@ def _rows_are_fits(problem: _Problem, channels: slice, rows: slice, workers: Wor
 
 
 def _fits_first(
-    problem: _Problem, channels: slice, fits: slice, workers: Workers
+    problem: SkyFits, channels: slice, fits: slice, workers: Workers
 ) -> tuple[Array, Array]:
     """Observed values and weights as contiguous [fits, channels]."""
     turned = []
@@ -135,12 +92,12 @@ def _fits_first(
     return turned[0], turned[1]
 
 
-def _model(problem: _Problem, channels: slice, fits: slice, pwv: Array, workers: Workers) -> _Model:
+def _model(problem: SkyFits, channels: slice, fits: slice, pwv: Array, workers: Workers) -> _Model:
     """S_mod of pwv [rows, 1] in some channels and its derivatives; tables have 1 or rows fits.
 
     With t = exp(-A tau): dt/dP = g t and d2t/dP2 = (g^2 - 2 A q) t, where g = -A (b + 2 q P).
     """
-    airmass, derivatives = problem.airmass, problem.derivatives
+    airmass, derivatives = float(problem.airmass), problem.derivatives
     shape = (len(pwv), problem.amplitude[0, channels].shape[0])
     value, slope, bend, tau, g, t = (
         workers.scratch(name, shape, np.float64)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpu_fallback.calibrate import COUNT_DTYPES, all_finite
+from cpu_fallback.calibrate import all_finite
 from cpu_fallback.workers import Workers
 from gpucal.axes import FILL_INT32
+from gpucal.kernel_contract.dump_mean import DumpMean, SubscanDumps
 
 BLOCK_SAMPLES = 1 << 16
 """Samples of one block, cast to f64 in the cache; f64 itself is read once and may be longer."""
@@ -25,23 +26,15 @@ BLAS_ALONE = 9000
 """Where a product with a vector of ones is slow, and where BLAS would start threads of its own."""
 
 
-def mean_over_dumps(
-    counts: NDArray[Any], valid: NDArray[np.bool_] | None, workers: Workers
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Return the fill-aware mean over dumps and the number of dumps in it; physics section 4.
-
-    counts [c,D,R,A] i32/u32/f32/f64; valid bool [D] or None = all dumps. Returns mean f64 [c,R,A],
-    counts (NaN where no dump is valid), and i32 [c,R,A]. Integers are summed exactly and divided
-    once; floats are added in f64 in the order of the dumps. Raises ValueError for other shapes or
-    dtypes.
-    """
-    _check(counts, valid)
+def mean_over_dumps(dumps: SubscanDumps, workers: Workers) -> DumpMean:
+    """The mean f64 [c,R,A] without fill samples, and the number of dumps in it i32 [c,R,A]."""
+    counts, valid = dumps
     channels = len(counts)
     rows = (channels, *counts.shape[2:])
     mean = np.empty(rows)
     number = np.empty(rows, np.int32)
     if mean.size == 0:
-        return mean, number
+        return DumpMean(mean, number)
     chosen = None if valid is None or valid.all() else np.flatnonzero(valid)
     most = BLOCK_SAMPLES * (LONGER if counts.dtype == np.float64 else 1)
     step = max(1, most // max(1, counts[0].size))
@@ -61,17 +54,7 @@ def mean_over_dumps(
         np.divide(total, n, out=mean[block])
 
     workers.run(work, [slice(c, min(c + step, channels)) for c in range(0, channels, step)])
-    return mean, number
-
-
-def _check(counts: NDArray[Any], valid: NDArray[np.bool_] | None) -> None:
-    if counts.ndim != 4:
-        raise ValueError(f"counts has shape {counts.shape}, expected [c, D, R, A].")
-    if counts.dtype not in COUNT_DTYPES:
-        raise ValueError(f"counts is {counts.dtype}, expected int32, uint32, float32 or float64.")
-    dumps = counts.shape[1:2]
-    if valid is not None and (valid.shape != dumps or valid.dtype != np.bool_):
-        raise ValueError(f"valid is {valid.dtype} {valid.shape}, expected bool {dumps}.")
+    return DumpMean(mean, number)
 
 
 def _sums(counts: NDArray[Any], workers: Workers) -> tuple[NDArray[Any], NDArray[np.intp] | int]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpu_fallback.workers import Workers
-from gpucal.axes import FLAG_DTYPE, Flag
+from gpucal.axes import Flag
+from gpucal.kernel_contract.fold import FoldTile
 
 BLOCK_SAMPLES = 1 << 15
 """Output samples of one block: its sums stay in the cache while the taps are added."""
@@ -23,20 +24,6 @@ _ANY_BUT_BAD = np.uint16(0xFFFF ^ int(Flag.BAD_CHANNEL))
 Array = NDArray[Any]
 
 
-class FoldTile(NamedTuple):
-    """The arrays of one call, as ``gpucal.backend.KernelSet.fold`` names them."""
-
-    spectra: Array
-    flags: Array
-    weight: Array
-    taps: Array
-    nearest: Array
-    transmission: Array | None
-    base_flags: Array
-    out: Array
-    out_flags: Array
-
-
 class _Block(NamedTuple):
     """Channels and dumps of the output, and one receiver."""
 
@@ -45,13 +32,16 @@ class _Block(NamedTuple):
     receiver: int
 
 
-def fold_phases(tile: FoldTile, workers: Workers) -> int:
-    """Write (w_1 T_1 - w_2 T_2) / (w_1 + w_2) / t; physics section 7.
+class _Phase(NamedTuple):
+    """Shifted spectra [c,d,A], their weight [c,1,A] and flags [c,d,A]."""
 
-    Shapes and rules: ``gpucal.backend.KernelSet.fold``. The taps of a phase are added in their order.
-    Returns the number of samples with bit 1. Raises ValueError for shapes or dtypes that differ.
-    """
-    _check(tile)
+    spectra: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bits: NDArray[np.uint16]
+
+
+def fold_phases(tile: FoldTile, workers: Workers) -> int:
+    """Write (w_1 T_1 - w_2 T_2) / (w_1 + w_2) / t; returns the number of samples with bit 1."""
     if tile.out.size == 0:
         return 0
     return sum(workers.run(lambda block: _fold(tile, block, workers), _blocks(tile)))
@@ -95,10 +85,8 @@ def _fold(tile: FoldTile, block: _Block, workers: Workers) -> int:
     return int(np.count_nonzero(bits & _FILL))
 
 
-def _phase(
-    tile: FoldTile, phase: int, block: _Block, workers: Workers
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint16]]:
-    """Shifted spectra [c,d,A], their weight [c,1,A] and flags [c,d,A] of one phase; own memory."""
+def _phase(tile: FoldTile, phase: int, block: _Block, workers: Workers) -> _Phase:
+    """One phase moved to the channels of the output, in memory of its own."""
     channels, dumps, r = block
     taps = tile.taps[phase, r]
     half = len(taps) // 2
@@ -124,7 +112,7 @@ def _phase(
             total[gone[near - start : near - start + n]] = np.nan
     weight = np.empty((n, 1, pixels))
     _cut(tile.weight[:, None, r], here, np.nan, weight)
-    return total, weight, bits
+    return _Phase(total, weight, bits)
 
 
 def _sum_taps(
@@ -174,34 +162,3 @@ def _cut(values: Array, start: int, fill: Any, out: Array) -> None:
     out[: lo - start] = fill
     out[lo - start : hi - start] = values[lo:hi]
     out[hi - start :] = fill
-
-
-def _check(tile: FoldTile) -> None:
-    if tile.out.ndim != 4 or tile.spectra.ndim != 4:
-        raise ValueError(
-            f"out and spectra have shapes {tile.out.shape} and {tile.spectra.shape}, expected "
-            "[c, D, R, A] and [m, D, R, A]."
-        )
-    channels, dumps, receivers, pixels = tile.out.shape
-    wide = len(tile.spectra)
-    row, double = (channels, receivers, pixels), (np.dtype(np.float64),)
-    shapes = [(channels, r, a) for r in (receivers, 1) for a in (pixels, 1)]
-    for name, array, expected, dtypes in (
-        ("spectra", tile.spectra, [(wide, dumps, receivers, pixels)], double),
-        ("flags", tile.flags, [tile.spectra.shape], (FLAG_DTYPE,)),
-        ("weight", tile.weight, [(wide, receivers, pixels)], double),
-        ("taps", tile.taps, [(2, receivers, tile.taps.shape[-1] | 1)], double),
-        ("nearest", tile.nearest, [(2, 2, receivers)], (np.dtype(np.int64),)),
-        ("transmission", tile.transmission, shapes, double),
-        ("base_flags", tile.base_flags, [row], (FLAG_DTYPE,)),
-        ("out", tile.out, [tile.out.shape], (*double, np.dtype(np.float32))),
-        ("out_flags", tile.out_flags, [tile.out.shape], (FLAG_DTYPE,)),
-    ):
-        if array is None:
-            continue
-        if array.shape not in expected:
-            raise ValueError(f"{name} has shape {array.shape}, expected {expected[0]}.")
-        if array.dtype not in dtypes:
-            raise ValueError(
-                f"{name} is {array.dtype}, expected {' or '.join(str(d) for d in dtypes)}."
-            )

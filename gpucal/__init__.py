@@ -8,11 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from gpucal.version import __version__
 
 if TYPE_CHECKING:
     from gpucal.axes import Flag as Flag
-    from gpucal.backend import select_backend as select_backend
+    from gpucal.backend.select import select_backend as select_backend
+    from gpucal.cli.main import main as main
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
     from gpucal.errors import AtmosphereError as AtmosphereError
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
     from gpucal.io.fits.class_fits import write_class_fits as write_class_fits
     from gpucal.io.fits.one_spectrum import write_fits1d as write_fits1d
     from gpucal.io.fits.sdfits_write import write_sdfits as write_sdfits
+    from gpucal.io.gbt.importer import ImportReport as ImportReport
     from gpucal.io.gbt.importer import import_sdfits as import_sdfits
     from gpucal.io.gildas.reader import open_class as open_class
     from gpucal.io.gildas.writer import write_class as write_class
+    from gpucal.io.l0.scan_writer import L0Writer as L0Writer
     from gpucal.io.l0.store import open_l0 as open_l0
     from gpucal.io.l0.write import CountsMaker as CountsMaker
     from gpucal.io.l0.write import GroupArrays as GroupArrays
@@ -52,21 +55,25 @@ if TYPE_CHECKING:
     from gpucal.io.raw_fits.writer import export_raw_fits as export_raw_fits
     from gpucal.physics.atm import AtmosphereTable as AtmosphereTable
     from gpucal.pipeline.calibrate import calibrate_store as calibrate_store
+    from gpucal.pipeline.reduction.products import ReduceOptions as ReduceOptions
     from gpucal.pipeline.reduction.reduce import reduce_scan as reduce_scan
-    from gpucal.pipeline.reduction.reduced import ReduceOptions as ReduceOptions
     from gpucal.pipeline.scan.in_memory import CalibratedScan as CalibratedScan
     from gpucal.pipeline.scan.in_memory import calibrate_scan as calibrate_scan
     from gpucal.pipeline.store.report import StoreReport as StoreReport
     from gpucal.plot import PlotOptions as PlotOptions
     from gpucal.plot import plot_scan as plot_scan
     from gpucal.plot import plot_store as plot_store
+    from gpucal.plot.fits import plot_fits as plot_fits
+    from gpucal.scan import Scan as Scan
+    from gpucal.scan import SubscanGroup as SubscanGroup
     from gpucal.simulate import simulate_night as simulate_night
     from gpucal.simulate import simulate_scan as simulate_scan
     from gpucal.spectrum import Spectrum as Spectrum
 
 _WHERE = {
     "gpucal.axes": ("Flag",),
-    "gpucal.backend": ("select_backend",),
+    "gpucal.backend.select": ("select_backend",),
+    "gpucal.cli.main": ("main",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
         "AtmosphereError",
@@ -92,9 +99,10 @@ _WHERE = {
     "gpucal.io.fits.class_fits": ("write_class_fits",),
     "gpucal.io.fits.one_spectrum": ("write_fits1d",),
     "gpucal.io.fits.sdfits_write": ("write_sdfits",),
-    "gpucal.io.gbt.importer": ("import_sdfits",),
+    "gpucal.io.gbt.importer": ("ImportReport", "import_sdfits"),
     "gpucal.io.gildas.reader": ("open_class",),
     "gpucal.io.gildas.writer": ("write_class",),
+    "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),
     "gpucal.io.l1.reader": ("open_l1",),
@@ -102,15 +110,20 @@ _WHERE = {
     "gpucal.io.raw_fits.writer": ("export_raw_fits",),
     "gpucal.physics.atm": ("AtmosphereTable",),
     "gpucal.pipeline.calibrate": ("calibrate_store",),
+    "gpucal.pipeline.reduction.products": ("ReduceOptions",),
     "gpucal.pipeline.reduction.reduce": ("reduce_scan",),
-    "gpucal.pipeline.reduction.reduced": ("ReduceOptions",),
     "gpucal.pipeline.scan.in_memory": ("CalibratedScan", "calibrate_scan"),
     "gpucal.pipeline.store.report": ("StoreReport",),
     "gpucal.plot": ("PlotOptions", "plot_scan", "plot_store"),
+    "gpucal.plot.fits": ("plot_fits",),
+    "gpucal.scan": ("Scan", "SubscanGroup"),
     "gpucal.simulate": ("simulate_night", "simulate_scan"),
     "gpucal.spectrum": ("Spectrum",),
 }
 """Module -> the public names that it defines."""
+
+_SUBMODULES = ("errors", "plot", "procedures", "simulate")
+"""Public modules, beside the names below; all others belong to the program itself."""
 
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -118,10 +131,12 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"gpucal.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'gpucal' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return sorted([*__all__, *_SUBMODULES])

@@ -20,7 +20,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class CalibrationConfig(BaseModel):
     """Options of ``gpucal calibrate``; every field is also a key of the TOML file.
 
-    Temperatures in K, PWV in mm, opacity in Np, times in s, angles in degrees, sizes in MiB.
+    Temperatures in K, PWV in mm, opacity in Np, times in s, angles in degrees, sizes in MiB. Frozen:
+    ``config.model_copy(update={...})`` makes another. Raises ValidationError (pydantic) for a wrong
+    value; ``load_config`` says it in one sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -181,9 +183,10 @@ def parse_scans(text: str) -> frozenset[int] | None:
 
 
 def load_config(path: str | Path | None = None, **overrides: Any) -> CalibrationConfig:
-    """Read a TOML file and apply ``overrides`` (None = not given) on top.
+    """The configuration of a TOML file, with ``overrides`` (None = not given) on top.
 
-    Raises ConfigError with one sentence per wrong key.
+    path: the file, None for the defaults. overrides: fields of ``CalibrationConfig`` by name. Raises
+    ConfigError, with one sentence per wrong key, also when the file cannot be read.
     """
     values: dict[str, Any] = {}
     if path is not None:

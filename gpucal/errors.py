@@ -76,6 +76,10 @@ class L0Error(GpucalError, ValueError):
     """The raw store does not follow the L0 layout, or a value in it cannot be right."""
 
 
+class EmptyScanError(L0Error):
+    """A scan that is being observed, of which no subscan is complete yet."""
+
+
 class L1Error(GpucalError, ValueError):
     """The calibrated store cannot be read, or holds something that is in the way."""
 

@@ -45,7 +45,6 @@ class LoadMeans:
     hot_mjd: float
     cold_mjd: float
     hot_time: float
-    cold_time: float
     t_hot: Array
     t_cold: Array | None
     sky: Array | None = None
@@ -74,9 +73,10 @@ class SpectralSetup:
     hk: float
     ssb: bool
 
-    def line_gain(self) -> Array:
-        """g_s f_eff, or f_eff for the DSB line scale; broadcastable to [C,R,A]."""
-        return self.g_sig * self.f_eff if self.ssb else self.g_sig * 0.0 + self.f_eff
+    def line_gain(self, channels: slice = slice(None)) -> Array:
+        """g_s f_eff, or f_eff for the DSB line scale; of some channels, broadcastable to [c,R,A]."""
+        g_sig = self.g_sig if self.g_sig.shape[0] == 1 else self.g_sig[channels, ...]
+        return g_sig * self.f_eff if self.ssb else g_sig * 0.0 + self.f_eff
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,90 +118,6 @@ class GainDrift:
     span_1: Array
     span_rate: Array
     correct_off: bool
-
-
-@dataclass(frozen=True)
-class Interpolated:
-    """REF = (1-w) OFF_1 + w OFF_2; weight a float or f64 [D]."""
-
-    on: int
-    off1: MeanKey
-    off2: MeanKey
-    weight: float | npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class DumpPair:
-    """Per-dump difference ON(d) - OFF(d) of two subscans."""
-
-    on: int
-    off: int
-
-
-@dataclass(frozen=True)
-class ChopCycles:
-    """Phases inside one subscan: per cycle the mean of its ON dumps minus that of its OFF dumps."""
-
-    on: int
-    cycles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
-    sky: MeanKey
-
-
-@dataclass(frozen=True, eq=False)
-class NodBeams:
-    """Two nod positions: pixels of ``second`` (bool [R,A]) have the source in position 2."""
-
-    on: int
-    other: int
-    second: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class PhaseDifference:
-    """Frequency switching: (SIG - REF) per dump; throws f64 [2,R] in channels; folded or not."""
-
-    on: int
-    off: int
-    throw: npt.NDArray[np.float64]
-    fold: bool
-
-
-@dataclass(frozen=True, eq=False)
-class BeamMerge:
-    """Double beam switching: the mean of the calibrated beams A and B."""
-
-    a: Interpolated | DumpPair | ChopCycles | NodBeams
-    b: Interpolated | DumpPair | ChopCycles | NodBeams
-
-    @property
-    def on(self) -> int:
-        return self.a.on
-
-
-Recipe = Interpolated | DumpPair | ChopCycles | NodBeams | PhaseDifference | BeamMerge
-
-
-@dataclass(frozen=True, eq=False)
-class Pairing:
-    """How every output subscan comes about.
-
-    recipes one per L1 subscan; off_index_per_on i32 [S_on] nearest OFF subscan; sky the OFF mean
-    that shows the sky of each output; extrapolated bool [S_on]; n_dumps D of the output; means: every
-    dump mean that is needed.
-    """
-
-    mode: str
-    recipes: tuple[Recipe, ...]
-    off_index_per_on: npt.NDArray[np.int32]
-    sky: tuple[MeanKey, ...]
-    extrapolated: npt.NDArray[np.bool_]
-    n_dumps: int
-    means: tuple[MeanKey, ...]
-
-    @property
-    def on_index(self) -> npt.NDArray[np.int32]:
-        """L0 subscan of each output, i32 [S_on]."""
-        return np.array([r.on for r in self.recipes], dtype=np.int32)
 
 
 @dataclass(frozen=True, eq=False)

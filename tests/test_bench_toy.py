@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,15 +17,15 @@ BENCHES = ("calibrate", "dump_mean", "reference", "chi2", "fold")
 
 
 @pytest.fixture
-def load(monkeypatch):
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Import a module of ``bench`` from the source tree."""
     monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
 
 
 @pytest.mark.parametrize("name", BENCHES)
-def test_toy_bench_reports_finite_ratios(load, name):
-    bench, harness = load(f"bench.bench_{name}"), load("bench.harness")
+def test_toy_bench_reports_finite_ratios(load: Callable[[str], Any], name: str) -> None:
+    bench, harness = load(f"bench.kernels.{name}"), load("bench.harness")
     results = harness.run_bench(name, bench.cases, "toy", (1, 2))
     assert {r.threads for r in results} == {1, 2}
     assert len({(r.case, r.threads) for r in results}) == len(results)
@@ -35,7 +37,12 @@ def test_toy_bench_reports_finite_ratios(load, name):
         assert result.seconds_min <= result.seconds_median <= result.seconds_max
 
 
-def test_command_line_shows_and_saves(load, monkeypatch, tmp_path, capsys):
+def test_command_line_shows_and_saves(
+    load: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     harness = load("bench.harness")
     monkeypatch.setattr(harness.save, "__defaults__", (tmp_path, ""))
     assert load("bench").main(["reference", "chi2", "--toy", "--threads", "1", "--save"]) == 0
@@ -48,7 +55,7 @@ def test_command_line_shows_and_saves(load, monkeypatch, tmp_path, capsys):
         load("bench").main(["nothing"])
 
 
-def check_numbers(results):
+def check_numbers(results: Iterable[Any]) -> None:
     for result in results:
         for name, value in asdict(result).items():
             if isinstance(value, float):
@@ -57,7 +64,9 @@ def check_numbers(results):
         assert 0 < result.seconds_min <= result.seconds_median <= result.seconds_max
 
 
-def test_io_bench_copies_the_spectra_it_is_compared_with(load, tmp_path):
+def test_io_bench_copies_the_spectra_it_is_compared_with(
+    load: Callable[[str], Any], tmp_path: Path
+) -> None:
     bench = load("bench.bench_io")
     night = bench.Night(tmp_path, "toy", "zstd:1", 2)
     night.calibrate()
@@ -75,7 +84,9 @@ def test_io_bench_copies_the_spectra_it_is_compared_with(load, tmp_path):
             assert same, f"{path} differs"
 
 
-def test_io_bench_at_toy_size(load, tmp_path, capsys):
+def test_io_bench_at_toy_size(
+    load: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench = load("bench.bench_io")
     results = bench.run_bench("toy", workers=2, folder=tmp_path)
     assert [r.case for r in results] == list(bench.CODECS)
@@ -88,7 +99,7 @@ def test_io_bench_at_toy_size(load, tmp_path, capsys):
     assert "sync" in capsys.readouterr().out
 
 
-def test_stage_clock_puts_the_functions_back(load):
+def test_stage_clock_puts_the_functions_back(load: Callable[[str], Any]) -> None:
     stages = load("bench.stages")
     before = [getattr(owner, name) for owner, name in stages.STAGES.values()]
     with pytest.raises(ZeroDivisionError), stages.StageClock():
@@ -96,7 +107,9 @@ def test_stage_clock_puts_the_functions_back(load):
     assert [getattr(owner, name) for owner, name in stages.STAGES.values()] == before
 
 
-def test_peers_bench_without_dysh(load, tmp_path, capsys):
+def test_peers_bench_without_dysh(
+    load: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench = load("bench.bench_peers")
     console = load("rich.console").Console(width=120)
     results = bench.run_bench("toy", console, venv=None, folder=tmp_path)
@@ -107,7 +120,7 @@ def test_peers_bench_without_dysh(load, tmp_path, capsys):
     assert "gpucal" in capsys.readouterr().out
 
 
-def test_gbt_file_reads_back(load, tmp_path):
+def test_gbt_file_reads_back(load: Callable[[str], Any], tmp_path: Path) -> None:
     pytest.importorskip("astropy")
     load("bench.gbt_file").write_gbt_file(tmp_path / "a.fits", 8, 64)
     from astropy.io import fits
@@ -123,7 +136,7 @@ def test_gbt_file_reads_back(load, tmp_path):
         load("bench.gbt_file").write_gbt_file(tmp_path / "b.fits", 6, 64)
 
 
-def test_toy_online_bench(load, tmp_path):
+def test_toy_online_bench(load: Callable[[str], Any], tmp_path: Path) -> None:
     bench = load("bench.bench_online")
     results = bench.run_bench("toy", tmp_path)
     assert [r.case for r in results] == [

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
@@ -24,24 +27,29 @@ import cpu_fallback.fold
 import cpu_fallback.reference
 from cpu_fallback import NumpyKernels
 from cpu_fallback.workers import Workers
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 
 
 @pytest.fixture(scope="class")
-def xp():
+def xp() -> Any:
     return np
 
 
 class TestOneThread(KernelContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> NumpyKernels:
         return NumpyKernels()
 
 
 class TestTwoThreads(KernelContract):
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> NumpyKernels:
         return NumpyKernels(threads=2)
 
 
@@ -50,7 +58,7 @@ class TestSmallBlocks(KernelContract):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def kernels(cls):
+    def kernels(cls) -> Iterator[NumpyKernels]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cpu_fallback.calibrate, "BLOCK_BYTES", 300)
             patch.setattr(cpu_fallback.calibrate, "SMALLEST_BLOCK", 8)
@@ -64,7 +72,7 @@ class TestSmallBlocks(KernelContract):
             yield NumpyKernels(threads=3)
 
 
-def results(kernels, seed=6):
+def results(kernels: Any, seed: int = 6) -> list[NDArray[Any]]:
     """All kernels on one set of inputs large enough for several blocks."""
     rng = np.random.default_rng(seed)
     shape, row = (300, 60, 2, 9), (300, 2, 9)
@@ -76,25 +84,26 @@ def results(kernels, seed=6):
     found = []
     for x in (counts, floats):
         out, out_flags = np.empty(shape), np.empty(shape, np.uint16)
-        lost = kernels.calibrate(x, off1, factor, flags, out, out_flags)
-        found += [out, out_flags, np.array(lost), *kernels.dump_mean(x)]
-    found.append(kernels.reference(off1, off2, np.linspace(0, 1, 60)))
+        lost = kernels.calibrate(CalibrationTile(x, off1, factor, flags, out, out_flags))
+        found += [out, out_flags, np.array(lost), *kernels.dump_mean(SubscanDumps(x))]
+    found.append(kernels.reference(OffPair(off1, off2, np.linspace(0, 1, 60))))
     for shared in ((True, True, True), (False, True, True), (False, False, False)):
-        found.append(kernels.chi2(*make_chi2(rng, 9000, 3, 2, 1, shared), derivatives=True))
+        fits = SkyFits(*make_chi2(rng, 9000, 3, 2, 1, shared), derivatives=True)
+        found.append(kernels.chi2(fits))
     fold = make_fold(rng, shape, 30, 16, "mixed", 1e-4)
     out, out_flags = np.empty(shape), np.empty(shape, np.uint16)
-    lost = kernels.fold(*fold, out, out_flags)
+    lost = kernels.fold(FoldTile(*fold, out, out_flags))
     return [*found, out, out_flags, np.array(lost)]
 
 
-def test_results_do_not_depend_on_threads():
+def test_results_do_not_depend_on_threads() -> None:
     alone = results(NumpyKernels(threads=1))
     for threads in (2, 5):
         for one, other in zip(results(NumpyKernels(threads)), alone, strict=True):
             assert_same_bits(one, other)
 
 
-def test_one_object_serves_several_callers():
+def test_one_object_serves_several_callers() -> None:
     kernels = NumpyKernels(threads=2)
     expected = results(kernels)
     found = {}
@@ -112,7 +121,7 @@ def test_one_object_serves_several_callers():
 
 
 @pytest.mark.parametrize("out_dtype", [np.float64, np.float32])
-def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype):
+def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype: Any) -> None:
     rng = np.random.default_rng(1)
     counts = make_counts(rng, (6, 5, 2, 3), "int32", 0.1)
     rows = rng.normal(1.0, 0.1, (6, 2, 3))
@@ -121,35 +130,37 @@ def test_output_may_be_a_view_and_nothing_else_is_written(out_dtype):
     wide = np.full((*counts.shape, 3), -1.0, out_dtype)
     wide_flags = np.full((*counts.shape, 3), 77, np.uint16)
     kernels = NumpyKernels()
-    kernels.calibrate(counts, rows, rows, flags, direct, direct_flags)
-    kernels.calibrate(counts, rows, rows, flags, wide[..., 1], wide_flags[..., 1])
+    tile = CalibrationTile(counts, rows, rows, flags, direct, direct_flags)
+    kernels.calibrate(tile)
+    kernels.calibrate(tile._replace(out=wide[..., 1], out_flags=wide_flags[..., 1]))
     assert_same_bits(wide[..., 1], direct)
     assert_same_bits(wide_flags[..., 1], direct_flags)
     assert (wide[..., ::2] == -1.0).all()
     assert (wide_flags[..., ::2] == 77).all()
 
 
-def test_float_means_add_in_the_order_of_the_dumps():
+def test_float_means_add_in_the_order_of_the_dumps() -> None:
     # 1e16 + 1 + 1 loses both ones when added in this order, and only then.
     for pixels in (1, 2, 8, 20):
         counts = np.zeros((3, 9, 1, pixels))
         counts[:, 0], counts[:, 1:] = 1e16, 1.0
-        mean, _ = NumpyKernels().dump_mean(counts)
+        mean, _ = NumpyKernels().dump_mean(SubscanDumps(counts))
         assert (mean == 1e16 / 9).all()
 
 
-def test_a_grid_broadcast_to_all_fits_is_one_grid():
+def test_a_grid_broadcast_to_all_fits_is_one_grid() -> None:
     pwv, *rest = make_chi2(np.random.default_rng(8), 5000, 20, 3, 1, (True, True, True))
     wide = np.broadcast_to(pwv, (20, 3))
     kernels = NumpyKernels()
-    one = kernels.chi2(pwv, *rest, derivatives=True)
-    assert_same_bits(kernels.chi2(wide, *rest, derivatives=True), one)
-    copied = kernels.chi2(wide.copy(), *rest, derivatives=True)
+    fits = SkyFits(pwv, *rest, derivatives=True)
+    one = kernels.chi2(fits)
+    assert_same_bits(kernels.chi2(fits._replace(pwv=wide)), one)
+    copied = kernels.chi2(fits._replace(pwv=wide.copy()))
     np.testing.assert_allclose(copied, one, rtol=1e-12, atol=0)
 
 
-def test_an_error_in_a_worker_reaches_the_caller():
-    def fail(block):
+def test_an_error_in_a_worker_reaches_the_caller() -> None:
+    def fail(block: object) -> None:
         raise ZeroDivisionError(block)
 
     for threads in (1, 3):
@@ -157,7 +168,7 @@ def test_an_error_in_a_worker_reaches_the_caller():
             Workers(threads).run(fail, [1, 2, 3, 4])
 
 
-def test_scratch_is_reused_and_grows():
+def test_scratch_is_reused_and_grows() -> None:
     workers = Workers()
     first = workers.scratch("a", (10,), np.float64)
     assert np.shares_memory(first, workers.scratch("a", (5,), np.int32))
@@ -177,7 +188,7 @@ def test_scratch_is_reused_and_grows():
         ({"out_flags": np.zeros((2, 3, 1, 1), np.uint8)}, "out_flags is uint8"),
     ],
 )
-def test_calibrate_refuses_what_does_not_fit(change, message):
+def test_calibrate_refuses_what_does_not_fit(change: dict[str, Any], message: str) -> None:
     arguments = {
         "counts": np.zeros((2, 3, 1, 1), np.int32),
         "reference": np.zeros((2, 1, 1)),
@@ -187,21 +198,26 @@ def test_calibrate_refuses_what_does_not_fit(change, message):
         "out_flags": np.zeros((2, 3, 1, 1), np.uint16),
     }
     with pytest.raises(ValueError, match=message):
-        NumpyKernels().calibrate(**(arguments | change))
+        NumpyKernels().calibrate(CalibrationTile(**(arguments | change)))
 
 
-def test_other_kernels_refuse_what_does_not_fit():
-    kernels = NumpyKernels()
+def test_other_kernels_refuse_what_does_not_fit() -> None:
+    kernels: Any = NumpyKernels()
     with pytest.raises(ValueError, match="counts has shape"):
-        kernels.dump_mean(np.zeros((2, 3), np.int32))
+        kernels.dump_mean(SubscanDumps(np.zeros((2, 3), np.int32)))
     with pytest.raises(ValueError, match="counts is int64"):
-        kernels.dump_mean(np.zeros((2, 3, 1, 1), np.int64))
-    with pytest.raises(ValueError, match="valid is"):
-        kernels.dump_mean(np.zeros((2, 3, 1, 1), np.int32), np.ones(2, bool))
-    with pytest.raises(ValueError, match="off1 and off2"):
-        kernels.reference(np.zeros((2, 1, 1)), np.zeros((3, 1, 1)), 0.5)
+        kernels.dump_mean(SubscanDumps(np.zeros((2, 3, 1, 1), np.int64)))
+    counts, off, half = np.zeros((2, 3, 1, 1), np.int32), np.zeros((2, 1, 1)), np.float64(0.5)
+    with pytest.raises(ValueError, match=r"valid has shape \(2,\), expected \[D\] = \(3\)"):
+        kernels.dump_mean(SubscanDumps(counts, np.ones(2, bool)))
+    with pytest.raises(ValueError, match="valid is int8, expected bool"):
+        kernels.dump_mean(SubscanDumps(counts, np.ones(3, "i1")))
+    with pytest.raises(ValueError, match="off1 has shape"):
+        kernels.reference(OffPair(off[0], off, half))
+    with pytest.raises(ValueError, match="off2 has shape"):
+        kernels.reference(OffPair(off, np.zeros((3, 1, 1)), half))
     with pytest.raises(ValueError, match="weight has shape"):
-        kernels.reference(np.zeros((2, 1, 1)), np.zeros((2, 1, 1)), np.zeros((2, 2)))
+        kernels.reference(OffPair(off, off, np.zeros((2, 2))))
     good = make_chi2(np.random.default_rng(0), 4, 2, 3, 1, (False, False, False))
     for place, name in (
         (0, "pwv"),
@@ -212,33 +228,26 @@ def test_other_kernels_refuse_what_does_not_fit():
     ):
         bad = list(good)
         bad[place] = bad[place][..., :2]
-        with pytest.raises(ValueError, match=name if name != "observed" else "weight"):
-            kernels.chi2(*bad)
+        with pytest.raises(ValueError, match=name if name != "observed" else "pwv"):
+            kernels.chi2(SkyFits(*bad))
+        bad[place] = good[place].astype(np.float32)
+        with pytest.raises(ValueError, match=f"{name} is float32, expected float64"):
+            kernels.chi2(SkyFits(*bad))
     arrays = make_fold(np.random.default_rng(0), (4, 2, 3, 5), 2, 1, "mixed", 0.0)
     arrays += [np.zeros((4, 2, 3, 5)), np.zeros((4, 2, 3, 5), np.uint16)]
-    names = [
-        "spectra",
-        "flags",
-        "weight",
-        "taps",
-        "nearest",
-        "transmission",
-        "base_flags",
-        "out",
-        "out_flags",
-    ]
-    for place, name in enumerate(names):
-        wrong = arrays[place][:-1] if name != "out" else arrays[place][..., :-1]
+    tile = FoldTile(*arrays)
+    for name, array in tile._asdict().items():
+        wrong = array[:-1] if name != "out" else array[..., :-1]
         said = {"spectra": "flags has shape", "out": "spectra has shape"}.get(name, f"{name} has")
         with pytest.raises(ValueError, match=said):
-            kernels.fold(*arrays[:place], wrong, *arrays[place + 1 :])
+            kernels.fold(tile._replace(**{name: wrong}))
         with pytest.raises(ValueError, match=f"{name} is int8"):
-            kernels.fold(*arrays[:place], arrays[place].astype("i1"), *arrays[place + 1 :])
+            kernels.fold(tile._replace(**{name: array.astype("i1")}))
     with pytest.raises(ValueError, match="threads is 0"):
         NumpyKernels(threads=0)
 
 
-def test_needs_neither_cupy_nor_the_steps():
+def test_needs_neither_cupy_nor_the_steps() -> None:
     code = (
         "import sys, cpu_fallback; "
         "loaded = [m for m in sys.modules if m.split('.')[0] in ('cupy', 'scipy', 'zarr')"

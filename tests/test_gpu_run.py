@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,13 +32,13 @@ pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="needs t
 
 
 @pytest.fixture
-def load(monkeypatch):
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Import a module of ``bench`` from the source tree."""
     monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
 
 
-def gpu_run(*arguments, path, **environment):
+def gpu_run(*arguments: str, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the script with ``path`` before the system's own commands."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "GPUCAL_"))}
     env |= {"PATH": f"{path}:/usr/bin:/bin", **environment}
@@ -45,7 +47,7 @@ def gpu_run(*arguments, path, **environment):
     )
 
 
-def command(folder, name, body):
+def command(folder: Path, name: str, body: str) -> None:
     """A command that notes its arguments in ``folder/calls`` and then does ``body``."""
     path = folder / name
     note = f'echo "{name} [${{GPUCAL_REQUIRE_GPU:-}}] $*" >>"{folder}/calls"\n'
@@ -54,22 +56,22 @@ def command(folder, name, body):
 
 
 @pytest.fixture
-def stand_in(tmp_path):
+def stand_in(tmp_path: Path) -> Path:
     """A folder whose python3 does nothing, but fails for the module it is told to fail for."""
     command(tmp_path, "python3", 'case " $* " in *" $FAILS "*) exit 3 ;; esac')
     return tmp_path
 
 
-def passed(done):
+def passed(done: subprocess.CompletedProcess[str]) -> int:
     """Number of stages that passed, from the summary."""
     return done.stdout.partition("== summary")[2].count(": passed in")
 
 
-def calls(folder):
+def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
 
-def test_dry_run_passes_and_says_that_nothing_was_measured():
+def test_dry_run_passes_and_says_that_nothing_was_measured() -> None:
     before = sorted((ROOT / "bench" / "results").iterdir())
     done = gpu_run("--dry", path=Path(sys.executable).parent)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +85,9 @@ def test_dry_run_passes_and_says_that_nothing_was_measured():
 
 @pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_fails_shows_and_does_not_stop_the_others(stand_in, stage, dry):
+def test_a_stage_that_fails_shows_and_does_not_stop_the_others(
+    stand_in: Path, stage: str, dry: bool
+) -> None:
     arguments = ["--dry"] if dry else []
     words = STAGES[stage]
     done = gpu_run(*arguments, path=stand_in, FAILS=words, OUT=str(stand_in / "out"))
@@ -97,7 +101,7 @@ def test_a_stage_that_fails_shows_and_does_not_stop_the_others(stand_in, stage, 
     assert all(text in line for text, line in zip(STAGES.values(), ran, strict=True))
 
 
-def test_on_a_card_every_stage_runs(stand_in):
+def test_on_a_card_every_stage_runs(stand_in: Path) -> None:
     command(stand_in, "compute-sanitizer", 'shift 4; exec "$@"')
     out = stand_in / "out"
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(out))
@@ -114,7 +118,7 @@ def test_on_a_card_every_stage_runs(stand_in):
     assert {p.name for p in out.iterdir()} == logs
 
 
-def test_without_compute_sanitizer_it_says_so(stand_in):
+def test_without_compute_sanitizer_it_says_so(stand_in: Path) -> None:
     if any(Path(folder, "compute-sanitizer").exists() for folder in ("/usr/bin", "/bin")):
         pytest.skip("compute-sanitizer is installed here")
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
@@ -122,7 +126,7 @@ def test_without_compute_sanitizer_it_says_so(stand_in):
     assert done.returncode == 0
 
 
-def test_a_stage_that_reaches_its_limit_is_named(stand_in):
+def test_a_stage_that_reaches_its_limit_is_named(stand_in: Path) -> None:
     command(stand_in, "timeout", "exit 124")
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
     assert done.returncode == 1
@@ -132,7 +136,7 @@ def test_a_stage_that_reaches_its_limit_is_named(stand_in):
     assert sum(limits) + 2 * 37 <= 535, "with compute-sanitizer"
 
 
-def test_what_is_missing_is_named(stand_in):
+def test_what_is_missing_is_named(stand_in: Path) -> None:
     command(
         stand_in,
         "python3",
@@ -145,7 +149,7 @@ def test_what_is_missing_is_named(stand_in):
     assert passed(done) == len(STAGES)
 
 
-def test_what_is_not_measured_for_want_of_a_package_is_said(stand_in):
+def test_what_is_not_measured_for_want_of_a_package_is_said(stand_in: Path) -> None:
     command(
         stand_in, "python3", 'case "$*" in *kvikio*) echo "    kvikio cannot be imported" ;; esac'
     )
@@ -154,13 +158,17 @@ def test_what_is_not_measured_for_want_of_a_package_is_said(stand_in):
     assert done.returncode == 0
 
 
-def test_wheels_are_installed_without_network_and_come_first(stand_in, tmp_path):
+def test_wheels_are_installed_without_network_and_come_first(
+    stand_in: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "checkout"
     (root / "bench").mkdir(parents=True)
     (root / ".whl").mkdir()
     (root / ".whl" / "one-1-py3-none-any.whl").touch()
     shutil.copy(SCRIPT, root / "bench")
-    command(stand_in, "python3", 'case "$*" in *bench_gpu*) echo "path $PYTHONPATH" ;; esac')
+    command(
+        stand_in, "python3", 'case "$*" in *bench.gpu.kernels*) echo "path $PYTHONPATH" ;; esac'
+    )
     env = {
         "PATH": f"{stand_in}:/usr/bin:/bin",
         "GPUCAL_SITE": "/somewhere",
@@ -175,7 +183,7 @@ def test_wheels_are_installed_without_network_and_come_first(stand_in, tmp_path)
     assert not (root / "bench" / "scratch").exists()
 
 
-def test_wheels_are_collected_for_the_machine_with_the_card(stand_in, tmp_path):
+def test_wheels_are_collected_for_the_machine_with_the_card(stand_in: Path, tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     (root / "bench").mkdir(parents=True)
     for name in ("gpu_run.sh", "gpu_wheels.txt"):
@@ -189,17 +197,19 @@ def test_wheels_are_collected_for_the_machine_with_the_card(stand_in, tmp_path):
     assert second.endswith("--no-deps -r bench/gpu_wheels.txt cupy-cuda13x")
 
 
-def test_an_unknown_option_is_refused(stand_in):
+def test_an_unknown_option_is_refused(stand_in: Path) -> None:
     assert gpu_run("--fast", path=stand_in).returncode == 2
 
 
-def test_benches_fail_without_a_card(load, monkeypatch, capsys):
+def test_benches_fail_without_a_card(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    for name in ("bench_gpu", "gpu_chain", "gpu_pwv"):
-        assert load(f"bench.{name}").main([]) == 1
+    for name in ("kernels", "chain", "pwv"):
+        assert load(f"bench.gpu.{name}").main([]) == 1
         assert "CuPy" in capsys.readouterr().err
         with pytest.raises(SystemExit):
-            load(f"bench.{name}").main(["--dry", "--save"])
+            load(f"bench.gpu.{name}").main(["--dry", "--save"])
 
 
 class NumpyAsCupy:
@@ -207,7 +217,7 @@ class NumpyAsCupy:
 
     __version__ = "0"
 
-    def __init__(self, event, host_loops):
+    def __init__(self, event: Any, host_loops: Any) -> None:
         self.pooled = True
         self.cuda = SimpleNamespace(
             Event=event,
@@ -223,21 +233,22 @@ class NumpyAsCupy:
         self.ElementwiseKernel = host_loops.ElementwiseKernel
         self.ReductionKernel = host_loops.ReductionKernel
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
-    def _set_allocator(self, allocator):
+    def _set_allocator(self, allocator: object) -> None:
         self.pooled = allocator is not None
 
-    def get_default_memory_pool(self):
+    def get_default_memory_pool(self) -> SimpleNamespace:
         return SimpleNamespace(free_all_blocks=lambda: None)
 
 
 @pytest.fixture
-def pretended(load, monkeypatch):
+def pretended(load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> NumpyAsCupy:
     """A card that is NumPy, found where the real one is."""
     from cpu_fallback import NumpyKernels
-    from gpucal.backend import Backend, cuda
+    from gpucal.backend import cuda
+    from gpucal.backend.protocol import Backend
 
     if not load("bench.host_loops").available():
         pytest.skip("g++ stands in for NVRTC")
@@ -253,7 +264,12 @@ def pretended(load, monkeypatch):
     return xp
 
 
-def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
+def test_what_is_saved_on_a_card(
+    load: Callable[[str], Any],
+    pretended: NumpyAsCupy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     options = ["--save", "--results", str(tmp_path)]
     assert load("bench.gpu.kernels").main(options) == 0
     assert load("bench.gpu.chain").main(options) == 0
@@ -284,12 +300,16 @@ def test_what_is_saved_on_a_card(load, pretended, tmp_path, capsys):
     assert "dry run" not in capsys.readouterr().out
 
 
-def test_toy_sizes_on_a_card_do_without_the_pool(load, pretended):
+def test_toy_sizes_on_a_card_do_without_the_pool(
+    load: Callable[[str], Any], pretended: NumpyAsCupy
+) -> None:
     assert load("bench.gpu.kernels").main(["--toy"]) == 0
     assert not pretended.pooled
 
 
-def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
+def test_kernel_bench_reports_every_kernel_and_saves(
+    load: Callable[[str], Any], tmp_path: Path
+) -> None:
     bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
     results, failed = bench.run_bench(card, "toy")
     assert failed == 0
@@ -307,10 +327,12 @@ def test_kernel_bench_reports_every_kernel_and_saves(load, tmp_path):
     assert (tmp_path / "roofline.png").read_bytes()[1:4] == b"PNG"
 
 
-def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, capsys):
+def test_a_kernel_that_fails_leaves_the_others_their_results(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
 
-    def broken(*_):
+    def broken(*_: Any) -> None:
         raise ZeroDivisionError("broken on purpose")
 
     monkeypatch.setattr(card.kernels, "dump_mean", broken)
@@ -321,7 +343,9 @@ def test_a_kernel_that_fails_leaves_the_others_their_results(load, monkeypatch, 
     assert {r.bench for r in results} == left
 
 
-def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(load, monkeypatch, capsys):
+def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     bench, card = load("bench.gpu.kernels"), load("bench.gpu.card").host_card()
     if not card.has_plain:
         pytest.skip("needs g++")
@@ -333,7 +357,7 @@ def test_a_kernel_that_disagrees_with_its_plain_form_is_not_timed(load, monkeypa
     assert "gpu_reference" not in {r.bench for r in results}
 
 
-def test_disagreement_of_results(load):
+def test_disagreement_of_results(load: Callable[[str], Any]) -> None:
     differ = load("bench.gpu.baseline").disagreement
     a = np.array([1.0, -2.0, np.nan])
     whole = np.arange(3)
@@ -343,13 +367,13 @@ def test_disagreement_of_results(load):
         assert differ((found,), (expected,), np) == math.inf
 
 
-def test_arrays_on_the_card_repeat_the_block(load):
+def test_arrays_on_the_card_repeat_the_block(load: Callable[[str], Any]) -> None:
     cases, card = load("bench.gpu.cases"), load("bench.gpu.card").host_card()
     array = cases.repeated(card, np.arange(7, dtype=np.int32), (3, 5))
     np.testing.assert_array_equal(array.ravel(), np.arange(15) % 7)
 
 
-def test_differences_of_stores_are_seen(load):
+def test_differences_of_stores_are_seen(load: Callable[[str], Any]) -> None:
     chain, night = load("bench.gpu.chain"), load("bench.gpu.night")
     values = np.array([[1.0, -2.0], [np.nan, 3.0]])
     assert night.difference(values, values) == 0.0
@@ -359,19 +383,25 @@ def test_differences_of_stores_are_seen(load):
     assert night.difference(blank, blank) == 0.0
 
 
-def test_nights_that_differ_fail(load, monkeypatch, capsys):
+def test_nights_that_differ_fail(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     chain = load("bench.gpu.chain")
     monkeypatch.setattr(chain, "compare", lambda *_: (1, 0.0, 4))
     assert chain.main(["--dry"]) == 1
     assert "differ by 0.0e+00, 4 flags" in capsys.readouterr().out
 
 
-def test_no_night_is_begun_that_would_end_too_late(load, capsys):
+def test_no_night_is_begun_that_would_end_too_late(
+    load: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert load("bench.gpu.chain").main(["--dry", "--seconds", "0"]) == 0
     assert "chai zstd:1: left out, the time is up" in capsys.readouterr().out
 
 
-def test_a_night_has_as_many_scans_as_there_is_room_for(load, monkeypatch, tmp_path):
+def test_a_night_has_as_many_scans_as_there_is_room_for(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     night = load("bench.gpu.night")
     one = 64 * 4 * 14 * 2 * 40
     for free, scans in ((1e12, 2), (1.3 * one, 1)):
@@ -382,7 +412,9 @@ def test_a_night_has_as_many_scans_as_there_is_room_for(load, monkeypatch, tmp_p
         night.scans_with_room("upgreat", "toy", tmp_path)
 
 
-def test_plain_forms_are_left_out_of_the_compile_log_without_headers(load, monkeypatch):
+def test_plain_forms_are_left_out_of_the_compile_log_without_headers(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = load("bench.gpu.compile_log")
     monkeypatch.setattr(log, "cupy_headers", lambda: None)
     assert list(log.plain_forms("sm_90")) == []

@@ -9,25 +9,30 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 10
+import gpucal
 
-BASE = frozenset({"axes", "errors", "config", "scan", "products", "spectrum"})
+ROOT = Path(__file__).resolve().parent.parent
+MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_MODULES = 400, 60, 10, 14
+
+BASE = frozenset({"axes", "errors", "config", "scan", "products", "spectrum", "version"})
 """Modules directly below gpucal/ that hold values only; every room may use them."""
 
 ALLOWED: dict[str, frozenset[str]] = {
     "physics": frozenset(),
-    "kernels": frozenset(),
-    "backend": frozenset({"kernels"}),
-    "steps": frozenset({"physics", "backend"}),
+    "kernel_contract": frozenset(),
+    "kernels": frozenset({"kernel_contract"}),
+    "backend": frozenset({"kernels", "kernel_contract"}),
+    "modes": frozenset({"physics", "backend", "kernel_contract"}),
+    "steps": frozenset({"modes", "physics", "backend", "kernel_contract"}),
     "procedures": frozenset({"physics", "steps", "backend"}),
     "io": frozenset({"physics"}),
-    "pipeline": frozenset({"steps", "procedures", "physics", "backend", "io"}),
+    "pipeline": frozenset({"steps", "modes", "procedures", "physics", "backend", "io"}),
     "plot": frozenset({"physics", "io"}),
     "simulate": frozenset({"physics", "io"}),
     "export": frozenset({"physics", "io"}),
@@ -35,20 +40,29 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """Which rooms a room may import beside itself and BASE. gpucal/__init__ and cli may use all."""
 
+FOR_CPU_FALLBACK = frozenset({"axes", "kernel_contract"})
+"""What cpu_fallback may import of gpucal."""
+
+PUBLIC_MODULES = frozenset({"gpucal.errors", "gpucal.plot", "gpucal.simulate"})
+"""Modules below gpucal that users may import as such."""
+
 GPU_PACKAGES = frozenset({"cupy", "cupyx", "cupy_backends", "kvikio", "nvidia"})
 LAZY = ("cupy", "kvikio", "matplotlib", "astropy", "dask", "distributed", "xarray", "pyrtlib")
 FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "manager", "misc"})
 
 EXCEPTIONS: dict[str, str] = {
     "gpucal/cli/commands/simulate.py:simulate": "each parameter is one option of the command",
-    "gpucal/cli/commands/online.py:submit": "each parameter is one option of the command",
+    "gpucal/cli/commands/online/submit.py:submit": "each parameter is one option of the command",
 }
 """``path:function`` -> the reason why a size rule does not hold there."""
 
 
 def sources(*rooms: str) -> list[Path]:
-    """Python files below the folders ``rooms`` of the repository."""
-    return sorted(p for room in rooms for p in (ROOT / room).rglob("*.py"))
+    """Python files below the folders ``rooms`` of the repository; of docs/ also the pages."""
+    patterns = [(room, "*.py") for room in rooms] + [
+        (room, "*.md") for room in rooms if room == "docs"
+    ]
+    return sorted(p for room, pattern in patterns for p in (ROOT / room).rglob(pattern))
 
 
 def relative(path: Path) -> str:
@@ -81,8 +95,11 @@ def check_layers(text: str, path: str) -> list[str]:
     for line, name in imported_modules(text, path):
         parts = name.split(".")
         if path.startswith("cpu_fallback/"):
-            if parts[0] == "gpucal" and parts[:2] != ["gpucal", "axes"]:
-                problems.append(f"{path}:{line} imports {name}, only gpucal.axes is allowed")
+            if parts[0] == "gpucal" and not set(parts[1:2]) & FOR_CPU_FALLBACK:
+                allowed = ", ".join(sorted(FOR_CPU_FALLBACK))
+                problems.append(
+                    f"{path}:{line} imports {name}, of gpucal only {allowed} are allowed"
+                )
             continue
         room = room_of(path)
         if parts[0] == "cpu_fallback" and room != "backend":
@@ -106,6 +123,21 @@ def check_gpu_imports(text: str, path: str) -> list[str]:
         f"{path}:{line} imports {module}"
         for line, module in imported_modules(text, path)
         if module.split(".")[0] in GPU_PACKAGES
+    ]
+
+
+def check_public_imports(text: str, path: str) -> list[str]:
+    """A public name is imported as users do, ``from gpucal import name``.
+
+    Read from the text, so that pages and scripts inside of strings count too.
+    """
+    pattern = re.compile(r"(?:^[ \t]*|`)from (gpucal\.[\w.]+) import (\([^)]*\)|[^\n`;#]+)", re.M)
+    return [
+        f"{path} imports {name} from {match[1]}, take it from gpucal"
+        for match in pattern.finditer(text)
+        if match[1] not in PUBLIC_MODULES
+        for name in re.findall(r"(?:^|[,(])\s*(\w+)", match[2])
+        if name in gpucal.__all__
     ]
 
 
@@ -180,13 +212,82 @@ def check_names(text: str, path: str) -> list[str]:
     return [f"{path}: {word!r} says nothing" for word in sorted(words & FORBIDDEN_NAMES)]
 
 
+RECIPES = "Recipe|Difference|Interpolated|DumpPair|ChopCycles|NodBeams|PhaseDifference|BeamMerge"
+
+
+def check_recipes_unasked(text: str, path: str) -> list[str]:
+    """Nobody asks a recipe for its class: what a mode decides is a method of gpucal/modes."""
+    if path.startswith("gpucal/modes/"):
+        return []
+    pattern = re.compile(rf"\b(isinstance\([^()]*\b({RECIPES})\b|case ({RECIPES})\()")
+    return [
+        f"{path}:{text[: match.start()].count(chr(10)) + 1} asks a recipe for its class"
+        for match in pattern.finditer(text)
+    ]
+
+
+def module_name(path: str) -> str:
+    """Dotted name of a file: "gpucal/io/__init__.py" is "gpucal.io"."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def import_edges(files: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules of ``files`` that it imports, also inside functions and for types only.
+
+    Each import counts for the most specific module that its name holds.
+    """
+    modules = {module_name(path) for path in files}
+    edges: dict[str, set[str]] = {}
+    for path, text in files.items():
+        found = edges[module_name(path)] = set()
+        for _, name in imported_modules(text, path):
+            parts = name.split(".")
+            stems = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+            found |= {next((stem for stem in stems if stem in modules), "")}
+        found -= {"", module_name(path)}
+    return edges
+
+
+def check_circles(files: dict[str, str]) -> list[str]:
+    """No file imports itself through others."""
+    edges = import_edges(files)
+    reach: dict[str, set[str]] = {}
+    for module in edges:
+        seen, todo = set(), set(edges[module])
+        while todo:
+            target = todo.pop()
+            seen.add(target)
+            todo |= edges[target] - seen
+        reach[module] = seen
+    circles = {
+        tuple(sorted(other for other in reach[module] if module in reach[other]))
+        for module in edges
+        if module in reach[module]
+    }
+    return [f"circle: {', '.join(circle)}" for circle in sorted(circles)]
+
+
+def check_folders(files: dict[str, str]) -> list[str]:
+    """A folder holds what a reader can take in at once."""
+    fixed = ("__init__.py", "conftest.py")  # names that nobody chose
+    places = (path.rpartition("/") for path in files)
+    modules = Counter(folder for folder, _, name in places if name not in fixed)
+    return [
+        f"{folder} has {n} modules, at most {MAX_MODULES} are allowed"
+        for folder, n in modules.items()
+        if n > MAX_MODULES
+    ]
+
+
 Rule = Callable[[str, str], list[str]]
 
 RULES: list[tuple[Rule, tuple[str, ...]]] = [
     (check_layers, ("gpucal", "cpu_fallback")),
     (check_gpu_imports, ("gpucal", "cpu_fallback", "bench")),
+    (check_public_imports, ("tests", "bench", "docs")),
     (check_sizes, ("gpucal", "cpu_fallback", "bench", "scripts")),
     (check_documented, ("gpucal", "cpu_fallback", "bench", "scripts")),
+    (check_recipes_unasked, ("gpucal", "bench", "scripts")),
     (check_finished, ("gpucal", "cpu_fallback", "bench", "scripts", "tests")),
     (check_names, ("gpucal", "cpu_fallback", "bench", "scripts", "tests")),
 ]
@@ -198,6 +299,56 @@ def test_house_rule(rule: Rule, rooms: tuple[str, ...]) -> None:
     assert len(files) > 5
     problems = [p for f in files for p in rule(f.read_text(encoding="utf-8"), relative(f))]
     assert not problems, "\n".join(problems)
+
+
+def texts(*rooms: str) -> dict[str, str]:
+    """Path -> text of all files of the rooms."""
+    return {relative(p): p.read_text(encoding="utf-8") for p in sources(*rooms)}
+
+
+def test_no_circle_between_files() -> None:
+    problems = check_circles(texts("gpucal", "cpu_fallback", "bench"))
+    assert not problems, "\n".join(problems)
+
+
+def test_no_folder_is_crowded() -> None:
+    problems = check_folders(texts("gpucal", "cpu_fallback", "bench", "tests"))
+    assert not problems, "\n".join(problems)
+
+
+CIRCLES = [
+    {"a/b.py": "from a import c", "a/c.py": "import a.b"},
+    {"a/b.py": "from a.c import d", "a/c.py": "def f():\n    from a.b import e"},
+    {
+        "a/b.py": "from a.c import d",
+        "a/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a.d import e",
+        "a/d.py": "from . import b",
+    },
+    {"a/__init__.py": "from a.b import c", "a/b.py": "from a import D"},
+]
+
+
+@pytest.mark.parametrize("files", CIRCLES)
+def test_circle_is_found(files: dict[str, str]) -> None:
+    (problem,) = check_circles(files)
+    assert all(module_name(path) in problem for path in files)
+
+
+def test_no_circle_where_there_is_none() -> None:
+    # A package is not the modules in it, and two ways to the same module are no circle.
+    files = {
+        "a/__init__.py": "from a.b import x",
+        "a/b.py": "from a import c\nfrom a.c import y\nimport os",
+        "a/c.py": "import numpy",
+    }
+    assert check_circles(files) == []
+    assert import_edges(files) == {"a": {"a.b"}, "a.b": {"a.c"}, "a.c": set()}
+
+
+def test_crowded_folder_is_found() -> None:
+    files = {f"a/b/m{i}.py": "" for i in range(MAX_MODULES)} | {"a/b/__init__.py": ""}
+    assert check_folders(files) == []
+    assert len(check_folders(files | {"a/b/one_more.py": ""})) == 1
 
 
 def test_exceptions_are_still_needed() -> None:
@@ -234,15 +385,34 @@ BAD: list[tuple[Rule, str, str]] = [
     (check_layers, "from gpucal.steps import loads", "gpucal/scan.py"),
     (check_layers, "from gpucal import errors", "cpu_fallback/chi2.py"),
     (check_layers, "from gpucal.physics import atm", "cpu_fallback/chi2.py"),
+    (check_layers, "import gpucal", "cpu_fallback/chi2.py"),
+    (check_layers, "from gpucal.backend.protocol import Backend", "cpu_fallback/chi2.py"),
+    (check_layers, "from gpucal.kernels import chi2", "gpucal/kernel_contract/chi2.py"),
+    (check_layers, "from gpucal.kernels import CudaKernels", "gpucal/steps/means.py"),
     (check_gpu_imports, "import cupy as cp", "gpucal/steps/loads.py"),
     (check_gpu_imports, "def f():\n    from cupyx import jit", "gpucal/backend/cpu.py"),
     (check_gpu_imports, "import kvikio.zarr", "gpucal/io/l0/store.py"),
+    (check_public_imports, "from gpucal.config import load_config", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES, Flag", "tests/x.py"),
+    (
+        check_public_imports,
+        "def f():\n    from gpucal.io.l1.reader import (\n    L1,\n    open_l1)",
+        "x.py",
+    ),
+    (
+        check_public_imports,
+        "import x\n\n    from gpucal.config import load_config as l",
+        "docs/x.md",
+    ),
+    (check_public_imports, "In Python: `" + "from gpucal.axes import Flag`", "docs/x.md"),
     (check_sizes, "x = 1\n" * 400, "gpucal/x.py"),
     (check_sizes, "def f():\n" + "    x = 1\n" * 59, "gpucal/x.py"),
     (check_sizes, "def f(a, b, c, d, e, *, f, g, h, i, j): ...", "gpucal/x.py"),
     (check_documented, "def f(): ...", "gpucal/x.py"),
     (check_documented, '"""M."""\ndef f(): ...', "gpucal/x.py"),
     (check_documented, '"""M."""\nclass F: ...', "gpucal/x.py"),
+    (check_recipes_unasked, "isinstance(r.a, NodBeams | DumpPair)", "gpucal/steps/x.py"),
+    (check_recipes_unasked, "match r:\n    case NodBeams(on=3): ...", "gpucal/pipeline/x.py"),
     (check_finished, "# TO" + "DO: later", "gpucal/x.py"),
     (check_finished, "raise NotImplemented" + "Error", "gpucal/x.py"),
     (check_names, "", "gpucal/io_utils.py"),
@@ -253,14 +423,21 @@ GOOD: list[tuple[Rule, str, str]] = [
     (check_layers, "from gpucal.steps.loads import solve_loads", "gpucal/pipeline/scan/solve.py"),
     (check_layers, "from gpucal.axes import Flag", "cpu_fallback/chi2.py"),
     (check_layers, "from gpucal import axes", "cpu_fallback/chi2.py"),
+    (check_layers, "from gpucal.kernel_contract.chi2 import SkyFits", "cpu_fallback/chi2.py"),
     (check_layers, "import cpu_fallback", "gpucal/backend/cpu.py"),
     (check_layers, "from gpucal import __version__", "gpucal/io/l1/writer.py"),
     (check_gpu_imports, "import cupy as cp", "gpucal/backend/cuda.py"),
     (check_gpu_imports, "import cupy as cp", "gpucal/io/nvcomp_codec.py"),
+    (check_public_imports, "from gpucal import Flag, load_config", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES  # Flag", "tests/x.py"),
+    (check_public_imports, "from gpucal.axes import AXES as Flag", "tests/x.py"),
+    (check_public_imports, "from gpucal.simulate import preset, simulate_scan", "docs/x.md"),
     (check_sizes, "x = 1\n" * 399, "gpucal/x.py"),
     (check_sizes, 'def f():\n    """A.\n\n    B.\n    """\n' + "    x = 1\n" * 58, "gpucal/x.py"),
     (check_sizes, "def f(self, b, c, d, e, *, f, g, h, i, j): ...", "gpucal/x.py"),
     (check_documented, '"""M."""\ndef _f(): ...', "gpucal/x.py"),
+    (check_recipes_unasked, "isinstance(recipe, NodBeams)", "gpucal/modes/x.py"),
+    (check_recipes_unasked, "NodBeams(3, 4, second)", "gpucal/steps/x.py"),
     (check_finished, "# done", "gpucal/x.py"),
     (check_names, "", "gpucal/steps/loads.py"),
 ]

@@ -12,6 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
+
 Array = Any
 
 FLAGS = """
@@ -174,43 +180,51 @@ class PlainKernels:
         self._chi2 = CHI2.built(loops)
         self._fold = FOLD.built(loops)
 
-    def calibrate(self, *tile: Array) -> tuple[Array, Array, int]:
-        """Into ``out`` and ``out_flags``; see ``gpucal.backend.KernelSet.calibrate``."""
+    def calibrate(self, tile: CalibrationTile) -> tuple[Array, Array, int]:
+        """Into ``out`` and ``out_flags``; see ``gpucal.kernel_contract.calibrate``."""
         counts, reference, factor, base_flags, out, out_flags = tile
         wide = reference[:, None] if reference.ndim == 3 else reference
         self._calibrate(counts, wide, factor[:, None], base_flags[:, None], out, out_flags)
         return out, out_flags, int(self._fills(out_flags))
 
-    def dump_mean(self, counts: Array) -> tuple[Array, Array]:
-        """All dumps of integer counts; see ``gpucal.backend.KernelSet.dump_mean``."""
-        number = self._number(counts, axis=1)
-        return self._sum(counts, axis=1) / number, number
+    def dump_mean(self, dumps: SubscanDumps) -> tuple[Array, Array]:
+        """All dumps of integer counts; see ``gpucal.kernel_contract.dump_mean``."""
+        number = self._number(dumps.counts, axis=1)
+        return self._sum(dumps.counts, axis=1) / number, number
 
-    def reference(self, off1: Array, off2: Array, weight: Array) -> tuple[Array]:
-        """One weight, or one for each dump; see ``gpucal.backend.KernelSet.reference``."""
+    def reference(self, offs: OffPair) -> tuple[Array]:
+        """One weight, or one for each dump; see ``gpucal.kernel_contract.reference``."""
+        off1, off2, weight = offs
         if weight.ndim == 0:
             return (self._reference(off1, off2, weight),)
         return (self._reference(off1[:, None], off2[:, None], weight[:, None, None]),)
 
-    def chi2(self, airmass: float, *arrays: Array) -> tuple[Array]:
-        """The grid without derivatives, one point in a channel; see ``KernelSet.chi2``.
+    def chi2(self, fits: SkyFits) -> tuple[Array]:
+        """The value without derivatives, one point in a channel; see ``gpucal.kernel_contract.chi2``.
 
         Raises ValueError for more points.
         """
-        pwv, observed, weight, amplitude, opacity = arrays
+        opacity, amplitude = fits.opacity, fits.amplitude
         if opacity.shape[2] != 1:
             raise ValueError(f"opacity has {opacity.shape[2]} points in a channel, expected 1.")
         tables = [opacity[i, k, 0] for k in range(2) for i in range(3)]
         return (
             self._chi2(
-                *(pwv[:, None], observed, weight, amplitude[0], amplitude[1], *tables),
-                self._xp.full((1, 1, 1), airmass),
+                *(
+                    fits.pwv[:, None],
+                    fits.observed,
+                    fits.weight,
+                    amplitude[0],
+                    amplitude[1],
+                    *tables,
+                ),
+                self._xp.full((1, 1, 1), fits.airmass),
                 axis=1,
             ),
         )
 
-    def fold(self, *tile: Array) -> tuple[Array, Array, int]:
-        """Into ``out`` and ``out_flags``, with a transmission; see ``gpucal.backend.KernelSet.fold``."""
+    def fold(self, tile: FoldTile) -> tuple[Array, Array, int]:
+        """Into ``out`` and ``out_flags``, with a transmission; see ``gpucal.kernel_contract.fold``."""
         spectra, flags, weight, taps, nearest, transmission, base_flags, out, out_flags = tile
         sizes = (len(spectra), *out.shape[1:], taps.shape[2])
         self._fold(

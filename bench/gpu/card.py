@@ -15,7 +15,7 @@ import numpy as np
 from bench import harness, host_loops
 from bench.gpu.baseline import PlainKernels
 from cpu_fallback import NumpyKernels
-from gpucal.backend import KernelSet
+from gpucal.kernel_contract.kernel_set import KernelSet
 
 Array = Any
 

@@ -1,9 +1,9 @@
-"""What ``bench_gpu`` times: calls of the kernels on arrays that lie on the card."""
+"""What ``bench.gpu.kernels`` times: calls of the kernels on arrays that lie on the card."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,11 @@ import numpy as np
 
 from bench.gpu.card import Array, Card
 from gpucal.axes import FILL_INT32
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.physics.fold import fold_shifts
 
 MOST_BYTES = {"toy": 1 << 18, "full": 8 << 30}
@@ -115,9 +120,10 @@ def calibrate_cases(card: Card, size: str) -> Iterator[GpuCase]:
         out = xp.zeros(shape, dtype=out_type)
         out_flags = xp.zeros(shape, dtype=np.uint16)
         inputs = (counts, reference, factor, flags)
-        fused, plain = into(card, "calibrate", inputs, (out, out_flags))
+        tile = CalibrationTile(*inputs, out, out_flags)
+        fused, plain = into(card, "calibrate", tile)
         form = f"{counts_type}->{out_type}{' per dump' if per_dump else ''}"
-        nbytes = sum(a.nbytes for a in (*inputs, out, out_flags))
+        nbytes = sum(a.nbytes for a in tile)
         yield GpuCase(
             "gpu_calibrate", f"{list(shape)} {form}", total, nbytes, 2.0 * total, [fused], plain
         )
@@ -134,8 +140,8 @@ def dump_mean_cases(card: Card, size: str) -> Iterator[GpuCase]:
         nbytes = counts.nbytes + 12 * channels * pixels
         yield GpuCase(
             *("gpu_dump_mean", f"{list(shape)} int32", total, nbytes, 1.0 * total),
-            [partial(card.kernels.dump_mean, counts)],
-            partial(card.plain.dump_mean, counts),
+            [partial(card.kernels.dump_mean, SubscanDumps(counts))],
+            partial(card.plain.dump_mean, SubscanDumps(counts)),
         )
 
 
@@ -148,16 +154,17 @@ def reference_cases(card: Card, size: str) -> Iterator[GpuCase]:
         rows = math.prod(row)
         one, two = (repeated(card, normal_block(rows, 3e4, s), row) for s in (10.0, 12.0))
         weight = card.xp.asarray(np.linspace(0.1, 0.9, dumps) if dumps else np.array(0.3))
+        offs = OffPair(one, two, weight)
 
-        def run(one: Array = one, two: Array = two, weight: Array = weight) -> tuple[Array]:
-            return (card.kernels.reference(one, two, weight),)
+        def run(offs: OffPair = offs) -> tuple[Array]:
+            return (card.kernels.reference(offs),)
 
         total = rows * max(1, dumps)
         case = f"{list(row)} {dumps or 'no'} dumps"
         yield GpuCase(
             *("gpu_reference", case, total, 16 * rows + 8 * total, 3.0 * total),
             [run],
-            partial(card.plain.reference, one, two, weight),
+            partial(card.plain.reference, offs),
         )
 
 
@@ -166,7 +173,8 @@ def chi2_cases(card: Card, size: str) -> Iterator[GpuCase]:
     for form, trials, fits, channels, shared in CHI2[size]:
         newton, last = form == "newton", 1 if shared else fits
         sets = [chi2_arrays(card, trials, fits, channels, last, seed) for seed in range(3)]
-        runs = [chi2_run(card, arrays, newton) for arrays in sets]
+        sky = [SkyFits(pwv, AIRMASS, *tables, derivatives=newton) for pwv, *tables in sets]
+        runs = [chi2_run(card, one) for one in sky]
         total = trials * fits * channels
         points = trials * last * channels * 2
         operations = points * (EXP_OPERATIONS + (13 if newton else 7)) + total * (
@@ -175,15 +183,13 @@ def chi2_cases(card: Card, size: str) -> Iterator[GpuCase]:
         nbytes = sum(a.nbytes for a in sets[0]) + 8 * (4 if newton else 1) * trials * fits
         case = f"{form}{', shared' if shared else ''}: K={trials} N={fits} C={channels}"
         # The grid alone: with derivatives the plain form would be four sums one after another.
-        plain = None if newton else partial(card.plain.chi2, AIRMASS, *sets[0])
+        plain = None if newton else partial(card.plain.chi2, sky[0])
         yield GpuCase("gpu_chi2", case, total, nbytes, float(operations), runs, plain)
 
 
-def chi2_run(card: Card, arrays: Sequence[Array], newton: bool) -> Callable[[], tuple[Any, ...]]:
+def chi2_run(card: Card, fits: SkyFits) -> Callable[[], tuple[Any, ...]]:
     """One call of the kernel."""
-    pwv, observed, weight, amplitude, opacity = arrays
-    tables = (observed, weight, amplitude, opacity)
-    return lambda: (card.kernels.chi2(pwv, AIRMASS, *tables, derivatives=newton),)
+    return lambda: (card.kernels.chi2(fits),)
 
 
 def chi2_arrays(
@@ -224,29 +230,35 @@ def fold_cases(card: Card, size: str) -> Iterator[GpuCase]:
             repeated(card, normal_block(total, 0.8, 0.01), row),
             xp.zeros(row, dtype=np.uint16),
         )
-        outputs = xp.zeros(shape, dtype=out_type), xp.zeros(shape, dtype=np.uint16)
-        fused, plain = into(card, "fold", inputs, outputs)
+        tile = FoldTile(
+            *inputs,
+            out=xp.zeros(shape, dtype=out_type),
+            out_flags=xp.zeros(shape, dtype=np.uint16),
+        )
+        fused, plain = into(card, "fold", tile)
         yield GpuCase(
             *("gpu_fold", f"{list(shape)} by {throw} {out_type}", total),
-            *(sum(a.nbytes for a in (*inputs, *outputs)), (4.0 * taps + 6.0) * total),
+            *(sum(a.nbytes for a in tile), (4.0 * taps + 6.0) * total),
             *([fused], plain),
         )
 
 
 def into(
-    card: Card, name: str, inputs: tuple[Array, ...], outputs: tuple[Array, Array]
+    card: Card, name: str, tile: CalibrationTile | FoldTile
 ) -> tuple[Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]:
     """The kernel ``name``, which writes into arrays, and its plain form, which has its own."""
 
     def fused() -> tuple[Any, ...]:
-        return (*outputs, getattr(card.kernels, name)(*inputs, *outputs))
+        return (tile.out, tile.out_flags, getattr(card.kernels, name)(tile))
 
-    own: list[Array] = []
+    own: list[Any] = []
 
     def plain() -> tuple[Any, ...]:
         # Allocated when first called: a case without its plain form has no use for them.
-        own.extend(() if own else (card.xp.zeros_like(a) for a in outputs))
-        found: tuple[Any, ...] = getattr(card.plain, name)(*inputs, *own)
+        if not own:
+            outputs = [card.xp.zeros_like(a) for a in (tile.out, tile.out_flags)]
+            own.append(tile._replace(out=outputs[0], out_flags=outputs[1]))
+        found: tuple[Any, ...] = getattr(card.plain, name)(own[0])
         return found
 
     return fused, plain

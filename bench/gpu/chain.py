@@ -31,8 +31,9 @@ from bench.gpu.fake_card import fake_card
 from bench.gpu.kernels import DRY_NOTE, copy_rate, sem
 from bench.gpu.night import NIGHTS, Night, NoRoom, compare, has_io, scans_with_room
 from bench.gpu.stages import StageRun, shares
-from gpucal.backend import Backend, select_backend
+from gpucal import select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.protocol import Backend
 from gpucal.errors import BackendError
 
 AGREEMENT = 1e-12

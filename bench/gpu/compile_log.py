@@ -23,7 +23,8 @@ from rich.table import Table
 
 from bench.gpu.baseline import CALIBRATE, FOLD, REFERENCE, Elementwise
 from bench.host_loops import C_NAMES, parameters, typedefs
-from gpucal.kernels.source import FILES, Kernel, all_kernels, compiler_options, source_text
+from gpucal.kernels.source import FILES, Kernel, compiler_options, source_text
+from gpucal.kernels.variants import all_kernels
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 """Ampere, Hopper and Blackwell data-centre cards."""

@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 
 _TESTS = Path(__file__).parents[2] / "tests"
 

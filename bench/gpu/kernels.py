@@ -28,7 +28,7 @@ from bench import harness
 from bench.gpu.baseline import disagreement
 from bench.gpu.card import Card, cuda_card, host_card
 from bench.gpu.cases import CASES, EXP_OPERATIONS, GpuCase, normal_block, repeated, room
-from gpucal.errors import BackendError
+from gpucal import BackendError
 
 DRY_NOTE = "dry run: no GPU number"
 

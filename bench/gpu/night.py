@@ -14,11 +14,9 @@ import zarr
 
 from bench import harness
 from bench.bench_io import SHARED_MEMORY
-from gpucal import calibrate_store
-from gpucal.backend import Backend
-from gpucal.config import CalibrationConfig, load_config
+from gpucal import CalibrationConfig, calibrate_store, load_config, simulate_night
+from gpucal.backend.protocol import Backend
 from gpucal.pipeline.store.report import SilentObserver
-from gpucal.simulate import simulate_night
 from gpucal.simulate.presets import preset
 
 NIGHTS = {

@@ -24,8 +24,9 @@ from rich.table import Table
 from bench import harness
 from bench.gpu.card import Card, cuda_card, host_card
 from bench.gpu.kernels import DRY_NOTE, copy_rate, sem
-from gpucal.backend import Backend, select_backend
+from gpucal import select_backend
 from gpucal.backend.cpu import usable_cores
+from gpucal.backend.protocol import Backend
 from gpucal.errors import BackendError
 from gpucal.steps.pwv_fit import SkyRows, fit_pwv
 

@@ -16,21 +16,25 @@ from typing import Any
 import numpy as np
 
 from bench.harness import seconds
+from gpucal import CalibrationConfig, load_table, open_l0
 from gpucal.axes import FLAG_DTYPE
-from gpucal.backend import Backend
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.lanes import Lane
-from gpucal.config import CalibrationConfig
-from gpucal.io.atmosphere.tables import load_table
-from gpucal.io.l0.store import open_l0
+from gpucal.backend.protocol import Backend
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import solve_scan
-from gpucal.pipeline.scan.stream import Unit, channels_around, l1_blocks, plan_units, subscans_of
+from gpucal.pipeline.scan.work_units import (
+    Unit,
+    channels_around,
+    l1_blocks,
+    plan_units,
+)
 from gpucal.pipeline.store.l1_arrays import L1Sink
 from gpucal.pipeline.store.selection import select_scans
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile
 from gpucal.steps.quality import tile_statistics
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
 
 Array = Any
 
@@ -56,7 +60,7 @@ class Tiles:
     def windows(self, unit: Unit) -> Iterator[tuple[int, int, int, int]]:
         """(key, c0, c1, subscan) of the raw counts of a unit, each chunk once."""
         counts, recipes = self.solution.group.counts, self.solution.pairing.recipes
-        subscans = dict.fromkeys(s for j in unit.outputs for s in subscans_of(recipes[j]))
+        subscans = dict.fromkeys(s for j in unit.outputs for s in recipes[j].subscans())
         step, last = counts.chunks[0], counts.shape[0]
         done = unit.blocks[0][0] // step * step
         for _, stop in unit.blocks:

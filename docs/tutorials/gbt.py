@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 import gpucal
-from gpucal.errors import GpucalWarning
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.plot import plot_store
 
-warnings.simplefilter("ignore", GpucalWarning)  # what is left out of a file is said on import
+warnings.simplefilter(
+    "ignore", gpucal.GpucalWarning
+)  # what is left out of a file is said on import
 data = Path(os.environ["GPUCAL_REALDATA"]) / "gbt"
 
 # %% [markdown]
@@ -30,7 +29,7 @@ data = Path(os.environ["GPUCAL_REALDATA"]) / "gbt"
 #     gpucal calibrate dr21.zarr dr21_l1.zarr --airmass gbt --atmosphere none --tau 0.1 --t-atm 273
 
 # %%
-import_sdfits(sorted((data / "TGBT22A_603_05").glob("*.fits")), "dr21.zarr")
+gpucal.import_sdfits(sorted((data / "TGBT22A_603_05").glob("*.fits")), "dr21.zarr")
 print(gpucal.open_l0("dr21.zarr").load(12)[0])
 
 # %% [markdown]
@@ -64,7 +63,7 @@ print(f"noise expected in a channel {np.nanmedian(spectrum.uncertainty.array):.2
 assert abs(velocity[peak] + 2.94) < 0.1
 
 # %%
-files = plot_store("dr21_l1.zarr", "pictures", 12)
+files = gpucal.plot_store("dr21_l1.zarr", "pictures", 12)
 
 # %% [markdown]
 # The negative images of the line 25 MHz to either side come from the fold: frequency switching subtracts
@@ -79,7 +78,7 @@ files = plot_store("dr21_l1.zarr", "pictures", 12)
 # here; one of another site shows how far off that can be. T_sys comes from the counts alone too.
 
 # %%
-import_sdfits(sorted((data / "AGBT15B_244_07").glob("*.fits")), "m82.zarr")
+gpucal.import_sdfits(sorted((data / "AGBT15B_244_07").glob("*.fits")), "m82.zarr")
 config = gpucal.CalibrationConfig(atmosphere="iram_30m", airmass="gbt", scans="131")
 report = gpucal.calibrate_store("m82.zarr", "m82_l1.zarr", config)
 print(report)
@@ -94,7 +93,7 @@ model = np.nanmedian(scan["t_sys"][:], axis=(0, 1, 3))
 print("T_rec + J_sky of the model:", np.round(model, 1), "K")
 
 # %%
-files += plot_store("m82_l1.zarr", "pictures", 131)
+files += gpucal.plot_store("m82_l1.zarr", "pictures", 131)
 assert all(file.stat().st_size > 5000 for file in files)
 
 # %% [markdown]

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 
 import gpucal
-from gpucal.cli.main import main
-from gpucal.plot import PlotOptions, plot_store
 from gpucal.simulate import compare_to_truth, load_truth
 
 # %% [markdown]
@@ -25,7 +23,7 @@ from gpucal.simulate import compare_to_truth, load_truth
 
 # %%
 command = ["simulate", "night.zarr", "--preset", "hera", "--scans", "4", "--seed", "1"]
-assert main([*command, "--truth", "truth.npz"]) == 0
+assert gpucal.main([*command, "--truth", "truth.npz"]) == 0
 
 # %% [markdown]
 # ## Inspect
@@ -33,7 +31,7 @@ assert main([*command, "--truth", "truth.npz"]) == 0
 # What is in the store, which load serves which scan, and what is wrong with it (here nothing).
 
 # %%
-assert main(["inspect", "night.zarr"]) == 0
+assert gpucal.main(["inspect", "night.zarr"]) == 0
 
 # %%
 night = gpucal.open_l0("night.zarr")
@@ -80,7 +78,8 @@ print(f"PWV {qa['pwv']:.4f} +- {qa['pwv_error']:.4f} mm, T_rec {qa['t_rec_median
 # the loads; the window, in km/s, is what maps integrate.
 
 # %%
-files = plot_store("l1.zarr", "pictures", options=PlotOptions(l0="night.zarr", window="-40,40"))
+options = gpucal.PlotOptions(l0="night.zarr", window="-40,40")
+files = gpucal.plot_store("l1.zarr", "pictures", options=options)
 print(*(file.as_posix() for file in files if "000001" in file.name), sep="\n")
 
 # %% [markdown]

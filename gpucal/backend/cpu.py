@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import cpu_fallback
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 
 
 def usable_cores() -> int:

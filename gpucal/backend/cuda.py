@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.backend import Backend
 from gpucal.backend.cuda_io import cuda_tools, describe_io
 from gpucal.backend.health import MEMORY_HINT, Health
-from gpucal.backend.lanes import Bytes, DeviceStreams, LanePool, device_lanes
+from gpucal.backend.lanes import Bytes, DeviceStreams, LanePool, Span, device_lanes
+from gpucal.backend.protocol import Backend
 from gpucal.errors import BackendError, DeviceMemoryError
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.kernels import CudaKernels
 from gpucal.kernels.device import CupyDevice
 
@@ -99,10 +100,8 @@ class CupyCopies:
         """Queue a copy to page-locked memory."""
         source.get(stream=stream, out=target, blocking=False)
 
-    def gather_out(
-        self, target: Bytes, source: Array, pieces: Sequence[tuple[int, int]], stream: Any
-    ) -> None:
-        """Queue copies of pieces (start, size) of u8 memory to page-locked memory, joined there."""
+    def gather_out(self, target: Bytes, source: Array, pieces: Sequence[Span], stream: Any) -> None:
+        """Queue copies of pieces of u8 memory to page-locked memory, joined there."""
         runtime = self._cupy.cuda.runtime
         to, at = target.ctypes.data, source.data.ptr
         # One call per piece without an array made for it: there are hundreds of them.
@@ -153,7 +152,7 @@ def tried_backend() -> Backend:
             f"{backend.device} has {free >> 20} MiB free, expected at least {LEAST_FREE >> 20} MiB."
         )
     counts = np.arange(12, dtype=np.int32).reshape(2, 3, 2, 1)
-    mean, _ = backend.kernels.dump_mean(backend.asarray(counts))
+    mean, _ = backend.kernels.dump_mean(SubscanDumps(backend.asarray(counts)))
     if not np.array_equal(backend.to_host(mean), counts.mean(axis=1)):
         raise BackendError(f"{backend.device} gives a wrong mean of small numbers.")
     return backend

@@ -1,4 +1,6 @@
-"""nvCOMP and KvikIO behind the protocols of ``device_io``; both are imported only when asked for.
+"""zstd by nvCOMP and file reading by KvikIO on a CUDA device, behind ``device_codec``'s protocols.
+
+Both are imported only when asked for.
 
 nvCOMP 6 (``nvidia.nvcomp``): with ``BitstreamKind.RAW`` every entry of a batch is one standard zstd
 frame, so frames of other programs are decoded, and the frames written here can be put one after
@@ -15,7 +17,7 @@ from typing import Any
 
 from gpucal.backend.device_codec import CodecError, DeviceTools
 from gpucal.backend.health import CUDA_ERRORS
-from gpucal.backend.lanes import Array, DeviceStreams
+from gpucal.backend.lanes import Array, DeviceStreams, Span
 
 PIECE = 128 << 10
 """Bytes in a frame that is written: one block of zstd; nvCOMP wants many pieces in a batch."""
@@ -29,7 +31,7 @@ NOT_THERE = f"nvCOMP is not installed; {INSTALL}"
 
 
 class NvcompZstd:
-    """zstd of one stream by nvCOMP; a ``device_io.DeviceCodec``. One thread at a time."""
+    """zstd of one stream by nvCOMP; a ``device_codec.DeviceCodec``. One thread at a time."""
 
     def __init__(self, nvcomp: Any, stream: Any, device_id: int) -> None:
         """``stream``: a CuPy stream. Raises CodecError when nvCOMP refuses."""
@@ -53,9 +55,9 @@ class NvcompZstd:
     def decode(
         self,
         source: Array,
-        frames: Sequence[tuple[int, int]],
+        frames: Sequence[Span],
         target: Array,
-        places: Sequence[tuple[int, int]],
+        places: Sequence[Span],
     ) -> None:
         """See ``DeviceCodec.decode``."""
         # nvCOMP reads the headers back and waits for that: wait here, where others can run.
@@ -68,21 +70,23 @@ class NvcompZstd:
             raise _refused(error) from error
         self._wait()
         found = _sizes(decoded)
-        for i, ((_, size), got) in enumerate(zip(places, found, strict=True)):
-            if got != size:
-                raise CodecError(f"zstd frame {i} decodes to {got} bytes on the device, not {size}")
+        for i, (place, got) in enumerate(zip(places, found, strict=True)):
+            if got != place.size:
+                raise CodecError(
+                    f"zstd frame {i} decodes to {got} bytes on the device, not {place.size}"
+                )
 
-    def encode(self, source: Array, room: Callable[[int], Array]) -> list[tuple[int, int]]:
+    def encode(self, source: Array, room: Callable[[int], Array]) -> list[Span]:
         """See ``DeviceCodec.encode``; frames of PIECE bytes."""
         nbytes = int(source.nbytes)
-        pieces = [(at, min(PIECE, nbytes - at)) for at in range(0, nbytes, PIECE)]
+        pieces = [Span(at, min(PIECE, nbytes - at)) for at in range(0, nbytes, PIECE)]
         try:
             with self._stream:
                 stride = self._room_per_piece(source)
         except (RuntimeError, ValueError) as error:
             raise _refused(error) from error
         target = room(stride * len(pieces))
-        slots = [(i * stride, stride) for i in range(len(pieces))]
+        slots = [Span(i * stride, stride) for i in range(len(pieces))]
         try:
             with self._stream:
                 batch, out = self._batch(source, pieces), self._batch(target, slots)
@@ -93,13 +97,13 @@ class NvcompZstd:
         sizes = _sizes(encoded)
         if len(sizes) != len(pieces) or not all(0 < size <= stride for size in sizes):
             raise CodecError(f"nvCOMP gave {len(sizes)} frames for {len(pieces)} pieces")
-        return [(start, size) for (start, _), size in zip(slots, sizes, strict=True)]
+        return [Span(slot.start, size) for slot, size in zip(slots, sizes, strict=True)]
 
-    def _batch(self, memory: Array, spans: Sequence[tuple[int, int]]) -> Any:
+    def _batch(self, memory: Array, spans: Sequence[Span]) -> Any:
         return self._nvcomp.as_arrays(
             memory,
-            [start for start, _ in spans],
-            [size for _, size in spans],
+            [span.start for span in spans],
+            [span.size for span in spans],
             cuda_stream=self._stream.ptr,
         )
 
@@ -125,14 +129,14 @@ def _sizes(batch: Any) -> list[int]:
 
 
 def _refused(error: Exception) -> Exception:
-    """nvCOMP's errors as ours; CuPy's stay what they are: the device may be lost."""
+    """An error of nvCOMP as CodecError; one of CuPy unchanged, as the device may be lost."""
     if type(error).__name__ in CUDA_ERRORS:
         return error
     return CodecError(f"nvCOMP: {' '.join(str(error).split()).rstrip('.')}")
 
 
 class GdsFiles:
-    """Files into device memory by KvikIO; a ``device_io.DeviceFiles``."""
+    """Files into device memory by KvikIO; a ``device_codec.DeviceFiles``."""
 
     def __init__(self, kvikio: Any) -> None:
         self._kvikio = kvikio

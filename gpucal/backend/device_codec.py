@@ -1,4 +1,4 @@
-"""What the input and output of a device need of its libraries; ``cuda_io`` has it."""
+"""Protocols of a zstd codec and of file reading on a device; ``cuda_io`` implements them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gpucal.backend.lanes import Array, DeviceStreams, Stream
+from gpucal.backend.lanes import Array, DeviceStreams, Span, Stream
 
 
 class CodecError(ValueError):
@@ -23,17 +23,17 @@ class DeviceCodec(Protocol):
     def decode(
         self,
         source: Array,
-        frames: Sequence[tuple[int, int]],
+        frames: Sequence[Span],
         target: Array,
-        places: Sequence[tuple[int, int]],
+        places: Sequence[Span],
     ) -> None:
-        """Decode frames (start, size) of u8 memory to places (start, size) of other u8 memory.
+        """Decode frames in u8 memory to places in other u8 memory.
 
         Runs on the codec's stream; has finished on return. Raises CodecError.
         """
 
-    def encode(self, source: Array, room: Callable[[int], Array]) -> list[tuple[int, int]]:
-        """Encode u8 memory to frames in ``room(nbytes)``; their (start, size) in order.
+    def encode(self, source: Array, room: Callable[[int], Array]) -> list[Span]:
+        """Encode u8 memory to frames in ``room(nbytes)``; where they lie, in order.
 
         Runs on the codec's stream; has finished on return. Raises CodecError.
         """
@@ -51,7 +51,7 @@ class DeviceFiles(Protocol):
 
 @dataclass(frozen=True)
 class DeviceTools:
-    """What a device brings for its own input and output.
+    """Codec and file reading of a device.
 
     codec makes a codec for a stream; None: there is none, ``missing`` says why. files: None where
     the host reads files. described: one clause that names what is used.

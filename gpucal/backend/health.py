@@ -1,4 +1,4 @@
-"""Errors of a device as errors of ours, and the memory that is left on it.
+"""Health of a backend's device: its errors as gpucal's errors, and its free memory.
 
 CUDA errors are known by their class name and number, so that CuPy need not be imported here.
 """

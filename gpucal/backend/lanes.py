@@ -1,4 +1,4 @@
-"""Memory and queues of the tiles in flight: recycled buffers here, copies and events on a device.
+"""Lanes: the recycled memory of the tiles in flight, on the host and on a device with its streams.
 
 A lane belongs to one worker for one unit of work. Counts are decoded straight into its staging
 memory, uploaded, calibrated into its output buffers and downloaded; nothing is allocated per tile once
@@ -11,7 +11,7 @@ import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,13 @@ from gpucal.scan import CountsSource
 
 Array = Any
 Bytes = npt.NDArray[np.uint8]
+
+
+class Span(NamedTuple):
+    """A piece of u8 memory: its first byte and its length."""
+
+    start: int
+    size: int
 
 
 class Lane(Protocol):
@@ -179,9 +186,9 @@ class CopyDevice(Protocol):
         """Queue a copy to the host."""
 
     def gather_out(
-        self, target: Bytes, source: Array, pieces: Sequence[tuple[int, int]], stream: Stream
+        self, target: Bytes, source: Array, pieces: Sequence[Span], stream: Stream
     ) -> None:
-        """Queue copies of pieces (start, size) of u8 memory to the host, one after another."""
+        """Queue copies of pieces of u8 memory to the host, one after another."""
 
 
 class DeviceStreams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
@@ -11,23 +12,28 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gpucal import __version__
 from gpucal.cli.commands.atm import app as atm_app
 from gpucal.cli.commands.calibrate import calibrate
 from gpucal.cli.commands.export import app as export_app
 from gpucal.cli.commands.import_ import app as import_app
 from gpucal.cli.commands.info import info
 from gpucal.cli.commands.inspect import inspect_store
-from gpucal.cli.commands.online import app as online_app
+from gpucal.cli.commands.online.app import app as online_app
 from gpucal.cli.commands.plot import plot
 from gpucal.cli.commands.reduce import reduce
 from gpucal.cli.commands.simulate import simulate
 from gpucal.errors import GpucalError, GpucalWarning
+from gpucal.version import __version__
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
 INTERRUPTED = "interrupted; what is finished stays, run the same command again for the rest."
+
+_USAGE: Any = importlib.import_module(typer.BadParameter.__module__)
+"""The errors of click, which typer imports or, in later versions, brings along."""
+_HELP_WANTED: Any = getattr(_USAGE, "NoArgsIsHelpError", ())
+"""Raised by a command without arguments; versions that have no such error show the help by themselves."""
 
 app = typer.Typer(
     name="gpucal",
@@ -104,7 +110,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     if isinstance(error, GpucalError):
         _say(f"error: {error}")
         return error.exit_code
-    if hasattr(error, "format_message"):  # typer's own errors; their module depends on its version
+    if isinstance(error, _USAGE.ClickException):
         return _report_usage(error)
     text = " ".join(str(error).split()) or "no message"
     again = "" if verbose else " Run again with gpucal --verbose for the traceback."
@@ -113,7 +119,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
 
 
 def _report_usage(error: Any) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":
+    if isinstance(error, _HELP_WANTED):
         error.show()
         return EXIT_USAGE
     context = getattr(error, "ctx", None)

@@ -166,6 +166,7 @@ def _to_icrs(lon: F64, lat: F64, good: npt.NDArray[np.bool_], frame: str) -> tup
 def _from_horizon(
     site: Site, pointing: Pointing, there: npt.NDArray[np.bool_]
 ) -> tuple[float, float]:
+    """Right ascension and declination (deg) of the middle dump, less its OTF offset."""
     coordinates, units, time = _astropy()
     d, s = np.argwhere(there)[int(there.sum()) // 2]
     with _quiet():
@@ -204,6 +205,7 @@ def _astropy_velocity(ra: float, dec: float, site: Site, mjd: F64, frame: Frame)
 
 
 def _direction_cosines(ra: float, dec: float) -> F64:
+    """Unit vector [3] of a direction in deg."""
     lon, lat = math.radians(ra), math.radians(dec)
     return np.array([math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)])
 

@@ -24,9 +24,13 @@ Average = Literal["none", "dumps", "subscans"]
 
 @dataclass(frozen=True)
 class Selection:
-    """What to export: scan numbers (None = all), average, scale, main-beam efficiency.
+    """Which spectra of a calibrated store to export, and how.
 
-    budget: bytes of spectra in work at a time.
+    scans    numbers, None = all
+    average  "none" every dump, "dumps" one spectrum per subscan, "subscans" one per scan
+    scale    "ta" T_A*, or "tmb" T_mb = T_A* f_eff / b_eff
+    b_eff    main-beam efficiency 0..1 for T_mb, None = the scan's own
+    budget   bytes of spectra in work at a time
     """
 
     scans: frozenset[int] | None = None
@@ -37,10 +41,11 @@ class Selection:
 
 
 def spectra_of_store(store: L1, selection: Selection) -> Iterator[Spectrum]:
-    """Spectra of the scans asked for, in the order scan, band, subscan, dump, receiver, pixel.
+    """Spectra [C] of the scans asked for, one after the other, for the writers of other formats.
 
-    Spectra without a single good channel are left out. Raises L1Error for a scan that is not there,
-    CorruptDataError for a chunk that cannot be decoded, ConfigError when T_mb lacks an efficiency.
+    Their order is scan, band, subscan, dump, receiver, pixel. store: from ``open_l1``. Those without
+    a single good channel are left out. Raises L1Error for a scan that is not there, CorruptDataError
+    for a chunk that cannot be decoded, ConfigError when T_mb lacks an efficiency.
     """
     numbers = store.scans()
     missing = sorted((selection.scans or frozenset()) - set(numbers))

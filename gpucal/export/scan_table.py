@@ -104,6 +104,7 @@ class ScanTable:
         return float(self._pwv[receiver, pixel, subscan].mean())
 
     def _small(self, name: str) -> F64:
+        """A small array of the scan, f64."""
         return np.asarray(self._scan[name][...], dtype=np.float64)
 
     def _per_dump(self, name: str, missing: float = NAN) -> F64:
@@ -127,6 +128,7 @@ class ScanTable:
         return np.array(np.broadcast_to(values.reshape(self.shape[0], -1), self._channel_shape()))
 
     def _channel_shape(self) -> tuple[int, int]:
+        """(C, R)"""
         return self.shape[0], self.shape[2]
 
     def _axis(self) -> Axis:
@@ -228,6 +230,7 @@ class ScanTable:
         return out
 
     def _middle(self, name: str) -> F64:
+        """Value at the middle channel for each receiver [R]; NaN where the scan has none."""
         if name not in self._scan:
             return np.full(self.shape[2], NAN)
         return np.asarray(self._per_receiver(name)[self.axis.ref])

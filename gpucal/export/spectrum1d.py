@@ -61,7 +61,7 @@ def to_spectrum1d(
             "specutils is not installed.", hint="Install it with: pip install specutils"
         ) from error
     chosen = _check(scan, receiver, pixel, subscan, average)
-    rows = _average(scan, (receiver, pixel), chosen, average)
+    rows = _average(scan, receiver, pixel, chosen, average)
     keep = slice(None) if average != "subscans" else 0
     axis, known, meta = _spectral(scan, receiver, chosen)
     meta |= {"receiver": receiver, "pixel": pixel, "flags": rows.flags[keep]}
@@ -107,9 +107,8 @@ def _check(scan: L1Scan, receiver: int, pixel: int, subscan: int | None, average
     return list(range(subscans)) if subscan is None else [subscan]
 
 
-def _average(scan: L1Scan, place: tuple[int, int], chosen: list[int], average: str) -> _Rows:
+def _average(scan: L1Scan, receiver: int, pixel: int, chosen: list[int], average: str) -> _Rows:
     """Read one subscan after the other; sums with weights t/T_sys*^2, K^-2 s."""
-    receiver, pixel = place
     parts = []
     for s in chosen:
         values = np.asarray(scan["spectra"][:, :, receiver, pixel, s], dtype=np.float64).T

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gpucal.axes import FLAG_DTYPE
+from gpucal.kernel_contract.calibrate import CalibrationTile
 from gpucal.kernels.device import Array, Device
 from gpucal.kernels.geometry import divider, pack_phase, slab_geometry
 from gpucal.kernels.source import C_TYPES, Kernel
@@ -17,19 +17,6 @@ touch whole sectors, which longer packs of the narrow arrays would not."""
 
 BYTES_IN_FLIGHT = 64
 """Bytes of the widest array that a thread asks for before it uses the first."""
-
-_F64 = np.dtype(np.float64)
-
-
-class Tile(NamedTuple):
-    """The arrays of one call, as ``gpucal.backend.KernelSet.calibrate`` names them."""
-
-    counts: Array
-    reference: Array
-    factor: Array
-    base_flags: Array
-    out: Array
-    out_flags: Array
 
 
 def kernel(count: np.dtype[Any], out: np.dtype[Any], per_dump: bool, aligned: bool) -> Kernel:
@@ -43,18 +30,16 @@ def kernel(count: np.dtype[Any], out: np.dtype[Any], per_dump: bool, aligned: bo
     )
 
 
-def calibrate_tile(tile: Tile, device: Device) -> int:
+def calibrate_tile(tile: CalibrationTile, device: Device) -> int:
     """Write the spectra and flags of a tile; returns the number of samples with bit 1.
 
-    Shapes, dtypes and rules: ``gpucal.backend.KernelSet.calibrate``. Arrays that are not contiguous
-    are copied. Waits for the current stream, because of the number it returns. Raises ValueError
-    for shapes or dtypes that differ.
+    Arrays that are not contiguous are copied. Waits for the current stream, because of the number it
+    returns.
     """
-    check_tile(tile)
     if tile.out.size == 0:
         return 0
     xp = device.xp
-    dense = Tile(
+    dense = CalibrationTile(
         *(xp.ascontiguousarray(array) for array in tile[:4]),
         *(a if a.flags.c_contiguous else xp.empty(a.shape, a.dtype) for a in tile[4:]),
     )
@@ -66,7 +51,7 @@ def calibrate_tile(tile: Tile, device: Device) -> int:
     return int(lost[0])
 
 
-def _launch(tile: Tile, lost: Array, device: Device) -> None:
+def _launch(tile: CalibrationTile, lost: Array, device: Device) -> None:
     channels, dumps, *receivers = tile.counts.shape
     pixels = int(np.prod(receivers))
     per_dump = tile.reference.ndim == 4
@@ -88,31 +73,3 @@ def _launch(tile: Tile, lost: Array, device: Device) -> None:
             *(*divider(pixels), np.int32(phase or 0), np.int32(geometry.width)),
         ),
     )
-
-
-def check_counts(counts: Array) -> None:
-    """Raise ValueError unless counts are [c,D,R,A] of one of the four dtypes."""
-    if counts.ndim != 4:
-        raise ValueError(f"counts has shape {counts.shape}, expected [c, D, R, A].")
-    if counts.dtype not in C_TYPES:
-        raise ValueError(f"counts is {counts.dtype}, expected int32, uint32, float32 or float64.")
-
-
-def check_tile(tile: Tile) -> None:
-    """Raise ValueError unless all arrays of a tile fit the contract."""
-    check_counts(tile.counts)
-    shape = tile.counts.shape
-    row = (shape[0], *shape[2:])
-    for name, array, shapes, dtypes in (
-        ("reference", tile.reference, (row, shape), (_F64,)),
-        ("factor", tile.factor, (row,), (_F64,)),
-        ("base_flags", tile.base_flags, (row,), (FLAG_DTYPE,)),
-        ("out", tile.out, (shape,), (_F64, np.dtype(np.float32))),
-        ("out_flags", tile.out_flags, (shape,), (FLAG_DTYPE,)),
-    ):
-        if array.shape not in shapes:
-            raise ValueError(f"{name} has shape {array.shape}, expected {shapes[-1]}.")
-        if array.dtype not in dtypes:
-            raise ValueError(
-                f"{name} is {array.dtype}, expected {' or '.join(str(d) for d in dtypes)}."
-            )

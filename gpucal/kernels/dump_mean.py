@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.kernels.calibrate import check_counts
-from gpucal.kernels.device import Array, Device
+from gpucal.kernel_contract.dump_mean import DumpMean, SubscanDumps
+from gpucal.kernels.device import Device
 from gpucal.kernels.geometry import MOST_SAMPLES, THREADS, row_blocks
 from gpucal.kernels.source import C_TYPES, Kernel
 
@@ -38,38 +38,35 @@ def stage_shape(dumps: int, pixels: int, channels: int, itemsize: int) -> tuple[
     return chunk, chunk * pixels | 1
 
 
-def mean_over_dumps(counts: Array, valid: Array | None, device: Device) -> tuple[Array, Array]:
-    """Return the fill-aware mean f64 [c,R,A] and the number of valid dumps i32 [c,R,A].
+def mean_over_dumps(dumps: SubscanDumps, device: Device) -> DumpMean:
+    """The mean f64 [c,R,A] without fill samples, and the number of dumps in it i32 [c,R,A].
 
-    Shapes, dtypes and rules: ``gpucal.backend.KernelSet.dump_mean``. Integers are summed exactly,
-    floats in the order of the dumps. Arrays that are not contiguous are copied. Raises ValueError
-    for other shapes or dtypes, and for more than 2**28 samples of one channel.
+    Arrays that are not contiguous are copied. Raises ValueError for more than 2**28 samples of one
+    channel.
     """
-    check_counts(counts)
-    channels, dumps, *receivers = counts.shape
-    if valid is not None and (valid.shape != (dumps,) or valid.dtype != np.bool_):
-        raise ValueError(f"valid is {valid.dtype} {valid.shape}, expected bool ({dumps},).")
+    counts, valid = dumps
+    channels, n_dumps, *receivers = counts.shape
     pixels = math.prod(receivers)
-    if dumps * pixels > MOST_SAMPLES:
+    if n_dumps * pixels > MOST_SAMPLES:
         raise ValueError(
-            f"one channel holds {dumps * pixels} samples, at most {MOST_SAMPLES} are supported."
+            f"one channel holds {n_dumps * pixels} samples, at most {MOST_SAMPLES} are supported."
         )
     xp = device.xp
     mean = xp.empty((channels, *receivers), dtype=np.float64)
     number = xp.empty((channels, *receivers), dtype=np.int32)
     if mean.size == 0:
-        return mean, number
+        return DumpMean(mean, number)
     counts = xp.ascontiguousarray(counts)
     mask: Any = np.uint64(0) if valid is None else xp.ascontiguousarray(valid)
-    args = [counts, mask, mean, number, np.int64(channels), np.int32(dumps), np.int32(pixels)]
+    args = [counts, mask, mean, number, np.int64(channels), np.int32(n_dumps), np.int32(pixels)]
     staged = pixels < STAGED_BELOW
     if staged:
         # A full block whatever the number of channels: rows without a channel help to load.
         down = THREADS // pixels
-        chunk, pitch = stage_shape(dumps, pixels, down, counts.itemsize)
+        chunk, pitch = stage_shape(n_dumps, pixels, down, counts.itemsize)
         args += [np.int32(chunk), np.int32(pitch), np.int32(down * pixels // WARP)]
         grid, block = (-(-channels // down), 1), (pixels, down)
     else:
         grid, block = row_blocks(channels, pixels)
     device.run(kernel(counts.dtype, staged), grid, block, args)
-    return mean, number
+    return DumpMean(mean, number)

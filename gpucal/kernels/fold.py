@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gpucal.axes import FLAG_DTYPE
-from gpucal.kernels.device import Array, Device
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernels.device import Device
 from gpucal.kernels.geometry import MOST_SAMPLES, divider, row_blocks
 from gpucal.kernels.source import C_TYPES, Kernel
 
@@ -16,22 +16,6 @@ RUN = 8
 
 MOST_TILES = 65535
 """Blocks of the second axis of a grid; a thread goes on to the next sample where they are too few."""
-
-_F64 = np.dtype(np.float64)
-
-
-class FoldTile(NamedTuple):
-    """The arrays of one call, as ``gpucal.backend.KernelSet.fold`` names them."""
-
-    spectra: Array
-    flags: Array
-    weight: Array
-    taps: Array
-    nearest: Array
-    transmission: Array | None
-    base_flags: Array
-    out: Array
-    out_flags: Array
 
 
 def kernel(out: np.dtype[Any]) -> Kernel:
@@ -42,11 +26,9 @@ def kernel(out: np.dtype[Any]) -> Kernel:
 def fold_phases(tile: FoldTile, device: Device) -> int:
     """Write the folded spectra and flags of a tile; returns the number of samples with bit 1.
 
-    Shapes, dtypes and rules: ``gpucal.backend.KernelSet.fold``. Arrays that are not contiguous are
-    copied. Waits for the current stream, because of the number it returns. Raises ValueError for
-    shapes or dtypes that differ, and for more than 2**28 samples of one channel.
+    Arrays that are not contiguous are copied. Waits for the current stream, because of the number it
+    returns. Raises ValueError for more than 2**28 samples of one channel.
     """
-    check_fold(tile)
     if tile.out.size == 0:
         return 0
     xp = device.xp
@@ -79,34 +61,3 @@ def fold_phases(tile: FoldTile, device: Device) -> int:
         if written is not wanted:
             wanted[...] = written
     return int(lost[0])
-
-
-def check_fold(tile: FoldTile) -> None:
-    """Raise ValueError unless all arrays of a tile fit the contract."""
-    if tile.out.ndim != 4 or tile.spectra.ndim != 4:
-        raise ValueError(
-            f"out and spectra have shapes {tile.out.shape} and {tile.spectra.shape}, expected "
-            "[c, D, R, A] and [m, D, R, A]."
-        )
-    channels, dumps, receivers, beams = tile.out.shape
-    wide = len(tile.spectra)
-    through = [(channels, r, a) for r in (receivers, 1) for a in (beams, 1)]
-    for name, array, shapes, dtypes in (
-        ("spectra", tile.spectra, [(wide, dumps, receivers, beams)], (_F64,)),
-        ("flags", tile.flags, [tile.spectra.shape], (FLAG_DTYPE,)),
-        ("weight", tile.weight, [(wide, receivers, beams)], (_F64,)),
-        ("taps", tile.taps, [(2, receivers, tile.taps.shape[-1] | 1)], (_F64,)),
-        ("nearest", tile.nearest, [(2, 2, receivers)], (np.dtype(np.int64),)),
-        ("transmission", tile.transmission, through, (_F64,)),
-        ("base_flags", tile.base_flags, [(channels, receivers, beams)], (FLAG_DTYPE,)),
-        ("out", tile.out, [tile.out.shape], (_F64, np.dtype(np.float32))),
-        ("out_flags", tile.out_flags, [tile.out.shape], (FLAG_DTYPE,)),
-    ):
-        if array is None:
-            continue
-        if array.shape not in shapes:
-            raise ValueError(f"{name} has shape {array.shape}, expected {shapes[0]}.")
-        if array.dtype not in dtypes:
-            raise ValueError(
-                f"{name} is {array.dtype}, expected {' or '.join(str(d) for d in dtypes)}."
-            )

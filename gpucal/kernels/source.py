@@ -1,4 +1,4 @@
-"""The CUDA sources as single texts, their compiler options, and every variant that is used.
+"""The CUDA sources as single texts, and their compiler options.
 
 A text without ``#include`` compiles the same with CuPy (whose cache then sees all of it), NVRTC,
 nvcc and a C++ compiler.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,21 +62,3 @@ def compiler_options(file: str) -> tuple[str, ...]:
     """Options for NVRTC and nvcc beside the architecture."""
     contract = "false" if file in ELEMENTWISE else "true"
     return ("--std=c++17", f"--fmad={contract}")
-
-
-def all_kernels() -> list[Kernel]:
-    """Every variant that the host side can ask for."""
-    from gpucal.kernels import calibrate, chi2, dump_mean, fold, reference
-
-    counts: list[np.dtype[Any]] = list(C_TYPES)
-    spectra = counts[2:]
-    found = [
-        calibrate.kernel(count, out, per_dump, aligned)
-        for count, out in product(counts, spectra)
-        for per_dump, aligned in product((False, True), repeat=2)
-    ]
-    found += [dump_mean.kernel(count, staged) for count in counts for staged in (False, True)]
-    found += [reference.kernel(aligned) for aligned in (False, True)]
-    found += chi2.kernels()
-    found += [fold.kernel(out) for out in spectra]
-    return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
-from gpucal.pipeline.store.night import calibrate_here
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
+from gpucal.pipeline.store.run import calibrate_here
 
 
 def calibrate_store(

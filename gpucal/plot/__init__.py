@@ -66,7 +66,10 @@ def plot_scan(
     fmt: str = "png",
     options: PlotOptions | None = None,
 ) -> list[Path]:
-    """Draw one scan as ``plot_store`` does, without the picture of the night."""
+    """Draw one scan as ``plot_store`` does, without the picture of the night.
+
+    Returns the files written, in order. Raises as ``plot_store``.
+    """
     return _draw_scans(l1_path, out_dir, scan, fmt, options)[0]
 
 

@@ -39,6 +39,7 @@ def plot_array(view: ScanView, binned: Binned, path: Path) -> list[Path]:
 
 
 def _page(path: Path, number: int) -> Path:
+    """Name of one of several pages of a picture."""
     return path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
@@ -81,6 +82,7 @@ def _draw_page(view: ScanView, rows: list[tuple[str, F64]], columns: list[int], 
 
 
 def _unit(name: str) -> str:
+    """The unit in brackets of a name such as "T_rec [K]"."""
     return name.partition(" [")[2].rstrip("]")
 
 

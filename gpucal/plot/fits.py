@@ -79,7 +79,10 @@ class ResultLike(Protocol):
 
 
 def plot_fits(result: ResultLike, path: Path, title: str) -> list[Path]:
-    """Draw every fit of ``result`` with its residual below; returns the files written.
+    """Draw every fit of a reduced scan with its residual below; returns the files written.
+
+    result: ``reduce_scan(...).result``; path: a file that ends in .png or .svg. Needs matplotlib; raises
+    OSError when the file cannot be written.
 
     A fit that is not valid says INVALID and why. Above MAX_FITS fits the pictures are numbered; of a
     large array the first MAX_FITS * MAX_PAGES fits are drawn, and the title says of how many.

@@ -115,6 +115,7 @@ def _continuum(axes: Any, panel: LookPanel) -> None:
 
 
 def _quantity(unit: str) -> str:
+    """Label of the axis of values in this unit."""
     return "$T_A^*$ (K)" if unit == "K" else "counts"
 
 
@@ -125,6 +126,7 @@ def _mean(values: F64, axis: int) -> F64:
 
 
 def _binned(frequency: F64, spectrum: F64) -> tuple[F64, F64]:
+    """Frequency and spectrum averaged to at most MAX_POINTS for display."""
     width = -(-frequency.size // MAX_POINTS)
     if width == 1:
         return frequency, spectrum
@@ -134,5 +136,6 @@ def _binned(frequency: F64, spectrum: F64) -> tuple[F64, F64]:
 
 
 def _padded(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits of an axis with a margin on both sides."""
     margin = 0.15 * (limits[1] - limits[0])
     return limits[0] - margin, limits[1] + margin

@@ -228,6 +228,7 @@ def _draw_transmission(
 
 
 def _over(binned: Binned, receivers: list[int]) -> str:
+    """What a spectrum is the mean of, in words."""
     pixels = binned.mean.shape[2]
     text = f"mean over {pixels} pixels" if pixels > 1 else "mean over dumps"
     if len(receivers) == binned.mean.shape[1]:

@@ -65,7 +65,7 @@ def plot_night(
                 "linestyle": "none",
                 "markersize": 5.0,
             }
-            _draw_band(panels, mine, (origin, scale), style, band)
+            _draw_band(panels, mine, style, band, origin=origin, scale=scale)
         for axes, name in zip(panels, names, strict=True):
             axes.set_ylabel(name)
             axes.ticklabel_format(axis="y", useOffset=False)
@@ -75,6 +75,7 @@ def plot_night(
 
 
 def _point(view: ScanView, age: float = NAN) -> Point:
+    """What the picture of the night shows of one scan."""
     mjd = view.per_subscan("mjd")
     pwv, error = view.small("pwv"), view.small("pwv_error")
     when = np.array([_median(mjd)])
@@ -154,11 +155,13 @@ def _time_axis(points: Sequence[Point]) -> tuple[float, float, str]:
 def _draw_band(
     panels: list[Any],
     points: list[Point],
-    clock: tuple[float, float],
     style: dict[str, Any],
     band: str,
+    *,
+    origin: float,
+    scale: float,
 ) -> None:
-    origin, scale = clock
+    """Draw the scans of one band; time axis: (mjd - origin) * scale."""
     x = (np.array([p.mjd for p in points]) - origin) * scale
     water_x = (np.concatenate([p.pwv_mjd for p in points]) - origin) * scale
     water = np.concatenate([p.pwv for p in points])
@@ -188,6 +191,7 @@ def _draw_band(
 
 
 def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -> None:
+    """Say in each empty panel why nothing is drawn there."""
     if not points:
         for axes in panels:
             say_in(axes, "no scan with a time")

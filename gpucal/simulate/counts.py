@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ConfigError
-from gpucal.io.l0.schema import fill_value
+from gpucal.io.l0.schema import GroupName, fill_value
 from gpucal.physics.radiometry import airmass
 from gpucal.simulate.receiver import DEAD, DEAD_COUNTS, BandModel
 from gpucal.simulate.schedule import ScanPlan, SubscanPlan
 from gpucal.simulate.sky import Conditions, line_spectrum, source_map
 
 F64 = npt.NDArray[np.float64]
-GroupName = Literal["source", "calibration"]
+
 
 NOISE_BLOCK = 256
 """Channels that share one noise generator; part of the result, whatever the order of generation."""

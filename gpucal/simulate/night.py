@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.io.atmosphere.tables import save_table
+from gpucal.io.l0.schema import GroupName
 from gpucal.io.l0.write import CountsMaker, GroupArrays, create_l0, write_l0_scan
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
-from gpucal.simulate.counts import GroupName, Recording, ScanCounts
+from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.presets import preset
 from gpucal.simulate.receiver import build_band
 from gpucal.simulate.schedule import ScanPlan, plan_night, plan_scan

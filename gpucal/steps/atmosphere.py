@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
 from gpucal.physics.radiometry import airmass as airmass_of
-from gpucal.products import Atmosphere, LoadSolution, Pairing, SkyModel, SpectralSetup
+from gpucal.products import Atmosphere, LoadSolution, SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
+from gpucal.steps.pairing import Pairing
 from gpucal.steps.pwv_fit import MIN_CHANNELS, PwvFit, SkyRows, fit_pwv
 
 Array = Any

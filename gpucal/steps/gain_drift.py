@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.products import GainDrift, LoadMeans
 
 Array = Any

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, LoadError
 from gpucal.physics.frequency import frequency_axes
@@ -125,7 +125,6 @@ def load_means(
         hot_mjd=result["HOT"][1],
         cold_mjd=cold[1] if cold else float("nan"),
         hot_time=result["HOT"][2],
-        cold_time=cold[2] if cold else 0.0,
         t_hot=load_temperatures(group, "HOT", chosen["HOT"], config.t_hot),
         t_cold=load_temperatures(group, "COLD", chosen["COLD"], config.t_cold) if cold else None,
         sky=sky[0] if sky else None,

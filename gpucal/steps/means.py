@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.products import GainDrift, MeanKey, SubscanMean
 from gpucal.scan import CountsSource, SubscanGroup
 from gpucal.steps.gain_drift import corrected
@@ -55,7 +56,8 @@ def dump_means(
         if drift is not None:
             counts = corrected(counts, group.mjd[:, subscan], drift, c0, c1, backend)
         for key in by_subscan[subscan]:
-            mean, n = backend.kernels.dump_mean(counts, _phase_mask(group, key, backend))
+            dumps = SubscanDumps(counts, _phase_mask(group, key, backend))
+            mean, n = backend.kernels.dump_mean(dumps)
             out[key][c0:c1] = backend.to_host(mean)
             most[key].append(int(backend.xp.max(n)))
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.chi2 import SkyFits
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -112,11 +113,14 @@ def _grid_search(rows: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backe
     trial = backend.asarray(grid[:, None])
     for row in thin:
         weight = backend.xp.where(row.good, 1.0 / row.noise2, 0.0)
-        sums = backend.kernels.chi2(
-            trial, row.airmass, row.observed, weight, row.amplitude, row.opacity
-        )
+        sums = backend.kernels.chi2(_sky_fits(row, trial, weight))
         _gather(total, backend.to_host(sums), row)
     return np.asarray(grid[np.argmin(total, axis=0)], dtype=np.float64)
+
+
+def _sky_fits(row: SkyRows, pwv: Array, weight: Array) -> SkyFits:
+    """A row set for the kernel: pwv f64 [K,N] or [K,1] mm, weight f64 [C,N]."""
+    return SkyFits(pwv, row.airmass, row.observed, weight, row.amplitude, row.opacity)
 
 
 def _gather(total: F64, sums: F64, row: SkyRows) -> None:
@@ -152,9 +156,7 @@ def _sums(
     total = np.zeros((4, n_fits))
     for row, weight in zip(rows, weights, strict=True):
         p = backend.asarray(_of_row(pwv, row)[None, :])
-        sums = backend.kernels.chi2(
-            p, row.airmass, row.observed, weight, row.amplitude, row.opacity, derivatives=True
-        )
+        sums = backend.kernels.chi2(_sky_fits(row, p, weight)._replace(derivatives=True))
         _gather(total, backend.to_host(sums)[:, 0], row)
     return total
 
@@ -163,9 +165,7 @@ def _chi2(rows: Sequence[SkyRows], weights: Sequence[Array], pwv: F64, backend: 
     total = np.zeros(len(pwv))
     for row, weight in zip(rows, weights, strict=True):
         p = backend.asarray(_of_row(pwv, row)[None, :])
-        sums = backend.kernels.chi2(
-            p, row.airmass, row.observed, weight, row.amplitude, row.opacity
-        )
+        sums = backend.kernels.chi2(_sky_fits(row, p, weight))
         _gather(total, backend.to_host(sums)[0], row)
     return total
 

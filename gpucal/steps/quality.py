@@ -14,19 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import BLANKING
-from gpucal.backend import Backend
-from gpucal.products import (
-    BeamMerge,
-    ChopCycles,
-    DumpPair,
-    Interpolated,
-    MeanKey,
-    NodBeams,
-    PhaseDifference,
-    Recipe,
-)
-from gpucal.steps.calibrate import OutputScale, ScanSolution
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.steps.loads import nan_median
+from gpucal.steps.scale import OutputScale
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.vane import inner_mean
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -49,40 +42,6 @@ class TileStatistics:
     normalised2: F64
 
 
-def noise_rates(solution: ScanSolution, recipe: Recipe) -> tuple[float, float]:
-    """(a, b) with rms^2 = T_sys*^2 (a/n + b)/dnu for the mean of n valid dumps, 1/s; section 6.
-
-    a: the dumps themselves; b: a reference that all dumps share.
-    """
-    group = solution.group
-    dump = float(np.mean(group.exptime[:, recipe.on]))
-    if isinstance(recipe, BeamMerge):
-        a1, b1 = noise_rates(solution, recipe.a)
-        a2, b2 = noise_rates(solution, recipe.b)
-        return 0.25 * (a1 + a2), 0.25 * (b1 + b2)
-    if isinstance(recipe, DumpPair):
-        return 1.0 / dump + 1.0 / float(np.mean(group.exptime[:, recipe.off])), 0.0
-    if isinstance(recipe, PhaseDifference):
-        rate = 1.0 / dump + 1.0 / float(np.mean(group.exptime[:, recipe.off]))
-        return (0.5 * rate if recipe.fold else rate), 0.0
-    if isinstance(recipe, ChopCycles):
-        rates = [1.0 / (len(x) * dump) + 1.0 / (len(y) * dump) for x, y in recipe.cycles]
-        return float(np.mean(rates)), 0.0
-    if isinstance(recipe, NodBeams):
-        return 1.0 / dump, _inverse(solution.means[MeanKey(recipe.other)].time)
-    assert isinstance(recipe, Interpolated)
-    w = float(np.mean(recipe.weight))
-    t1, t2 = (solution.means[k].time for k in (recipe.off1, recipe.off2))
-    if recipe.off1 == recipe.off2:
-        return 1.0 / dump, _inverse(t1)
-    return 1.0 / dump, (1.0 - w) ** 2 * _inverse(t1) + w**2 * _inverse(t2)
-
-
-def _inverse(time: float) -> float:
-    """1 / time; NaN for an OFF of which nothing was recorded."""
-    return 1.0 / time if time > 0 else float("nan")
-
-
 def tile_statistics(
     solution: ScanSolution,
     output: int,
@@ -100,12 +59,13 @@ def tile_statistics(
     n_flagged = repeat * int(xp.count_nonzero(seen))
     n_nan = repeat * int(xp.count_nonzero(seen & int(BLANKING))) if n_flagged else 0
     if n_fill or math.prod(spectra.shape[2:]) > 1:
-        mean, n_valid = backend.kernels.dump_mean(spectra)
+        mean, n_valid = backend.kernels.dump_mean(SubscanDumps(spectra))
         n_valid = xp.astype(n_valid, xp.float64)
     else:  # the dumps of a single pixel lie side by side: a plain sum is faster
         mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps
         n_valid = xp.full(mean.shape, float(n_dumps))
-    own, shared = noise_rates(solution, solution.pairing.recipes[output])
+    recipe = solution.pairing.recipes[output]
+    own, shared = recipe.noise_rates(solution.group.exptime, solution.means)
     width = solution.setup.channel_width
     rate = own / xp.where(n_valid > 0, n_valid, 1.0) + shared
     variance = scale.t_sys_star**2 * rate / width
@@ -218,8 +178,6 @@ def system_temperature_from_counts(
     T_sys = <C_OFF> (J_hot-J_cold)/<C_hot-C_cold> with means over the inner 80 % of the channels, K
     [R][A]; gain = <J_hot-J_cold>/<C_hot-C_cold>, K/count. Only with a cold load.
     """
-    from gpucal.steps.vane import inner_mean
-
     loads = solution.loads
     if loads.cold is None:
         return {}

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.products import BeamMerge, ChopCycles, DumpPair, Interpolated, MeanKey, Recipe
+from gpucal.modes.recipe import Recipe
+from gpucal.products import MeanKey
 from gpucal.steps.atmosphere import observed_sky
-from gpucal.steps.calibrate import ScanSolution, scale_of_output
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 
@@ -63,8 +65,8 @@ def sky_entries(solution: ScanSolution) -> list[SkyEntry]:
     """
     mid = solution.group.mjd_mid
     found: dict[tuple[MeanKey, ...], SkyEntry] = {}
-    for output, recipe in enumerate(solution.pairing.recipes):
-        for keys in _off_keys(solution, output, recipe):
+    for recipe in solution.pairing.recipes:
+        for keys in recipe.compared_offs():
             if keys in found:
                 continue
             spectra = [observed_sky(solution.means[k].mean, solution.loads) for k in keys]
@@ -77,19 +79,6 @@ def sky_entries(solution: ScanSolution) -> list[SkyEntry]:
                 np.asarray(solution.backend.to_host(blend)),
             )
     return sorted(found.values(), key=lambda e: (e.mjd, e.subscan))
-
-
-def _off_keys(solution: ScanSolution, output: int, recipe: Recipe) -> list[tuple[MeanKey, ...]]:
-    """The OFF means of one output; a pair of keys stands for their blend."""
-    if isinstance(recipe, Interpolated):
-        return [(recipe.off1,), (recipe.off2,)]
-    if isinstance(recipe, BeamMerge):
-        return [tuple(_off_keys(solution, output, r)[0][0] for r in (recipe.a, recipe.b))]
-    if isinstance(recipe, DumpPair):
-        return [(MeanKey(recipe.off),)]
-    if isinstance(recipe, ChopCycles):
-        return [(recipe.sky,)]
-    return [(solution.pairing.sky[output],)]
 
 
 def sky_differences(
@@ -129,25 +118,14 @@ def chop_differences(solution: ScanSolution) -> SkyDifferences | None:
     A group is the n-th A with the n-th B (OTF chopped), or nod position A with B (wobbler); F is that
     of the ON of A. None when the scan is not chopped.
     """
-    outputs = solution.pairing.recipes
-    pairs = [(j, r.a, r.b) for j, r in enumerate(outputs) if isinstance(r, BeamMerge)]
-    if not pairs:
-        modes = solution.group.sobsmode
-        first = [j for j, r in enumerate(outputs) if modes[r.on] in ("OTFSWA-ON", "WSW-ON")]
-        second = [j for j, r in enumerate(outputs) if modes[r.on] in ("OTFSWB-ON", "WSW-OFF")]
-        pairs = [
-            (j, a, b)
-            for j, k in zip(first, second, strict=False)
-            if isinstance(a := outputs[j], DumpPair | ChopCycles)
-            and isinstance(b := outputs[k], DumpPair | ChopCycles)
-        ]
+    pairs = _chopped_pairs(solution)
     if not pairs:
         return None
     mid = solution.group.mjd_mid
     spectra, keys = [], []
     for j, a, b in pairs:
         factor = scale_of_output(solution, j, 0, solution.output_shape[0]).factor()
-        one, two = (_off_keys(solution, j, r)[0][0] for r in (a, b))
+        one, two = a.sky_key(), b.sky_key()
         difference = (solution.means[one].mean - solution.means[two].mean) * factor
         spectra.append(np.asarray(solution.backend.to_host(difference)))
         keys.append((one.subscan, two.subscan))
@@ -163,3 +141,15 @@ def chop_differences(solution: ScanSolution) -> SkyDifferences | None:
             "ref_offs": [k for _, k in keys],
         },
     )
+
+
+def _chopped_pairs(solution: ScanSolution) -> Sequence[tuple[int, Recipe, Recipe]]:
+    """For each group of a chopped scan: the output whose scale counts, and the recipes of A and B."""
+    outputs, modes = solution.pairing.recipes, solution.group.sobsmode
+    beams = [(j, r.parts()) for j, r in enumerate(outputs)]
+    merged = [(j, both[0], both[1]) for j, both in beams if len(both) == 2]
+    if merged:
+        return merged
+    first = [j for j, r in enumerate(outputs) if modes[r.on] in ("OTFSWA-ON", "WSW-ON")]
+    second = [j for j, r in enumerate(outputs) if modes[r.on] in ("OTFSWB-ON", "WSW-OFF")]
+    return [(j, outputs[j], outputs[k]) for j, k in zip(first, second, strict=False)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
@@ -30,6 +30,13 @@ class OpacityColumns(Protocol):
     def q(self) -> Array: ...
     @property
     def c(self) -> Array: ...
+
+
+class AirTemperatures(NamedTuple):
+    """T_amb at the telescope and T_atm, the effective temperature of the atmosphere, K."""
+
+    ambient: float
+    effective: float
 
 
 def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
@@ -53,7 +60,7 @@ def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
     )
 
 
-def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> tuple[float, float]:
+def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirTemperatures:
     """Ambient and effective atmospheric temperature, K: T_atm = factor T_amb + offset.
 
     Raises AtmosphereError when neither the data nor the options hold them.
@@ -67,18 +74,18 @@ def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> tupl
     t_atm = config.t_atm
     if t_atm is None:
         t_atm = config.t_atm_factor * t_amb + config.t_atm_offset
-    return t_amb, t_atm
+    return AirTemperatures(t_amb, t_atm)
 
 
 def build_sky_model(
     setup: SpectralSetup,
     opacity: F64,
-    temperatures: tuple[float, float],
+    temperatures: AirTemperatures,
     backend: Backend,
 ) -> SkyModel:
     """Constant and amplitudes of J_sky = constant + sum_k amplitude_k t_k.
 
-    ``opacity`` f64 [3,2,J,C,F]; temperatures (T_amb, T_atm) K. With f the forward efficiency,
+    ``opacity`` f64 [3,2,J,C,F]. With f the forward efficiency,
     constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)).
     """
     xp = backend.xp

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SpectralSetup
@@ -15,6 +15,13 @@ from gpucal.steps.loads import bad_channels, load_brightness, nan_median, requir
 from gpucal.steps.sky_model import sky_brightness, zenith_opacity
 
 Array = Any
+
+
+class VaneTemperatures(NamedTuple):
+    """Of one output of the scheme "vane": T_cal f64 [R,1] K and T_sys* f64 [R,A] K."""
+
+    t_cal: Array
+    t_sys_star: Array
 
 
 def solve_vane(
@@ -30,8 +37,8 @@ def solve_vane(
     """What the vane tells before the sky of each ON is known.
 
     ``sky`` f64 [C,R,A]: mean counts of the scan's own OFF, for the bad-channel rules. There is no cold
-    load, so T_rec is NaN; gamma follows per output from ``vane_calibration``. Raises LoadError when
-    no channel is good.
+    load, so T_rec is NaN; gamma follows per output from ``vane_temperatures`` or ``channel_calibration``.
+    Raises LoadError when no channel is good.
     """
     xp = backend.xp
     nothing = xp.full(means.hot.shape, xp.nan)
@@ -79,8 +86,8 @@ def vane_temperatures(
     temperature: float,
     average: str,
     backend: Backend,
-) -> tuple[Array, Array]:
-    """T_cal f64 [R,1] and T_sys* f64 [R,A], K, of one output of the scheme "vane".
+) -> VaneTemperatures:
+    """T_cal and T_sys* of one output of the scheme "vane".
 
     T_cal = (T_atm - T_bg) + (T_warm - T_atm) exp(A tau), GBT Memo 302, with T_atm = ``temperature``. T_sys* =
     T_cal <C_off>/<C_vane - C_off> with means over the inner 80 % of the channels, or ("median", as
@@ -93,11 +100,10 @@ def vane_temperatures(
     t_cal = (temperature - T_BACKGROUND) + (t_warm - temperature) * xp.exp(airmass * tau_mean)
     if average == "median":
         seen = xp.where(sky > 0, sky, xp.nan)
-        return t_cal, t_cal / nan_median((loads.hot - seen) / seen, xp)
+        return VaneTemperatures(t_cal, t_cal / nan_median((loads.hot - seen) / seen, xp))
     good_sky = xp.where(loads.bad, xp.nan, sky)
-    return t_cal, t_cal * (
-        inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
-    )
+    ratio = inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
+    return VaneTemperatures(t_cal, t_cal * ratio)
 
 
 def channel_calibration(
@@ -118,8 +124,7 @@ def channel_calibration(
     xp = array_namespace(sky)
     span = xp.where(loads.bad[c0:c1, ...], xp.nan, loads.hot[c0:c1, ...] - sky[c0:c1, ...])
     j_sky = sky_brightness(atmosphere.model, pwv, airmass, c0, c1)
-    line_gain = setup.line_gain()
-    line_gain = line_gain if line_gain.shape[0] == 1 else line_gain[c0:c1, ...]
+    line_gain = setup.line_gain(slice(c0, c1))
     t_cal = (loads.j_hot[c0:c1, ...] - j_sky) / line_gain + xp.zeros_like(span)
     return t_cal, t_cal / span
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from numcodecs.zstd import Zstd
 
+from gpucal import DeviceMemoryError
 from gpucal.backend import cuda_io
 from gpucal.backend.cuda import CupyCopies
 from gpucal.backend.cuda_io import GdsFiles, NvcompZstd, cuda_tools, describe_io
 from gpucal.backend.device_codec import CodecError
-from gpucal.errors import DeviceMemoryError
+from gpucal.backend.lanes import Span
 
 STREAM = 0x5EED
 
@@ -141,12 +142,14 @@ def test_what_is_encoded_decodes_anywhere(nbytes: int) -> None:
     source = np.random.default_rng(0).integers(0, 30, nbytes).astype(np.uint8)
     asked: list[int] = []
 
+    memories: list[Any] = []
+
     def room(size: int) -> Any:
         asked.append(size)
-        return np.full(size + 100, 0xCD, np.uint8)
+        memories.append(np.full(size + 100, 0xCD, np.uint8))
+        return memories[-1]
 
-    memories: list[Any] = []
-    frames = zstd.encode(source, lambda size: memories.append(room(size)) or memories[-1])
+    frames = zstd.encode(source, room)
     assert len(asked) == 1
     assert len(frames) == -(-nbytes // cuda_io.PIECE)
     data = b"".join(memories[0][a : a + n].tobytes() for a, n in frames)
@@ -156,7 +159,7 @@ def test_what_is_encoded_decodes_anywhere(nbytes: int) -> None:
     assert max(map(len, parts)) <= cuda_io.PIECE
 
     target = np.zeros(nbytes, np.uint8)
-    places = [(i * cuda_io.PIECE, len(part)) for i, part in enumerate(parts)]
+    places = [Span(i * cuda_io.PIECE, len(part)) for i, part in enumerate(parts)]
     waits = stream.waits
     zstd.decode(memories[0], frames, target, places)
     assert np.array_equal(target, source)
@@ -172,11 +175,11 @@ def test_a_frame_of_another_size_is_refused() -> None:
     zstd, _ = codec()
     frame = np.frombuffer(Zstd(1).encode(b"12345678" * 4), np.uint8)
     with pytest.raises(CodecError, match=r"decodes to 32 bytes on the device, not 40"):
-        zstd.decode(frame, [(0, frame.size)], np.zeros(40, np.uint8), [(0, 40)])
+        zstd.decode(frame, [Span(0, frame.size)], np.zeros(40, np.uint8), [Span(0, 40)])
     with pytest.raises(CodecError, match="nvCOMP: output buffer is too small"):
-        zstd.decode(frame, [(0, frame.size)], np.zeros(24, np.uint8), [(0, 24)])
+        zstd.decode(frame, [Span(0, frame.size)], np.zeros(24, np.uint8), [Span(0, 24)])
     with pytest.raises(CodecError, match="nvCOMP: "):
-        zstd.decode(frame[8:], [(0, 8)], np.zeros(40, np.uint8), [(0, 40)])
+        zstd.decode(frame[8:], [Span(0, 8)], np.zeros(40, np.uint8), [Span(0, 40)])
 
 
 def test_errors_of_the_device_stay_what_they_are() -> None:

@@ -19,21 +19,29 @@ from builders.night_stores import assert_same, fast_folder, make_night, rechunk,
 from fakes.device import FakeDevice, WatchedKernels, fake_backend
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.backend import Backend, cuda, select_backend
+from gpucal import (
+    BackendError,
+    CalibrationConfig,
+    CorruptDataError,
+    DeviceLostError,
+    DeviceMemoryError,
+    StoreReport,
+    calibrate_store,
+    select_backend,
+)
+from gpucal.backend import cuda
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
+from gpucal.backend.protocol import Backend
 from gpucal.cli.commands.info import collect
-from gpucal.config import CalibrationConfig
-from gpucal.errors import BackendError, CorruptDataError, DeviceLostError, DeviceMemoryError
 from gpucal.io.files import atomic
-from gpucal.pipeline.scan import memory_budget as ring_module
-from gpucal.pipeline.scan import stream
-from gpucal.pipeline.scan.memory_budget import Ring
-from gpucal.pipeline.store.night import Night
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.scan import stream, work_units
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
+from gpucal.pipeline.store.run import Run
+from gpucal.simulate.setup import Kind
 
-KINDS = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
+KINDS: tuple[Kind, ...] = ("otf", "tp", "fsw", "wsw-chopped", "otf-chopped")
 
 
 class CUDARuntimeError(RuntimeError):
@@ -139,7 +147,7 @@ def out(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
 
 
 def run(
@@ -168,7 +176,7 @@ def unlimited(night: Path) -> tuple[Path, int]:
     """The store that a large device makes, and the most that was taken of it while tiles streamed."""
     device = SmallDevice()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
+        patch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
         assert run(night, night / "unlimited", fake_backend(device)).exit_code == 0
     return night / "unlimited", device.most
 
@@ -188,27 +196,27 @@ def test_a_small_device_gives_the_same_store(
     assert not atomic.staging_dir(out).exists()
 
 
-def test_the_ring_shrinks_once_and_says_so(
+def test_the_memory_budget_shrinks_once_and_says_so(
     night: Path, out: Path, unlimited: tuple[Path, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles, but not the OFF means, want more than there is: three units do not fit, one does."""
-    rings: list[tuple[int, int]] = []
+    tried_with: list[tuple[int, int]] = []
     plain = stream.stream_scan
 
-    def noting(solution: Any, sink: Any, **kwargs: Any) -> Any:
-        n = kwargs["workers"]
-        rings.append((solution.scan.number, n))
+    def noting(solution: Any, sink: Any, budget: MemoryBudget, **kwargs: Any) -> Any:
+        n = budget.workers
+        tried_with.append((solution.scan.number, n))
         if n > 1:
             raise OutOfMemoryError("Out of memory allocating 4,096 bytes")
-        return plain(solution, sink, **kwargs)
+        return plain(solution, sink, budget, **kwargs)
 
-    monkeypatch.setattr(ring_module, "stream_scan", noting)
+    monkeypatch.setattr(stream, "stream_scan", noting)
     watching = Watching()
     report = run(night, out, fake_backend(FakeDevice()), watching)
     assert report.exit_code == 0
-    tried = [n for _, n in rings]
+    tried = [n for _, n in tried_with]
     assert tried == sorted(tried, reverse=True)
-    assert {n for scan, n in rings if scan > 1} == {1}
+    assert {n for scan, n in tried_with if scan > 1} == {1}
     [(level, text)] = [(level, text) for level, text in watching.told if "memory" in text]
     assert level == "warning"
     assert text.startswith("scan 1: there is not enough memory: Out of memory allocating 4,096")
@@ -291,18 +299,17 @@ def test_the_means_of_a_scan_are_tried_again_when_nothing_streams(
     assert_same(out, unlimited[0])
 
 
-def test_rings_end_at_one_output_in_flight(night: Path, out: Path) -> None:
+def test_memory_budgets_end_at_one_output_in_flight(night: Path, out: Path) -> None:
     config = CalibrationConfig(atmosphere=str(night / "table.npz"), workers=1)
     config = config.model_copy(update={"scans": "2"})
     backend = fake_backend(FakeDevice())
-    watch = Watching()
-    made = Night(night / "shared.zarr", out, config, backend, watch, ())
-    [(solution, _)] = made.solver.solve(2, None).solutions
-    ring: Ring | None = Ring(8, 1 << 30)
+    whole = Run(night / "shared.zarr", out, config, backend=backend, observer=Watching())
+    [(solution, _)] = whole.solver.solve(2, None).solutions
+    budget: MemoryBudget | None = MemoryBudget(8, 1 << 30)
     seen = []
-    while ring is not None:
-        seen.append((ring.in_flight(solution), ring.unit(solution)[1]))
-        ring = ring.smaller(solution)
+    while budget is not None:
+        seen.append((budget.in_flight(solution), budget.unit(solution).outputs))
+        budget = budget.smaller(solution)
     assert seen == [(8, 2), (4, 2), (2, 2), (1, 2), (1, 1)]
 
 
@@ -312,7 +319,7 @@ def test_rings_end_at_one_output_in_flight(night: Path, out: Path) -> None:
 @pytest.fixture(scope="module")
 def on_cpu(night: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
+        patch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
         assert run(night, night / "cpu", None, backend="cpu").exit_code == 0
     return night / "cpu"
 
@@ -355,12 +362,13 @@ def test_a_lost_device_costs_one_scan(
 def test_nothing_that_lies_on_a_lost_device_is_used_again(night: Path, out: Path) -> None:
     device = LosingDevice(150)
     config = CalibrationConfig(atmosphere=str(night / "table.npz"), workers=2)
-    batch = Night(night / "shared.zarr", out, config, fake_backend(device), Watching(), ())
-    first = batch.solver
-    assert batch.run().exit_code == 2
-    assert batch.solver.library is not first.library
-    assert batch.solver.backend.name == "cpu"
-    assert isinstance(batch.lost, DeviceLostError)
+    backend = fake_backend(device)
+    whole = Run(night / "shared.zarr", out, config, backend=backend, observer=Watching())
+    first = whole.solver
+    assert whole.chosen_scans().exit_code == 2
+    assert whole.solver.library is not first.library
+    assert whole.solver.backend.name == "cpu"
+    assert isinstance(whole.lost, DeviceLostError)
 
 
 def test_every_band_of_the_scan_goes_with_the_device(tmp_path: Path, out: Path) -> None:

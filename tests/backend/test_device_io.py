@@ -17,15 +17,16 @@ from fakes.device import FakeStream
 from numcodecs.zstd import Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
-from gpucal import calibrate_store
-from gpucal.backend.device_io import Coder, with_device_io
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, StoreReport, calibrate_store
+from gpucal.backend.coders import Coder
+from gpucal.backend.device_io import with_device_io
 from gpucal.errors import DeviceMemoryError
 from gpucal.io.chunks.codecs import crc32c
-from gpucal.pipeline.scan import stream
-from gpucal.pipeline.store.report import SilentObserver, StoreReport
+from gpucal.pipeline.scan import work_units
+from gpucal.pipeline.store.report import SilentObserver
+from gpucal.simulate.setup import Kind
 
-KINDS = ("tp", "otf", "fsw")
+KINDS: tuple[Kind, ...] = ("tp", "otf", "fsw")
 ZSTD, CRC = ZstdCodec(level=1), Crc32cCodec()
 LAYOUTS: dict[str, dict[str, Any]] = {
     # 72 channels: the fourth chunk of 20 is padded
@@ -63,7 +64,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of channels per scan; the last one is smaller than its chunk."""
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
 
 
 def counts_of(store: Path) -> list[Path]:
@@ -85,11 +86,11 @@ def recode(
     """Copy an L0 store with other chunks and codecs of the counts; ``frames``: zstd frames per chunk."""
     shutil.copytree(store, out)
     for folder in counts_of(out):
-        old = zarr.open_array(folder, mode="r")
+        old: Any = zarr.open_array(folder, mode="r")
         values, attributes, fill = old[...], dict(old.attrs), old.fill_value
         shutil.rmtree(folder)
         c, d, r, a, s = values.shape
-        made = zarr.create_array(
+        made: Any = zarr.create_array(
             str(folder),
             shape=values.shape,
             chunks=(min(c, channels), dumps or d, r, a, min(s, subscans)),
@@ -239,7 +240,7 @@ def test_a_damaged_file_says_the_same(
     l0 = recode(night / "l0.zarr", tmp_path / "l0.zarr", **LAYOUTS[layout])
     path = next(p for p in sorted(counts_of(l0)[1].rglob("c/**/0")) if p.is_file())
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    texts = []
+    texts: list[list[dict[str, Any]]] = []
     for tools in (None, FakeTools(), FakeTools(gds=True)):
         out = tmp_path / f"{len(texts)}.zarr"
         report, heard = run(l0, out, night / "table.npz", tools, scans="1")
@@ -285,7 +286,7 @@ def test_a_missing_wait_is_noticed(
 
     monkeypatch.setattr(tools.device, "stream", stream_or_deaf)
     if what == "write":
-        layout = {"codecs": (BloscCodec(cname="lz4"),)}
+        layout: dict[str, Any] = {"codecs": (BloscCodec(cname="lz4"),)}
         l0 = recode(night / "l0.zarr", tmp_path / "l0.zarr", **layout)
     else:
         l0 = night / "l0.zarr"
@@ -362,7 +363,7 @@ def test_a_device_that_is_wrong_is_not_believed(night: Path, tmp_path: Path, fau
 )
 def test_other_codecs(night: Path, tmp_path: Path, codec: str, choice: str, words: str) -> None:
     tools = FakeTools()
-    options = {"codec": codec, "io": choice, "scans": "1"}
+    options: dict[str, Any] = {"codec": codec, "io": choice, "scans": "1"}
     run(night / "l0.zarr", tmp_path / "host.zarr", night / "table.npz", **options)
     _, heard = run(
         night / "l0.zarr", tmp_path / "device.zarr", night / "table.npz", tools, **options
@@ -410,19 +411,20 @@ def test_everyone_reads_what_the_device_wrote(night: Path, tmp_path: Path, pipel
     path = "zarrs.ZarrsCodecPipeline" if pipeline == "zarrs" else None
     several = edges = 0
     for document in sorted((tmp_path / "device.zarr").rglob("spectra/zarr.json")):
-        expected = zarr.open_array(
+        expected: Any = zarr.open_array(
             night / "host.zarr" / document.parent.relative_to(tmp_path / "device.zarr"), mode="r"
         )[...]
         several += any(
             len(frame_starts(p)) > 1 for p in document.parent.rglob("c/**/0") if p.is_file()
         )
-        array = zarr.open_array(document.parent, mode="r")
+        array: Any = zarr.open_array(document.parent, mode="r")
         edges += array.shape[0] % array.chunks[0] > 0
         if pipeline == "ours":
             found = our_reader(document.parent)
         else:
             with zarr.config.set({"codec_pipeline.path": path} if path else {}):
-                found = zarr.open_array(document.parent, mode="r")[...]
+                opened: Any = zarr.open_array(document.parent, mode="r")
+                found = opened[...]
         assert found.tobytes() == expected.tobytes()
     assert several == len(KINDS)
     assert edges == len(KINDS)  # chunks that are larger than what is left of the channels

@@ -11,18 +11,18 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.device import FakeDevice, fake_backend
 
+from gpucal import CalibrationConfig, LoadError
 from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
-from gpucal.config import CalibrationConfig
-from gpucal.errors import LoadError
-from gpucal.pipeline.scan import stream
+from gpucal.pipeline.scan import work_units
+from gpucal.simulate.setup import Kind
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 14)
 
 
-def scene(kind: str) -> Any:
+def scene(kind: Kind) -> Any:
     setup = steady("hera")
     bands = tuple(
         replace(b, channels=128, throw_hz=4.25 * b.bandwidth_hz / 128) for b in setup.bands
@@ -33,7 +33,7 @@ def scene(kind: str) -> Any:
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", ["tp", "otf-chopped", "nod", "fsw", "wsw-chopped"])
-def test_a_late_device_gives_the_numbers_of_the_host(kind: str, workers: int) -> None:
+def test_a_late_device_gives_the_numbers_of_the_host(kind: Kind, workers: int) -> None:
     simulated = scene(kind)
     config = CalibrationConfig(pwv=3.0, workers=workers)
     device = FakeDevice()
@@ -41,7 +41,7 @@ def test_a_late_device_gives_the_numbers_of_the_host(kind: str, workers: int) ->
     ours = calibrated(simulated, config)
     assert np.array_equal(theirs.spectra, ours.spectra, equal_nan=True)
     assert np.array_equal(theirs.flags, ours.flags)
-    blocks = len(stream.l1_blocks(theirs.solution))
+    blocks = len(work_units.l1_blocks(theirs.solution))
     tiles = blocks * theirs.solution.output_shape[4]
     assert blocks > 1
     assert device.copies_out == 2 * tiles

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gpucal import Spectrum
 from gpucal.io.gildas import words
 from gpucal.io.gildas.spectrum import blanked, index_fields, section_fields
 
 
-def fill(dtype, fields):
+def fill(dtype: np.dtype[Any], fields: Mapping[str, Any]) -> Any:
     record = np.zeros((), dtype.newbyteorder("<"))
     for key, value in fields.items():
         record[key] = value
     return record
 
 
-def swapped(raw: bytes, dtype) -> bytes:
+def swapped(raw: bytes, dtype: np.dtype[Any]) -> bytes:
     """The same numbers in big endian; characters stay as they are."""
     little = np.frombuffer(raw, dtype.newbyteorder("<"))
     return little.astype(dtype.newbyteorder(">")).tobytes()
@@ -48,7 +51,9 @@ def big_endian(raw: bytes, code: bytes) -> bytes:
     return bytes(out)
 
 
-def write_v2(path: Path, spectra, *, growth: int = 20, first: int = 2, reclen: int = 1024) -> None:
+def write_v2(
+    path: Path, spectra: Sequence[Spectrum], *, growth: int = 20, first: int = 2, reclen: int = 1024
+) -> None:
     """A version 2 file: entries packed into the records, index extensions that grow."""
     entries, starts = bytearray(), []
     lengths = [length for _, length in words.WRITTEN]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from gpucal.io.l0.write import GroupArrays, create_l0, write_l0_scan
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucal import GroupArrays, create_l0, write_l0_scan
 
 SHAPE = (12, 3, 2, 4, 5)
 SOURCE_MODES = ("OFF", "ON", "OFF", "ON", "OFF")
 MJD0 = 60310.25
 
 
-def counts(shape, dtype="i4", seed=0):
+def counts(shape: tuple[int, ...], dtype: str = "i4", seed: int = 0) -> NDArray[Any]:
     return np.random.default_rng(seed).integers(1000, 2000, shape).astype(dtype)
 
 
-def small_arrays(shape=SHAPE, *, calibration=False):
+def small_arrays(
+    shape: tuple[int, ...] = SHAPE, *, calibration: bool = False
+) -> dict[str, NDArray[Any]]:
     """Every array of the layout, in its full shape."""
     c, d, r, a, s = shape
     rng = np.random.default_rng(1)
@@ -47,11 +54,15 @@ def small_arrays(shape=SHAPE, *, calibration=False):
     return arrays
 
 
-def source_group(shape=SHAPE, modes=SOURCE_MODES, **changes):
+def source_group(
+    shape: tuple[int, ...] = SHAPE, modes: Sequence[str] = SOURCE_MODES, **changes: Any
+) -> GroupArrays:
     return _group(shape, modes, small_arrays(shape), changes)
 
 
-def calibration_group(shape=(*SHAPE[:4], 2), modes=("HOT", "COLD"), **changes):
+def calibration_group(
+    shape: tuple[int, ...] = (*SHAPE[:4], 2), modes: Sequence[str] = ("HOT", "COLD"), **changes: Any
+) -> GroupArrays:
     return _group(shape, modes, small_arrays(shape, calibration=True), changes)
 
 
@@ -61,16 +72,21 @@ OPTIONAL = (
 )
 
 
-def lean_source(**changes):
+def lean_source(**changes: Any) -> GroupArrays:
     """Few arrays: each costs a test some milliseconds to write."""
     return source_group(**{**dict.fromkeys(OPTIONAL), **changes})
 
 
-def lean_calibration(**changes):
+def lean_calibration(**changes: Any) -> GroupArrays:
     return calibration_group(**{**dict.fromkeys(OPTIONAL), **changes})
 
 
-def _group(shape, modes, arrays, changes):
+def _group(
+    shape: tuple[int, ...],
+    modes: Sequence[str],
+    arrays: Mapping[str, NDArray[Any]],
+    changes: dict[str, Any],
+) -> GroupArrays:
     """``changes``: arrays by name; None takes one away."""
     data = changes.pop("data_5d", None)
     merged = {**arrays, **changes}
@@ -78,13 +94,20 @@ def _group(shape, modes, arrays, changes):
     return GroupArrays(counts(shape) if data is None else data, list(modes), kept)
 
 
-def new_store(path, **attrs):
+def new_store(path: Path, **attrs: Any) -> Path:
     site = {"lat_deg": -22.98, "lon_deg": -67.74, "alt_m": 5612.0}
     create_l0(path, telescope="FYST", site=site, instrument="CHAI", **attrs)
     return path
 
 
-def write_scan(path, number=25650, source=None, calibration=None, attrs=None, **options):
+def write_scan(
+    path: Path,
+    number: int = 25650,
+    source: GroupArrays | None = None,
+    calibration: GroupArrays | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
     groups = {"source": source or lean_source(), "calibration": calibration or lean_calibration()}
     write_l0_scan(
         path,

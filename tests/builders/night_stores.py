@@ -14,11 +14,12 @@ from typing import Any
 
 import zarr
 
+from gpucal import simulate_night
 from gpucal.simulate.counts import Recording
-from gpucal.simulate.night import simulate_night
 from gpucal.simulate.presets import preset
+from gpucal.simulate.setup import Kind
 
-KINDS = ("tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped")
+KINDS: tuple[Kind, ...] = ("tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped")
 VOLATILE = {"started", "finished", "command_line", "l0_path"}
 
 
@@ -35,7 +36,7 @@ def fast_folder(tmp_path: Path) -> Iterator[Path]:
 
 def small_setup(
     name: str = "hera",
-    kinds: tuple[str, ...] = KINDS,
+    kinds: tuple[Kind, ...] = KINDS,
     *,
     channels: int = 64,
     dumps: int = 4,
@@ -67,14 +68,14 @@ def rechunk(store: Path, out: Path, chunks: tuple[int, int, int]) -> Path:
     """Copy an L0 store with chunks of ``chunks`` (C, D, S) in ``data_5d``; R and A stay whole."""
     shutil.copytree(store, out)
     for document in sorted(out.rglob("data_5d/zarr.json")):
-        old = zarr.open_array(document.parent, mode="r")
+        old: Any = zarr.open_array(document.parent, mode="r")
         values, attributes = old[...], dict(old.attrs)
         names, fill = old.metadata.dimension_names, old.fill_value
         shutil.rmtree(document.parent)
         c, d, s = (
             min(a, b) for a, b in zip(chunks, (values.shape[i] for i in (0, 1, 4)), strict=True)
         )
-        made = zarr.create_array(
+        made: Any = zarr.create_array(
             str(document.parent),
             shape=values.shape,
             chunks=(c, d, *values.shape[2:4], s),

@@ -12,8 +12,7 @@ import zarr
 from builders import procedure_scans
 from builders.night_stores import small_setup
 from builders.procedure_scans import DUMPS, Scene, focus, pointing, skydip_loads, write
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.write import create_l0
+from gpucal import CalibrationConfig, create_l0
 from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.night import write_scan
 from gpucal.simulate.receiver import build_band
@@ -100,7 +99,7 @@ def make_online_night(path: Path, kinds: Sequence[str] = FORTY, *, first: int = 
         if ending:
             kept = planned - (1 if ending == "open" else 2)
         write_scan(path, [ScanCounts(m, i, plan, Recording(seed=3)) for i, m in enumerate(models)])
-        scan = zarr.open_group(path / f"scan_{number:06d}", mode="r+")
+        scan: Any = zarr.open_group(path / f"scan_{number:06d}", mode="r+")
         scan.attrs["n_subscans_planned"] = kept if ending == "open" else planned
         if kept < planned:
             _cut(scan["source"], kept)

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from builders.synthetic_l1 import hexagon
-from gpucal.online.page.serve import PageServer, make_app
+from gpucal.online.looks.look import BandLook, Look, save_look
+from gpucal.online.page.app import make_app
+from gpucal.online.page.serve import PageServer
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
+from gpucal.online.queue.job_files import ACTIVE
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import worker_id
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
-from gpucal.online.tasks.looks import BandLook, Look, save_look
 
 PROJECT = "CN-2026A-017"
 PIXELS = 37

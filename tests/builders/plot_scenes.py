@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucal import Scan, SubscanGroup
+from gpucal.plot.binning import Binned
+from gpucal.plot.fits import ResultLike
+from gpucal.plot.source import ScanView
 from gpucal.procedures.results import (
     FocusFit,
     FocusResult,
@@ -13,10 +21,19 @@ from gpucal.procedures.results import (
     SkydipFit,
     SkydipResult,
 )
-from gpucal.scan import ArrayCounts, Scan, SubscanGroup
+from gpucal.scan import ArrayCounts
+
+Fit = TypeVar("Fit", PointingFit, FocusFit, SkydipFit)
 
 
-def _samples(fit, positions, model, sigma, seed, **named):
+def _samples(
+    fit: type[Fit],
+    positions: NDArray[Any],
+    model: NDArray[Any],
+    sigma: float,
+    seed: int,
+    **named: Any,
+) -> Fit:
     values = model + np.random.default_rng(seed).normal(0.0, sigma, model.size)
     return fit(
         positions=positions,
@@ -28,7 +45,7 @@ def _samples(fit, positions, model, sigma, seed, **named):
     )
 
 
-def pointing():
+def pointing() -> PointingResult:
     """Two directions, each driven forth and back."""
     fits = []
     for axis, offset in (("az", 4.2), ("el", -7.7)):
@@ -41,7 +58,7 @@ def pointing():
     return PointingResult(valid=True, fits=tuple(fits))
 
 
-def focus():
+def focus() -> FocusResult:
     """A valid axis and one whose best focus lies outside of what was scanned."""
     z = np.linspace(-2, 2, 9)
     good = _samples(
@@ -56,7 +73,7 @@ def focus():
     return FocusResult(valid=False, reason="no valid fit along x", fits=(good, bad))
 
 
-def skydip():
+def skydip() -> SkydipResult:
     """Sky temperature at nine airmasses."""
     airmass = np.linspace(1.1, 3, 9)
     model = 0.95 * 270 * (1 - np.exp(-0.2 * airmass))
@@ -67,10 +84,10 @@ def skydip():
     return SkydipResult(valid=True, fits=(fit,))
 
 
-FITS = {"pointing": pointing, "focus": focus, "skydip": skydip}
+FITS: dict[str, Callable[[], ResultLike]] = {"pointing": pointing, "focus": focus, "skydip": skydip}
 
 
-def load_scan(view, number=2):
+def load_scan(view: ScanView, number: int = 2) -> Scan:
     """A load scan in memory with the channels, receivers and pixels of ``view``: HOT, COLD, one fill."""
     c, _, r, a, _ = view.shape
     x = np.linspace(-1, 1, c)[:, None, None]
@@ -80,19 +97,19 @@ def load_scan(view, number=2):
     )
     counts = counts.round().astype(np.int32)
     counts[5, 0, 0, 0, 0] = np.iinfo(np.int32).min
-    two = np.full(2, np.nan)
-    track = {name: np.zeros((2, 2)) for name in ("exptime", "elevation", "azimuth")}
+    two, ones = np.full(2, np.nan), np.ones((r, 2))
+    track: dict[str, Any] = {name: np.zeros((2, 2)) for name in ("exptime", "elevation", "azimuth")}
     group = SubscanGroup(
         counts=ArrayCounts(counts), sobsmode=("HOT", "COLD"),
         mjd=np.array([[61042.205, 61042.206]] * 2), **track, pamb=two, tamb=two,
-        **{n: np.ones((r, 2)) for n in ("signal_freq", "image_freq", "freq_res", "ref_channel")},
+        signal_freq=ones, image_freq=ones, freq_res=ones, ref_channel=ones,
         lloadsn=np.full(2, -1, np.int32), otf_lon=np.zeros((2, 2)), otf_lat=np.zeros((2, 2)),
         pixel_offset_lon=np.zeros((r, a, 2)), pixel_offset_lat=np.zeros((r, a, 2)),
     )  # fmt: skip
     return Scan(number, view.band, {}, {}, None, group)
 
 
-def unfolded(binned):
+def unfolded(binned: Binned) -> NDArray[Any]:
     """The folded mean put back: half up, half down, shifted by ten channels; f64 [C,R,A] K."""
     mean = np.nan_to_num(binned.mean)
     return np.roll(mean, 10, axis=0) - np.roll(mean, -10, axis=0)

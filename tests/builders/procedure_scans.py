@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.write import GroupArrays, create_l0, write_l0_scan
+from gpucal import CalibrationConfig, GroupArrays, create_l0, write_l0_scan
 
 F64 = npt.NDArray[np.float64]
 CHANNELS, DUMPS, PIXELS = 24, 41, 3
@@ -76,7 +75,7 @@ class Scene:
 
 def pixel_offsets() -> F64:
     """arcsec, f64 [A]."""
-    return PITCH * (np.arange(PIXELS) - 1.0)
+    return np.asarray(PITCH * (np.arange(PIXELS) - 1.0), dtype=np.float64)
 
 
 def footprint(sub: Sub, scene: Scene) -> F64:

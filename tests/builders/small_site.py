@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.workers.worker import Worker

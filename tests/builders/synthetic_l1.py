@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -23,15 +25,15 @@ def hexagon(pixels: int, step_deg: float = 20.0 / 3600.0) -> np.ndarray:
 
 def write_l1(
     path: Path,
-    numbers=(25650,),
-    shape=(256, 6, 2, 7, 3),
+    numbers: Sequence[int] = (25650,),
+    shape: tuple[int, ...] = (256, 6, 2, 7, 3),
     *,
-    bands=("",),
-    pwv="full",
-    dead_pixel=None,
-    own_axes=False,
-    offsets=True,
-    seed=1,
+    bands: Sequence[str] = ("",),
+    pwv: str | float = "full",
+    dead_pixel: int | None = None,
+    own_axes: bool = False,
+    offsets: bool = True,
+    seed: int = 1,
 ) -> Path:
     """Write a store with a line, a T_sys slope and noise; ``shape`` is [C,D,R,A,S]."""
     root = zarr.open_group(path, mode="w", zarr_format=3)
@@ -46,7 +48,9 @@ def write_l1(
     return path
 
 
-def _put(group, name, values, dims, chunks=None):
+def _put(
+    group: Any, name: str, values: Any, dims: Sequence[str], chunks: tuple[int, ...] | None = None
+) -> None:
     values = np.asarray(values)
     array = group.create_array(
         name,
@@ -58,7 +62,15 @@ def _put(group, name, values, dims, chunks=None):
     array[...] = values
 
 
-def _write_band(group, shape, number, band, order, options, seed):
+def _write_band(
+    group: Any,
+    shape: tuple[int, ...],
+    number: int,
+    band: int,
+    order: int,
+    options: tuple[Any, int | None, bool, bool],
+    seed: int,
+) -> None:
     c, d, r, a, s = shape
     pwv, dead, own_axes, offsets = options
     rng = np.random.default_rng(seed)
@@ -122,7 +134,7 @@ def _write_band(group, shape, number, band, order, options, seed):
         _put(group, name, np.full(size, value) + 0.003 * rng.normal(size=size), dims)
     _put(group, "on_index", 2 * np.arange(s, dtype=np.int32) + 1, ["subscan"])
     _put(group, "off_index_per_on", 2 * np.arange(s, dtype=np.int32), ["subscan"])
-    ratio = rng.normal(1.02, 0.03, (r, a))
+    ratio: Any = rng.normal(1.02, 0.03, (r, a))
     ratio = [["NaN" if dead == j else float(ratio[i, j]) for j in range(a)] for i in range(r)]
     group.attrs.update(
         {

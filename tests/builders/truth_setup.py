@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.pipeline.scan.in_memory import CalibratedScan, calibrate_scan
-from gpucal.products import BeamMerge, ChopCycles
-from gpucal.simulate.night import SimulatedScan, simulate_scan
+from gpucal import CalibratedScan, CalibrationConfig, Flag, calibrate_scan, simulate_scan
+from gpucal.simulate.night import SimulatedScan
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 
@@ -62,11 +59,10 @@ def spectra_error(
 
 def _per_cycle(expected: Any, recipe: Any) -> Any:
     """Chop cycles: the mean over the dumps on the source."""
-    if isinstance(recipe, BeamMerge):
-        recipe = recipe.a
-    if not isinstance(recipe, ChopCycles):
+    cycles = getattr(recipe.parts()[0], "cycles", None)
+    if cycles is None:
         return expected
-    return np.stack([expected[:, list(on)].mean(axis=1) for on, _ in recipe.cycles], axis=1)
+    return np.stack([expected[:, list(on)].mean(axis=1) for on, _ in cycles], axis=1)
 
 
 __all__ = ["calibrated", "simulate_scan", "spectra_error", "steady", "without_lines"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import types
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpucal import CalibrationConfig, L0Error, StoreReport, load_config, main
 from gpucal.cli.commands.calibrate import OPTIONS, option_name
-from gpucal.cli.main import main
-from gpucal.config import CalibrationConfig, load_config
-from gpucal.errors import L0Error
-from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
+from gpucal.pipeline.store.report import Failure, ScanSummary
 
 SAMPLE = {
     # field: (what is typed, what the configuration must hold)
@@ -80,11 +80,19 @@ class FakeBatch:
 
     def __init__(self) -> None:
         self.report = StoreReport((GOOD,), ())
-        self.config: CalibrationConfig | None = None
+        self.config: Any = None  # a CalibrationConfig, once called
         self.command_line: list[str] = []
         self.raises: BaseException | None = None
 
-    def calibrate_store(self, l0, out, config, *, observer, command_line):
+    def calibrate_store(
+        self,
+        l0: Path,
+        out: Path,
+        config: CalibrationConfig,
+        *,
+        observer: Any,
+        command_line: list[str],
+    ) -> StoreReport:
         self.config, self.command_line = config, command_line
         if self.raises is not None:
             raise self.raises
@@ -98,21 +106,21 @@ class FakeBatch:
 
 
 @pytest.fixture
-def batch(monkeypatch):
+def batch(monkeypatch: pytest.MonkeyPatch) -> FakeBatch:
     fake = FakeBatch()
-    module = types.ModuleType("gpucal.pipeline.calibrate")
+    module: Any = types.ModuleType("gpucal.pipeline.calibrate")
     module.calibrate_store = fake.calibrate_store
     monkeypatch.setitem(sys.modules, "gpucal.pipeline.calibrate", module)
     return fake
 
 
-def test_every_field_has_an_option_and_a_help_text():
+def test_every_field_has_an_option_and_a_help_text() -> None:
     assert set(OPTIONS) == set(CalibrationConfig.model_fields)
     assert set(SAMPLE) | BOOLEANS == set(CalibrationConfig.model_fields)
 
 
 @pytest.mark.parametrize("field", sorted(SAMPLE))
-def test_option_reaches_the_configuration(batch, field):
+def test_option_reaches_the_configuration(batch: FakeBatch, field: str) -> None:
     typed, wanted = SAMPLE[field]
     assert getattr(load_config(), field) != wanted  # else the test could not fail
     assert main(["calibrate", "a", "b", "--quiet", option_name(field), typed]) == 0
@@ -121,7 +129,7 @@ def test_option_reaches_the_configuration(batch, field):
 
 
 @pytest.mark.parametrize("field", sorted(BOOLEANS))
-def test_switches_work_both_ways(batch, field):
+def test_switches_work_both_ways(batch: FakeBatch, field: str) -> None:
     name = option_name(field)
     assert main(["calibrate", "a", "b", "--quiet", name]) == 0
     assert getattr(batch.config, field) is True
@@ -129,7 +137,7 @@ def test_switches_work_both_ways(batch, field):
     assert getattr(batch.config, field) is False
 
 
-def test_file_shows_through_and_command_line_wins(batch, tmp_path):
+def test_file_shows_through_and_command_line_wins(batch: FakeBatch, tmp_path: Path) -> None:
     toml = tmp_path / "night.toml"
     toml.write_text('t-hot = 280.0\nfold = false\npwv = "fit"\nmode = "otf"\n')
     args = ["calibrate", "a", "b", "--quiet", "--config", str(toml), "--t-hot", "291"]
@@ -139,7 +147,9 @@ def test_file_shows_through_and_command_line_wins(batch, tmp_path):
     assert batch.command_line == ["gpucal", *args, "--pwv", "1.5"]
 
 
-def test_pwv_fit_on_the_command_line_beats_a_number_in_the_file(batch, tmp_path):
+def test_pwv_fit_on_the_command_line_beats_a_number_in_the_file(
+    batch: FakeBatch, tmp_path: Path
+) -> None:
     toml = tmp_path / "night.toml"
     toml.write_text("pwv = 1.0\n")
     assert main(["calibrate", "a", "b", "--quiet", "--config", str(toml), "--pwv", "fit"]) == 0
@@ -159,7 +169,9 @@ def test_pwv_fit_on_the_command_line_beats_a_number_in_the_file(batch, tmp_path)
         (["--quiet", "--json"], "exclude each other"),
     ],
 )
-def test_wrong_usage_is_one_sentence_and_64(batch, capsys, args, words):
+def test_wrong_usage_is_one_sentence_and_64(
+    batch: FakeBatch, capsys: pytest.CaptureFixture[str], args: list[str], words: str
+) -> None:
     assert main(["calibrate", "a", "b", *args]) == 64
     streams = capsys.readouterr()
     assert streams.out == ""
@@ -169,7 +181,9 @@ def test_wrong_usage_is_one_sentence_and_64(batch, capsys, args, words):
     assert batch.config is None
 
 
-def test_out_inside_the_raw_store_is_refused(batch, tmp_path, capsys):
+def test_out_inside_the_raw_store_is_refused(
+    batch: FakeBatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = tmp_path / "night.zarr"
     for out in (raw, raw / "l1.zarr"):
         assert main(["calibrate", str(raw), str(out)]) == 64
@@ -186,13 +200,15 @@ def test_out_inside_the_raw_store_is_refused(batch, tmp_path, capsys):
         (StoreReport((GOOD,), (), interrupted=True), 130),
     ],
 )
-def test_exit_code_is_that_of_the_report(batch, capsys, report, code):
+def test_exit_code_is_that_of_the_report(
+    batch: FakeBatch, capsys: pytest.CaptureFixture[str], report: StoreReport, code: int
+) -> None:
     batch.report = report
     assert main(["calibrate", "a", "b", "--quiet"]) == code
     assert ("interrupted; what is finished stays" in capsys.readouterr().err) == (code == 130)
 
 
-def test_errors_of_the_pipeline(batch, capsys):
+def test_errors_of_the_pipeline(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.raises = L0Error("a does not exist.", hint="Check the path.")
     assert main(["calibrate", "a", "b"]) == 1
     assert capsys.readouterr().err == "gpucal: error: a does not exist. Check the path.\n"
@@ -209,7 +225,7 @@ def test_errors_of_the_pipeline(batch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_table_is_honest_and_plain(batch, capsys):
+def test_table_is_honest_and_plain(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.report = StoreReport(
         (GOOD, BAD, ScanSummary(3, "", "tp", "skipped"), ScanSummary(4, "", "tp", "calibrated")),
         (FAILURE, Failure(9, "load", "LoadError", "no load scan.", "")),
@@ -241,7 +257,9 @@ def test_table_is_honest_and_plain(batch, capsys):
     assert "failures: b/failures.json" in streams.out
 
 
-def test_equal_warnings_are_listed_once_with_their_scans(batch, capsys):
+def test_equal_warnings_are_listed_once_with_their_scans(
+    batch: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = ("the load is old.",)
     scans = [ScanSummary(n, "", "tp", "calibrated", warnings=old) for n in (1, 2, 3, 7)]
     batch.report = StoreReport(tuple(scans), ())
@@ -251,7 +269,7 @@ def test_equal_warnings_are_listed_once_with_their_scans(batch, capsys):
     assert "warning (scans 1-3, 7): the load is old." in out
 
 
-def test_plain_lines_hold_the_timing(batch, capsys):
+def test_plain_lines_hold_the_timing(batch: FakeBatch, capsys: pytest.CaptureFixture[str]) -> None:
     main(["calibrate", "a", "b"])
     err = capsys.readouterr().err
     assert (
@@ -262,7 +280,9 @@ def test_plain_lines_hold_the_timing(batch, capsys):
     assert "50 MB/s" in err
 
 
-def test_quiet_says_only_what_went_wrong(batch, capsys):
+def test_quiet_says_only_what_went_wrong(
+    batch: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     batch.report = StoreReport((GOOD, BAD), (FAILURE,))
     assert main(["calibrate", "a", "b", "--quiet"]) == 2
     streams = capsys.readouterr()
@@ -271,12 +291,14 @@ def test_quiet_says_only_what_went_wrong(batch, capsys):
     assert "scan 2 failed: no OFF subscan." in streams.err
 
 
-def test_json_is_one_valid_object_per_line(batch, capsys):
+def test_json_is_one_valid_object_per_line(
+    batch: FakeBatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     batch.report = StoreReport((GOOD, BAD), (FAILURE,))
     assert main(["calibrate", "a", "b", "--json"]) == 2
     streams = capsys.readouterr()
 
-    def refuse(text):
+    def refuse(text: str) -> None:
         raise ValueError(text)
 
     events = [json.loads(line, parse_constant=refuse) for line in streams.out.splitlines()]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gpucal.cli.main import main
-from gpucal.io.gildas.reader import open_class
-from gpucal.io.gildas.writer import write_class
+from gpucal import Spectrum, main, open_class, write_class
 from gpucal.plot import class_spectra
-from gpucal.spectrum import Spectrum
 
 
 def spectrum(value: float, *, scan: int = 5, pixel: int = 0, channels: int = 9000) -> Spectrum:
@@ -44,7 +42,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.30m"
 
 
-def test_inspect_lists_spectra(path, capsys):
+def test_inspect_lists_spectra(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(path)]) == 0
     out = capsys.readouterr().out
     assert "7 spectra" in out
@@ -52,7 +50,9 @@ def test_inspect_lists_spectra(path, capsys):
     assert "345.795990" in out
 
 
-def test_inspect_names_the_spectrum_that_is_damaged(path, capsys):
+def test_inspect_names_the_spectrum_that_is_damaged(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = bytearray(path.read_bytes())
     start = (int(open_class(path).index["bloc"][3]) - 1) * 512
     raw[start : start + 4] = b"????"
@@ -65,7 +65,9 @@ def test_inspect_names_the_spectrum_that_is_damaged(path, capsys):
     assert "unreadable" in capsys.readouterr().out
 
 
-def test_plot_draws_every_setup(path, tmp_path, capsys):
+def test_plot_draws_every_setup(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
     assert main(["plot", str(path), "-o", str(tmp_path / "p"), "--format", "svg"]) == 0
     names = [Path(line).name for line in capsys.readouterr().out.split()]
@@ -78,13 +80,15 @@ def test_plot_draws_every_setup(path, tmp_path, capsys):
     assert "no spectrum of scan 99" in capsys.readouterr().err
 
 
-def test_what_is_drawn_is_the_weighted_mean(path, monkeypatch, tmp_path):
+def test_what_is_drawn_is_the_weighted_mean(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Pixel 2 was written twice, with 2 K and 7 K and equal weights: its panel shows 4.5 K."""
     pytest.importorskip("matplotlib")
     seen = []
     draw = class_spectra._draw_panel
 
-    def keep(axes, mean):
+    def keep(axes: Any, mean: Any) -> None:
         draw(axes, mean)
         line = axes.lines[0]
         seen.append((mean.count, line.get_xdata(), line.get_ydata()))

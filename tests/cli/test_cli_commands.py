@@ -6,25 +6,24 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from builders.synthetic_l1 import write_l1
 
-from gpucal import __version__
-from gpucal.cli import main as main_module
-from gpucal.cli.commands import info as info_module
-from gpucal.cli.main import main
-from gpucal.errors import GpucalWarning
+from gpucal import GpucalWarning, __version__, main
 
 
-def test_version(capsys):
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"gpucal {__version__}\n"
 
 
-def test_no_command_shows_the_help_and_is_a_usage_error(capsys):
+def test_no_command_shows_the_help_and_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 64
     streams = capsys.readouterr()
     for command in ("calibrate", "simulate", "import", "inspect", "plot", "atm", "info"):
@@ -35,7 +34,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(capsys):
     "args",
     [["bogus"], ["inspect"], ["plot", "x"], ["atm", "bogus"], ["import", "bogus"], ["--bogus"]],
 )
-def test_usage_errors_are_64(capsys, args):
+def test_usage_errors_are_64(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     assert main(args) == 64
     streams = capsys.readouterr()
     assert streams.out == ""
@@ -43,7 +42,7 @@ def test_usage_errors_are_64(capsys, args):
     assert "--help" in streams.err
 
 
-def test_entry_point_as_a_process(tmp_path):
+def test_entry_point_as_a_process(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gpucal.cli.main", "inspect", str(tmp_path / "nothing.zarr")],
         capture_output=True,
@@ -57,7 +56,7 @@ def test_entry_point_as_a_process(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_importing_the_command_line_stays_light():
+def test_importing_the_command_line_stays_light() -> None:
     code = (
         "import sys, gpucal.cli.main; "
         "print([m for m in ('matplotlib', 'astropy', 'xarray', 'dask', 'cupy') if m in sys.modules])"
@@ -66,8 +65,10 @@ def test_importing_the_command_line_stays_light():
     assert done.stdout == "[]\n"
 
 
-def test_our_warnings_are_sentences(monkeypatch, capsys):
-    def warn(**_):
+def test_our_warnings_are_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(**_: Any) -> int:
         warnings.simplefilter("always")
         warnings.warn("the table is old.", GpucalWarning, stacklevel=1)
         return 0
@@ -75,7 +76,7 @@ def test_our_warnings_are_sentences(monkeypatch, capsys):
     class Command:
         main = staticmethod(warn)
 
-    monkeypatch.setattr(main_module.typer.main, "get_command", lambda _: Command)
+    monkeypatch.setattr("typer.main.get_command", lambda _: Command)
     assert main(["info"]) == 0
     assert capsys.readouterr().err == "gpucal: warning: the table is old.\n"
 
@@ -83,7 +84,7 @@ def test_our_warnings_are_sentences(monkeypatch, capsys):
 # --- info
 
 
-def test_info_json(capsys):
+def test_info_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["gpucal"] == __version__
@@ -95,8 +96,10 @@ def test_info_json(capsys):
     assert all(name.endswith((".npz", ".zarr")) for name in facts["atmosphere_tables"])
 
 
-def test_info_says_how_to_install_what_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(info_module.importlib.util, "find_spec", lambda name: None)
+def test_info_says_how_to_install_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["info"]) == 0
     out = capsys.readouterr().out
     for extra in ("fits", "plot", "cluster", "atm-build"):
@@ -108,13 +111,19 @@ def test_info_says_how_to_install_what_is_missing(monkeypatch, capsys):
 # --- inspect
 
 
-def put(group, name, values, dtype=np.float64):
+def put(group: Any, name: str, values: Any, dtype: Any = np.float64) -> None:
     values = np.asarray(values, dtype=dtype)
     array = group.create_array(name, shape=values.shape, dtype=dtype)
     array[...] = values
 
 
-def write_group(group, modes, mjd, shape=(8, 2, 1, 2), freq=460e9):
+def write_group(
+    group: Any,
+    modes: Sequence[str],
+    mjd: float,
+    shape: tuple[int, ...] = (8, 2, 1, 2),
+    freq: float = 460e9,
+) -> None:
     c, d, r, a = shape
     s = len(modes)
     put(group, "data_5d", np.full((c, d, r, a, s), 1000), np.int32)
@@ -132,7 +141,16 @@ def write_group(group, modes, mjd, shape=(8, 2, 1, 2), freq=460e9):
         put(group, "tcold", np.full(s, 77.0), np.float32)
 
 
-def add_scan(root, number, *, cal=None, source=None, mjd=60000.0, freq=460e9, lloadsn=None):
+def add_scan(
+    root: zarr.Group,
+    number: int,
+    *,
+    cal: Sequence[str] | None = None,
+    source: Sequence[str] | None = None,
+    mjd: float = 60000.0,
+    freq: float = 460e9,
+    lloadsn: int | None = None,
+) -> zarr.Group:
     scan = root.create_group(f"scan_{number:06d}")
     scan.attrs.update({"scan_number": number, "source": "DR21", "complete": True})
     if cal:
@@ -146,7 +164,7 @@ def add_scan(root, number, *, cal=None, source=None, mjd=60000.0, freq=460e9, ll
 
 
 @pytest.fixture
-def night(tmp_path):
+def night(tmp_path: Path) -> tuple[Path, zarr.Group]:
     path = tmp_path / "night.zarr"
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs.update({"format": "gpucal-l0", "format_version": 1, "telescope": "TEST"})
@@ -157,12 +175,12 @@ def night(tmp_path):
     return path, root
 
 
-def inspect_json(path, capsys):
+def inspect_json(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
     code = main(["inspect", str(path), "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_inspect_l0(night, capsys):
+def test_inspect_l0(night: tuple[Path, zarr.Group], capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = night
     code, report = inspect_json(path, capsys)
     assert code == 0
@@ -180,7 +198,9 @@ def test_inspect_l0(night, capsys):
     assert "2 load, 2 science" in out
 
 
-def test_inspect_names_problems_and_goes_on(night, capsys):
+def test_inspect_names_problems_and_goes_on(
+    night: tuple[Path, zarr.Group], capsys: pytest.CaptureFixture[str]
+) -> None:
     path, root = night
     add_scan(root, 5, source=["OFF", "ON"], mjd=60000.05, freq=230e9)  # no loads at 230 GHz
     add_scan(root, 6, source=["ON", "ON"], mjd=60000.06)  # no OFF
@@ -201,7 +221,7 @@ def test_inspect_names_problems_and_goes_on(night, capsys):
     assert capsys.readouterr().out.count("problem: ") == 4
 
 
-def test_inspect_of_an_unusable_store(tmp_path, capsys):
+def test_inspect_of_an_unusable_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("gpucal: error: ")
     root = zarr.open_group(tmp_path / "empty.zarr", mode="w", zarr_format=3)
@@ -209,7 +229,9 @@ def test_inspect_of_an_unusable_store(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "empty.zarr")]) == 1
 
 
-def test_load_scan_later_only_within_the_age(tmp_path, capsys):
+def test_load_scan_later_only_within_the_age(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "night.zarr"
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs.update({"format": "gpucal-l0", "format_version": 1})
@@ -222,7 +244,7 @@ def test_load_scan_later_only_within_the_age(tmp_path, capsys):
     assert rows[1]["load_scan"] is None
 
 
-def test_inspect_l1(tmp_path, capsys):
+def test_inspect_l1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_l1(tmp_path / "l1.zarr", (7, 8), (16, 2, 1, 2, 2), bands=("band_1", "band_2"))
     code, report = inspect_json(path, capsys)
     assert code == 0
@@ -234,7 +256,9 @@ def test_inspect_l1(tmp_path, capsys):
     assert report["scans"][0]["shape"] == [16, 2, 1, 2, 2]
 
 
-def test_inspect_l1_finds_missing_arrays_and_recorded_failures(tmp_path, capsys):
+def test_inspect_l1_finds_missing_arrays_and_recorded_failures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_l1(tmp_path / "l1.zarr", (7, 8), (16, 2, 1, 2, 2))
     group = zarr.open_group(path / "scan_000007", mode="a")
     del group["t_sys"]
@@ -249,7 +273,7 @@ def test_inspect_l1_finds_missing_arrays_and_recorded_failures(tmp_path, capsys)
 # --- plot
 
 
-def test_plot_command(tmp_path, capsys):
+def test_plot_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_l1(tmp_path / "l1.zarr", (7, 8), (16, 2, 1, 2, 2))
     assert main(["plot", str(path), "--scan", "8", "-o", str(tmp_path / "p")]) == 0
     listed = capsys.readouterr().out.split()

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
+from typing import Any, Literal
 
 import pytest
 from rich.console import Console
 
-from gpucal.cli.show import progress
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.progress import JsonObserver, PlainObserver, RichObserver, make_observer
 from gpucal.cli.show.summary import scan_ranges
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import ScanSummary
 
 THREADS, TILES = 4, 25
 
 
-def run_night(observer, total=THREADS * TILES * 10):
+def run_night(observer: Any, total: int = THREADS * TILES * 10) -> None:
     """Four scans at once, from four threads, one of them failing half way."""
     observer.night_started(range(THREADS), total)
 
-    def work(scan):
+    def work(scan: int) -> None:
         observer.scan_started(scan, "band_1", TILES * 10)
         tiles = TILES if scan else TILES // 2
         for _ in range(tiles):
             observer.tile_done(scan, "band_1", 10)
-        status = "calibrated" if scan else "failed"
+        status: Literal["calibrated", "failed"] = "calibrated" if scan else "failed"
         observer.scan_finished(ScanSummary(scan, "band_1", "otf", status, error="lost [disk]."))
 
     threads = [threading.Thread(target=work, args=(scan,)) for scan in range(THREADS)]
@@ -38,7 +39,7 @@ def run_night(observer, total=THREADS * TILES * 10):
 
 
 @pytest.mark.parametrize("total", [THREADS * TILES * 10, 0])  # 0: not known beforehand
-def test_rich_bars_end_full_and_scans_leave(total):
+def test_rich_bars_end_full_and_scans_leave(total: int) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100)
     observer = RichObserver(verbose=True, console=console)
@@ -54,7 +55,7 @@ def test_rich_bars_end_full_and_scans_leave(total):
     assert "scan timing breakdown scan=1 band=band_1" in text
 
 
-def test_rich_shows_tiles_and_rate_of_the_scan_in_work():
+def test_rich_shows_tiles_and_rate_of_the_scan_in_work() -> None:
     stream = io.StringIO()
     observer = RichObserver(console=Console(file=stream, force_terminal=True, width=120))
     with observer:
@@ -70,7 +71,7 @@ def test_rich_shows_tiles_and_rate_of_the_scan_in_work():
     assert "ETA" in text
 
 
-def test_plain_lines_are_whole_with_threads():
+def test_plain_lines_are_whole_with_threads() -> None:
     stream = io.StringIO()
     with PlainObserver(stream) as observer:
         run_night(observer)
@@ -80,7 +81,7 @@ def test_plain_lines_are_whole_with_threads():
     assert sum("ERROR" in line for line in lines) == 1
 
 
-def test_json_lines_are_whole_with_threads():
+def test_json_lines_are_whole_with_threads() -> None:
     stream = io.StringIO()
     with JsonObserver(stream) as observer:
         run_night(observer)
@@ -98,14 +99,16 @@ def test_json_lines_are_whole_with_threads():
         (True, {"as_json": True}, JsonObserver),
     ],
 )
-def test_the_observer_suits_the_output(monkeypatch, terminal, options, kind):
+def test_the_observer_suits_the_output(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, options: dict[str, Any], kind: type
+) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: terminal, raising=False)
-    monkeypatch.setattr(progress.sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
     assert type(make_observer(**options)) is kind
 
 
-def test_messages_by_level():
+def test_messages_by_level() -> None:
     stream = io.StringIO()
     quiet = PlainObserver(stream, quiet=True)
     quiet.message("warning", "unheard")
@@ -114,12 +117,12 @@ def test_messages_by_level():
     assert stream.getvalue().count("\n") == 1
 
 
-def test_scan_ranges():
+def test_scan_ranges() -> None:
     assert scan_ranges([4]) == "scan 4"
     assert scan_ranges([3, 1, 2, 9, 9]) == "scans 1-3, 9"
 
 
-def test_json_text_knows_numpy_and_nan():
+def test_json_text_knows_numpy_and_nan() -> None:
     np = pytest.importorskip("numpy")
     value = {"a": np.float64("nan"), "b": np.arange(2), "c": (np.int32(3), float("inf"))}
-    assert json.loads(json_text(value)) == {"a": None, "b": [0, 1], "c": [3, None]}
+    assert json.loads(dumps(value)) == {"a": None, "b": [0, 1], "c": [3, None]}

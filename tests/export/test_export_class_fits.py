@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.export.spectra import lsr_frequencies, lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
-from gpucal.io.fits.class_fits import rest_axis, telescope_name, write_class_fits
+from gpucal import ConfigError, L1Error, write_class_fits
+from gpucal.io.fits.class_fits import rest_axis, telescope_name
 
 SRTTOOLS = (
     *("MJD", "MAXIS1", "SCAN", "TELESCOP", "TSYS", "IMAGFREQ", "DELTAV", "TAU-ATM", "MH2O"),
@@ -22,7 +23,7 @@ MANUAL = ("SUBSCAN", "GAINIMAG", "BEAMEFF", "FORWEFF", "TCHOP", "TCOLD", "VELO-L
 LIGHT = 299792458.0
 
 
-def read(path: Path):
+def read(path: Path) -> list[tuple[Any, Any]]:
     from astropy.io import fits
 
     with fits.open(path) as hdus:
@@ -68,7 +69,7 @@ def test_both_axes(tmp_path: Path, velocity: float, step: float) -> None:
     n = np.arange(1, s.values.size + 1)
     frequency = row["RESTFREQ"] + (n - row["CRPIX1"]) * row["CDELT1"]
     moving = 0.0 if np.isnan(velocity) else velocity
-    expected = lsr_frequencies(s) / (1 - moving / LIGHT)
+    expected: Any = lsr_frequencies(s) / (1 - moving / LIGHT)
     np.testing.assert_allclose(frequency, expected, rtol=0, atol=0.1)
     v = row["VELO-LSR"] + (n - row["CRPIX1"]) * row["DELTAV"]
     np.testing.assert_allclose(v, lsr_velocities(s), rtol=0, atol=0.01)

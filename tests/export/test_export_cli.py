@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 from builders.export.store import SHAPE, make_store
 
-from gpucal.cli.main import main
+from gpucal import main
 
 C, D, R, A, S = SHAPE
 ALL = 2 * (S * D * R * A - 1)
@@ -26,7 +26,7 @@ def rows(path: Path) -> int:
         return len(list(path.iterdir()))
     if path.suffix == ".fits":
         return int(fits.getheader(path, 1)["NAXIS2"])
-    from gpucal.io.gildas.reader import open_class
+    from gpucal import open_class
 
     return len(open_class(path))
 
@@ -37,7 +37,12 @@ def rows(path: Path) -> int:
     [("sdfits", "x.fits"), ("class-fits", "x.fits"), ("fits1d", "x"), ("class", "x.30m")],
 )
 def test_every_format_and_average(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command, name, average
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+    average: str,
 ) -> None:
     out = tmp_path / name
     assert main(["export", command, str(store), str(out), "--average", average]) == 0
@@ -63,7 +68,12 @@ def test_every_format_and_average(
     ],
 )
 def test_refusals_are_one_sentence(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options, code, text
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+    text: str,
 ) -> None:
     assert main(["export", "sdfits", str(store), str(tmp_path / "x.fits"), *options]) == code
     said = capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucal.cli.main import main
+from gpucal import main
 
 pytestmark = pytest.mark.realdata
 LIGHT_KMS = 299792.458

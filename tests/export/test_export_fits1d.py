@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders.export.spectra import LIGHT, lsr_frequencies, lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
-from gpucal.io.fits.one_spectrum import file_name, write_fits1d
+import gpucal
+from gpucal import ConfigError, L1Error, write_fits1d
+from gpucal.io.fits.one_spectrum import file_name
 
 
 @pytest.fixture
-def written(tmp_path: Path):
+def written(tmp_path: Path) -> tuple[gpucal.Spectrum, Path]:
     s = make_spectrum()
     assert write_fits1d(tmp_path / "x", [s]) == 1
     (path,) = (tmp_path / "x").iterdir()
     return s, path
 
 
-def test_names_say_what_is_inside(written) -> None:
+def test_names_say_what_is_inside(written: tuple[gpucal.Spectrum, Path]) -> None:
     s, path = written
     assert path.name == file_name(s)
     assert path.name == "NGC-1333-IRAS4A_scan025650_band_2_sub003_d0004_r1_p012.fits"
@@ -29,7 +31,7 @@ def test_names_say_what_is_inside(written) -> None:
     assert file_name(mean) == "source_scan025650_r1_p012.fits"
 
 
-def test_astropy_wcs_and_exact_values(written) -> None:
+def test_astropy_wcs_and_exact_values(written: tuple[gpucal.Spectrum, Path]) -> None:
     from astropy.io import fits
     from astropy.wcs import WCS
 
@@ -53,7 +55,7 @@ def test_astropy_wcs_and_exact_values(written) -> None:
     assert header["OBSFREQ"] == s.frequency
 
 
-def test_specutils(written) -> None:
+def test_specutils(written: tuple[gpucal.Spectrum, Path]) -> None:
     from astropy import units as u
     from specutils import Spectrum
 
@@ -71,7 +73,7 @@ def test_specutils(written) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_pyspeckit(written) -> None:
+def test_pyspeckit(written: tuple[gpucal.Spectrum, Path]) -> None:
     """pyspeckit leaves the file open, until the collection at the end of the test."""
     import gc
 
@@ -105,7 +107,7 @@ def test_without_a_site_velocity_it_is_topocentric(tmp_path: Path) -> None:
 
 
 def test_folders_are_whole_and_foreign_ones_are_left_alone(tmp_path: Path) -> None:
-    def broken():
+    def broken() -> Iterator[gpucal.Spectrum]:
         yield make_spectrum(16)
         raise RuntimeError("in the middle")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from gpucal.physics.sidereal import local_sidereal_time
 GBT = Site(38.43312, -79.83983, 824.551)
 
 
-def pointing(mjd, azimuth=1.1, elevation=0.9, lon=0.0, lat=0.0) -> Pointing:
+def pointing(
+    mjd: Any, azimuth: float = 1.1, elevation: float = 0.9, lon: float = 0.0, lat: float = 0.0
+) -> Pointing:
     mjd = np.atleast_2d(np.asarray(mjd, dtype=float)).T
     rest = (np.full(mjd.shape, x) for x in (azimuth, elevation, lon, lat))
     return Pointing(mjd, *rest)
@@ -127,9 +130,8 @@ def test_offsets_run_along_right_ascension(metadata: dict[str, str], frame: str)
     from astropy.coordinates import SkyCoord
 
     lon, lat = (30.0 + np.array([[-0.1], [0.0], [0.1]]) * sign for sign in (1.0, -0.5))
-    where = Pointing(
-        60000.3 + np.zeros((3, 1)), *(np.full((3, 1), 1.0) for _ in range(2)), lon, lat
-    )
+    one = np.full((3, 1), 1.0)
+    where = Pointing(60000.3 + np.zeros((3, 1)), one, one, lon, lat)
     found = scan_frame({"scan_metadata": metadata}, GBT, where)
     true = SkyCoord(lon * u.deg, lat * u.deg, frame=frame).icrs
     ra = found.ra + found.offset_lon / np.cos(np.radians(found.dec))

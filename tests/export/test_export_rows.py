@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,15 @@ import zarr
 from builders.export import store as export_store
 from builders.export.store import F_EFF, SHAPE, make_store, truth
 
-from gpucal.errors import ConfigError, CorruptDataError, L1Error
-from gpucal.export.rows import Selection, spectra_of_store
-from gpucal.io.l1.reader import open_l1
+from gpucal import (
+    ConfigError,
+    CorruptDataError,
+    L1Error,
+    Selection,
+    Spectrum,
+    open_l1,
+    spectra_of_store,
+)
 
 C, D, R, A, S = SHAPE
 
@@ -22,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("rows"))
 
 
-def rows(path: Path, **selection):
+def rows(path: Path, **selection: Any) -> list[Spectrum]:
     return list(spectra_of_store(open_l1(path), Selection(**{"scans": frozenset({7})} | selection)))
 
 
@@ -55,7 +62,9 @@ def test_flags_that_are_remarks_do_not_blank(store: Path) -> None:
 
 @pytest.mark.parametrize("average", ["none", "dumps", "subscans"])
 @pytest.mark.parametrize("chunks", [None, (7, 3, 1, 2, 2)])
-def test_a_small_budget_gives_the_same_bytes(tmp_path: Path, average: str, chunks) -> None:
+def test_a_small_budget_gives_the_same_bytes(
+    tmp_path: Path, average: str, chunks: tuple[int, int, int, int, int] | None
+) -> None:
     path = make_store(tmp_path, chunks=chunks)
     wide = rows(path, average=average)
     narrow = rows(path, average=average, budget=3000)
@@ -117,7 +126,7 @@ def test_averaged_noise_is_what_its_t_sys_says(tmp_path: Path) -> None:
     """White noise of T_sys*/sqrt(dnu t) in: the average has the noise of its own T_sys*, exptime."""
     path = make_store(tmp_path, shape=(4096, 6, 1, 2, 2))
     known = truth(path)
-    group = zarr.open_group(path, mode="r+")["scan_000007"]
+    group: Any = zarr.open_group(path, mode="r+")["scan_000007"]
     frequency = known.arrays["frequency"]
     width = frequency[1] - frequency[0]
     sigma = known.t_sys_star[None, None] / np.sqrt(width * known.arrays["exptime"])[:, None, None]
@@ -181,7 +190,7 @@ def test_bands_and_axes_of_receivers(tmp_path: Path) -> None:
 
 def test_a_pixel_without_t_sys_is_weighted_by_time(tmp_path: Path) -> None:
     path = make_store(tmp_path)
-    group = zarr.open_group(path, mode="r+")["scan_000007"]
+    group: Any = zarr.open_group(path, mode="r+")["scan_000007"]
     group["t_sys"][...] = np.nan
     s = rows(path, average="subscans")[0]
     known = truth(path)
@@ -192,7 +201,7 @@ def test_a_pixel_without_t_sys_is_weighted_by_time(tmp_path: Path) -> None:
 
 def test_vane_stores_hold_t_sys_star_already(tmp_path: Path) -> None:
     path = make_store(tmp_path)
-    group = zarr.open_group(path, mode="r+")["scan_000007"]
+    group: Any = zarr.open_group(path, mode="r+")["scan_000007"]
     group["t_sys"].attrs["t_sys_convention"] = "T_sys*"
     assert rows(path)[0].t_sys == np.median(group["t_sys"][:, 0, 0, 0])
 
@@ -208,7 +217,7 @@ def test_what_cannot_be_exported_is_said(store: Path, tmp_path: Path) -> None:
     with pytest.raises(L1Error, match="has no scan 8"):
         rows(store, scans=frozenset({7, 8}))
     bent = make_store(tmp_path)
-    frequency = zarr.open_group(bent, mode="r+")["scan_000007/frequency"]
+    frequency: Any = zarr.open_group(bent, mode="r+")["scan_000007/frequency"]
     frequency[3] += 10.0
     with pytest.raises(L1Error, match="frequency axis deviates"):
         rows(bent)

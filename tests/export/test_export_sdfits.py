@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders.export.spectra import lsr_velocities, make_spectrum
 
-from gpucal.errors import ConfigError, L1Error
+from gpucal import ConfigError, L1Error, Spectrum, write_sdfits
 from gpucal.io.fits.sdfits_read import read_sdfits
-from gpucal.io.fits.sdfits_write import COLUMNS, write_sdfits
+from gpucal.io.fits.sdfits_write import COLUMNS
 
 
 @pytest.fixture
-def written(tmp_path: Path):
+def written(tmp_path: Path) -> tuple[list[Spectrum], Path]:
     """Three spectra of two pixels, and the file that holds them."""
     spectra = [make_spectrum(seed=n, pixel=n, dump=n) for n in range(3)]
     path = tmp_path / "x.fits"
@@ -23,7 +25,7 @@ def written(tmp_path: Path):
     return spectra, path
 
 
-def test_astropy_reads_every_column(written) -> None:
+def test_astropy_reads_every_column(written: tuple[list[Spectrum], Path]) -> None:
     from astropy.io import fits
 
     spectra, path = written
@@ -52,7 +54,7 @@ def test_astropy_reads_every_column(written) -> None:
         assert path.stat().st_size == info["datLoc"] + info["datSpan"]
 
 
-def test_dysh_reads_frequencies_values_and_velocities(written) -> None:
+def test_dysh_reads_frequencies_values_and_velocities(written: tuple[list[Spectrum], Path]) -> None:
     from astropy import units as u
     from dysh.fits.gbtfitsload import GBTFITSLoad
     from dysh.fits.sdfitsload import SDFITSLoad
@@ -78,7 +80,7 @@ def test_dysh_reads_frequencies_values_and_velocities(written) -> None:
     )
 
 
-def test_velocities_by_the_rule_of_sdfits(written) -> None:
+def test_velocities_by_the_rule_of_sdfits(written: tuple[list[Spectrum], Path]) -> None:
     """nu_frame = nu_sky sqrt((1+b)/(1-b)), b = VFRAME/c; to 1 m/s of Spectrum's own definition."""
     from astropy.io import fits
 
@@ -92,7 +94,7 @@ def test_velocities_by_the_rule_of_sdfits(written) -> None:
         np.testing.assert_allclose(velocity, lsr_velocities(spectra[0]), rtol=0, atol=0.01)
 
 
-def test_the_import_of_this_package_reads_the_same(written) -> None:
+def test_the_import_of_this_package_reads_the_same(written: tuple[list[Spectrum], Path]) -> None:
     spectra, path = written
     rows = read_sdfits([path], ["SCAN", "DATE-OBS", "DURATION", "VFRAME"], {})
     np.testing.assert_allclose(rows.spectrum(1), spectra[1].values, rtol=1e-6)
@@ -133,7 +135,7 @@ def test_more_rows_than_the_buffer_holds(tmp_path: Path) -> None:
         ({"scale": "tmb"}, {"TSCALE": "Tmb"}),
     ],
 )
-def test_what_is_special(tmp_path: Path, changes, expected) -> None:
+def test_what_is_special(tmp_path: Path, changes: dict[str, Any], expected: dict[str, Any]) -> None:
     from astropy.io import fits
 
     write_sdfits(tmp_path / "x.fits", [make_spectrum(32, **changes)])
@@ -161,7 +163,7 @@ def test_columns_are_those_of_the_gbt_in_its_order(realdata: Path) -> None:
 
 
 def test_nothing_is_left_when_it_fails(tmp_path: Path) -> None:
-    def broken():
+    def broken() -> Iterator[Spectrum]:
         yield make_spectrum(16)
         raise RuntimeError("in the middle")
 

@@ -12,7 +12,7 @@ from numcodecs.zstd import Zstd
 
 from fakes.device import FakeDevice, FakeStream, fake_backend
 from gpucal.backend.device_codec import CodecError, DeviceTools
-from gpucal.backend.lanes import DeviceStreams
+from gpucal.backend.lanes import DeviceStreams, Span
 
 PIECE = 1000
 """Bytes in a frame: chunks of the tests have several, the last one shorter."""
@@ -70,7 +70,7 @@ class FakeCodec:
         with self._tools.device.lock:
             self._tools.decoded += len(frames)
 
-    def encode(self, source: Any, room: Callable[[int], Any]) -> list[tuple[int, int]]:
+    def encode(self, source: Any, room: Callable[[int], Any]) -> list[Span]:
         self._wait("an encoder does not wait for the kernel that makes its data")
         data = source.tobytes()
         frames = [Zstd(1).encode(data[at : at + PIECE]) for at in range(0, len(data), PIECE)]
@@ -82,7 +82,7 @@ class FakeCodec:
             memory[i * slot : i * slot + len(frame)] = np.frombuffer(frame, np.uint8)
         with self._tools.device.lock:
             self._tools.encoded += len(frames)
-        return [(i * slot, len(frame)) for i, frame in enumerate(frames)]
+        return [Span(i * slot, len(frame)) for i, frame in enumerate(frames)]
 
     def _wait(self, message: str) -> None:
         self._tools.device._require(self._stream, message)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyKernels
-from gpucal.backend import Backend
 from gpucal.backend.lanes import DeviceStreams, device_lanes
+from gpucal.backend.protocol import Backend
 
 
 def _ran() -> None:
@@ -38,7 +38,7 @@ class FakeStream:
             tick = self.device.tick if self is self.device.compute else self.tick
             return FakeEvent(self, len(self.queue), tick)
 
-    def wait_event(self, event: FakeEvent) -> None:
+    def wait_event(self, event: Any) -> None:
         with self.device.lock:
             self.tick = max(self.tick, event.tick)
             if self is self.device.compute:
@@ -106,19 +106,19 @@ class FakeDevice:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return memory[:nbytes].view(dtype).reshape(shape)
 
-    def copy_in(self, target: Any, source: Any, stream: FakeStream) -> None:
+    def copy_in(self, target: Any, source: Any, stream: Any) -> None:
         with self.lock:
             self._require(stream, "an upload does not wait for the steps that read its memory")
             self.copies_in += 1
             stream.queue.append(lambda: np.copyto(target, source))
 
-    def copy_out(self, target: Any, source: Any, stream: FakeStream) -> None:
+    def copy_out(self, target: Any, source: Any, stream: Any) -> None:
         with self.lock:
             self._require(stream, "a download does not wait for the kernel that makes its data")
             self.copies_out += 1
             stream.queue.append(lambda: np.copyto(target, source))
 
-    def gather_out(self, target: Any, source: Any, pieces: Any, stream: FakeStream) -> None:
+    def gather_out(self, target: Any, source: Any, pieces: Any, stream: Any) -> None:
         with self.lock:
             self._require(stream, "a download does not wait for the kernel that makes its data")
             self.copies_out += 1

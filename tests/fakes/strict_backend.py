@@ -8,13 +8,18 @@ import array_api_strict as strict
 import numpy as np
 
 from cpu_fallback import NumpyKernels
-from gpucal.backend import Backend
 from gpucal.backend.lanes import HostLane, LanePool
+from gpucal.backend.protocol import Backend
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import DumpMean, SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 
 
 def to_numpy(array: Any) -> Any:
-    """A NumPy view of a strict array; NumPy arrays pass."""
-    return np.asarray(array._array if hasattr(array, "_array") else array)
+    """A NumPy view of a strict array; NumPy arrays, numbers and None pass."""
+    return array._array if hasattr(array, "_array") else array
 
 
 class StrictKernels:
@@ -23,35 +28,21 @@ class StrictKernels:
     def __init__(self) -> None:
         self._kernels = NumpyKernels(threads=1)
 
-    def calibrate(self, *arrays: Any) -> int:
-        counts, reference, factor, flags, out, out_flags = (to_numpy(a) for a in arrays)
-        return self._kernels.calibrate(counts, reference, factor, flags, out, out_flags)
+    def calibrate(self, tile: CalibrationTile) -> int:
+        return self._kernels.calibrate(CalibrationTile(*map(to_numpy, tile)))
 
-    def dump_mean(self, counts: Any, valid: Any = None) -> tuple[Any, Any]:
-        mask = None if valid is None else to_numpy(valid)
-        mean, n = self._kernels.dump_mean(to_numpy(counts), mask)
-        return strict.asarray(mean), strict.asarray(n)
+    def dump_mean(self, dumps: SubscanDumps) -> DumpMean:
+        found = self._kernels.dump_mean(SubscanDumps(*map(to_numpy, dumps)))
+        return DumpMean(*map(strict.asarray, found))
 
-    def reference(self, off1: Any, off2: Any, weight: Any) -> Any:
-        parts = (to_numpy(a) for a in (off1, off2, weight))
-        return strict.asarray(self._kernels.reference(*parts))
+    def reference(self, offs: OffPair) -> Any:
+        return strict.asarray(self._kernels.reference(OffPair(*map(to_numpy, offs))))
 
-    def chi2(
-        self,
-        pwv: Any,
-        airmass: float,
-        observed: Any,
-        weight: Any,
-        amplitude: Any,
-        opacity: Any,
-        derivatives: bool = False,
-    ) -> Any:
-        arrays = [to_numpy(a) for a in (pwv, observed, weight, amplitude, opacity)]
-        p, o, w, a, t = arrays
-        return strict.asarray(self._kernels.chi2(p, airmass, o, w, a, t, derivatives))
+    def chi2(self, fits: SkyFits) -> Any:
+        return strict.asarray(self._kernels.chi2(SkyFits(*map(to_numpy, fits))))
 
-    def fold(self, *arrays: Any) -> int:
-        return self._kernels.fold(*(None if a is None else to_numpy(a) for a in arrays))
+    def fold(self, tile: FoldTile) -> int:
+        return self._kernels.fold(FoldTile(*map(to_numpy, tile)))
 
 
 class StrictLane(HostLane):

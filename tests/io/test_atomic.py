@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucal.errors import L1Error
+from gpucal import L1Error
 from gpucal.io.files import atomic
 
 
@@ -230,6 +230,6 @@ def test_sync_tree_reports_a_refusal(store: Path, monkeypatch: pytest.MonkeyPatc
 def test_os_errors_become_one_sentence() -> None:
     with (
         pytest.raises(L1Error, match=r"^scan 7: /a/b cannot be written: No space left .*Free some"),
-        atomic.as_l1_error(Path("/a/b"), 7),
+        atomic.as_write_error(Path("/a/b"), 7),
     ):
         raise OSError(28, "No space left on device")

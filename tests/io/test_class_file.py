@@ -7,6 +7,9 @@ import gc
 import math
 import tracemalloc
 import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,21 +17,19 @@ from builders.class_file import big_endian, write_v2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal.errors import ImportFormatError, L1Error
+from gpucal import ImportFormatError, L1Error, Spectrum, open_class, write_class
 from gpucal.io.gildas import words as class_layout
 from gpucal.io.gildas import writer as class_write
-from gpucal.io.gildas.reader import is_class_file, open_class
-from gpucal.io.gildas.writer import write_class
-from gpucal.spectrum import Spectrum
+from gpucal.io.gildas.reader import is_class_file
 
 LIGHT = 299792458.0
 ROUNDING = 2.0**-24
 """Largest relative error of a 32-bit float."""
 
 
-def spectrum(n=64, seed=0, **changes) -> Spectrum:
+def spectrum(n: int = 64, seed: int = 0, **changes: Any) -> Spectrum:
     values = np.random.default_rng(seed).normal(size=n)
-    base = {
+    base: dict[str, Any] = {
         "frequency": 460.9e9,
         "frequency_step": 61035.15625,
         "ref_channel": 20.25,
@@ -78,7 +79,7 @@ def in_frame(s: Spectrum) -> np.ndarray:
     return s.frequencies * (1.0 + s.site_velocity / LIGHT)
 
 
-def assert_same_axis(s: Spectrum, back: Spectrum, header: dict) -> None:
+def assert_same_axis(s: Spectrum, back: Spectrum, header: dict[str, Any]) -> None:
     """Frequency and velocity of every channel, to 1 Hz and 1 m/s beside the rounding of the steps."""
     line = header["rchan"] - 1.0
     distance = np.abs(np.arange(s.values.size) - line) * abs(s.frequency_step)
@@ -91,7 +92,7 @@ def assert_same_axis(s: Spectrum, back: Spectrum, header: dict) -> None:
         assert np.abs(velocity - expected).max() < 1.0
 
 
-def test_every_field_survives(tmp_path):
+def test_every_field_survives(tmp_path: Path) -> None:
     s = spectrum()
     assert write_class(tmp_path / "a.30m", [s]) == 1
     file = open_class(tmp_path / "a.30m")
@@ -99,7 +100,8 @@ def test_every_field_survives(tmp_path):
     assert (len(file), file.version, file.kind, file.byte_order) == (1, 1, "single", "<")
     assert (back.source, back.line, back.telescope) == (s.source, s.line, "FYST-CH00070")
     assert (back.scan, back.subscan, back.scale) == (s.scan, s.subscan, "ta")
-    assert (back.velocity_frame, back.mjd) == ("LSRK", pytest.approx(s.mjd, abs=1e-9))
+    assert back.velocity_frame == "LSRK"
+    assert back.mjd == pytest.approx(s.mjd, abs=1e-9)
     assert_same_axis(s, back, file.header(0))
     exact = {"ra", "dec", "site_lat", "site_lon"}
     rounded = (
@@ -131,8 +133,19 @@ def test_every_field_survives(tmp_path):
     frame=st.sampled_from(["LSRK", "BARYCENT", "TOPOCENT"]),
 )
 def test_round_trip(
-    tmp_path, n, seed, nans, step, sign, ref, frequency, off_line, velocity, site, frame
-):
+    tmp_path: Path,
+    n: int,
+    seed: int,
+    nans: float,
+    step: float,
+    sign: int,
+    ref: float,
+    frequency: float,
+    off_line: float,
+    velocity: float,
+    site: float,
+    frame: Literal["LSRK", "BARYCENT", "TOPOCENT"],
+) -> None:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=n) * 10.0 ** rng.integers(-3, 4)
     values[rng.random(n) < nans] = np.nan
@@ -161,7 +174,7 @@ def test_round_trip(
     assert_same_axis(s, back, file.header(0))
 
 
-def test_nothing_known_but_the_axis(tmp_path):
+def test_nothing_known_but_the_axis(tmp_path: Path) -> None:
     s = Spectrum(values=np.array([1.0, np.nan]), frequency=1e11, frequency_step=-1e6, ref_channel=0)
     write_class(tmp_path / "a.30m", [s])
     back = open_class(tmp_path / "a.30m")[0]
@@ -174,14 +187,14 @@ def test_nothing_known_but_the_axis(tmp_path):
         assert math.isnan(getattr(back, name)), name
 
 
-def test_without_site_velocity_the_axis_stays_topocentric(tmp_path):
+def test_without_site_velocity_the_axis_stays_topocentric(tmp_path: Path) -> None:
     write_class(tmp_path / "a.30m", [spectrum(site_velocity=math.nan)])
     file = open_class(tmp_path / "a.30m")
     assert (file[0].velocity_frame, file.header(0)["voff"]) == ("TOPOCENT", 0.0)
     assert file[0].frequencies == pytest.approx(spectrum().frequencies, abs=1.0)
 
 
-def test_values_that_look_like_blanks_and_too_large_ones(tmp_path):
+def test_values_that_look_like_blanks_and_too_large_ones(tmp_path: Path) -> None:
     values = np.array([-1000.0, 1e300, -np.inf, 0.0])
     write_class(tmp_path / "a.30m", [dataclasses.replace(spectrum(), values=values)])
     back = open_class(tmp_path / "a.30m")[0].values
@@ -190,7 +203,7 @@ def test_values_that_look_like_blanks_and_too_large_ones(tmp_path):
     assert back[3] == 0.0
 
 
-def test_main_beam_scale_and_names(tmp_path):
+def test_main_beam_scale_and_names(tmp_path: Path) -> None:
     s = [
         spectrum(scale="tmb", b_eff=0.7, source="a very long name", receiver=-1, band="band_2"),
         spectrum(scale="", b_eff=1.0, source="Grün", pixel=-1, receiver=-1),
@@ -198,12 +211,13 @@ def test_main_beam_scale_and_names(tmp_path):
     write_class(tmp_path / "a.30m", s)
     first, second = open_class(tmp_path / "a.30m")
     assert (first.scale, first.source) == ("tmb", "A VERY LONG")
-    assert (first.telescope, first.b_eff) == ("FYST-CH2007-", pytest.approx(0.7))
+    assert first.telescope == "FYST-CH2007-"
+    assert first.b_eff == pytest.approx(0.7)
     assert (second.scale, second.source, second.telescope) == ("", "GR?N", "FYST-CHAI")
 
 
-def test_ten_thousand_spectra_in_several_extensions(tmp_path):
-    def many():
+def test_ten_thousand_spectra_in_several_extensions(tmp_path: Path) -> None:
+    def many() -> Iterator[Spectrum]:
         for i in range(10_000):
             yield spectrum(3, i, scan=i + 1)
 
@@ -218,7 +232,7 @@ def test_ten_thousand_spectra_in_several_extensions(tmp_path):
         assert np.array_equal(back.values, spectrum(3, i % 10_000).values.astype(np.float32))
 
 
-def test_memory_stays_bounded(tmp_path):
+def test_memory_stays_bounded(tmp_path: Path) -> None:
     n = 500_000
     tracemalloc.start()
     try:
@@ -231,7 +245,7 @@ def test_memory_stays_bounded(tmp_path):
 
 
 @pytest.mark.parametrize("code", [b"9B  ", b"1B  "])
-def test_big_endian(tmp_path, code):
+def test_big_endian(tmp_path: Path, code: bytes) -> None:
     spectra = [spectrum(5 + i, i, scan=i + 1) for i in range(70)]
     write_class(tmp_path / "a.30m", spectra)
     other = tmp_path / "b.30m"
@@ -244,7 +258,7 @@ def test_big_endian(tmp_path, code):
 
 
 @pytest.mark.parametrize("growth", [10, 20])
-def test_version_2(tmp_path, growth):
+def test_version_2(tmp_path: Path, growth: int) -> None:
     spectra = [spectrum(50 + i, i, scan=i + 1) for i in range(9)]
     write_v2(tmp_path / "a.30m", spectra, growth=growth)
     write_class(tmp_path / "b.30m", spectra)
@@ -256,7 +270,7 @@ def test_version_2(tmp_path, growth):
             assert key in ("bloc", "dred") or two.header(i)[key] == value, key
 
 
-def test_drifts_and_old_versions_are_counted(tmp_path):
+def test_drifts_and_old_versions_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.30m"
     write_class(path, [spectrum(5, i, scan=i + 1) for i in range(6)])
     raw = bytearray(path.read_bytes())
@@ -271,7 +285,7 @@ def test_drifts_and_old_versions_are_counted(tmp_path):
     assert [s.scan for s in file] == [1, 4, 6]
 
 
-def test_existing_file_is_kept(tmp_path):
+def test_existing_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.30m"
     path.write_text("precious")
     with pytest.raises(L1Error, match="is there already"):
@@ -281,8 +295,8 @@ def test_existing_file_is_kept(tmp_path):
     assert len(open_class(path)) == 1
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path):
-    def broken():
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    def broken() -> Iterator[Spectrum]:
         yield spectrum()
         yield spectrum(frequency=math.nan)
 
@@ -300,7 +314,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_many_records(tmp_path, monkeypatch):
+def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(class_write, "MAX_RECORDS", 10)
     with pytest.raises(L1Error, match="would exceed 1 TiB"):
         write_class(tmp_path / "a.30m", (spectrum() for _ in range(9)))
@@ -319,27 +333,27 @@ def test_too_many_records(tmp_path, monkeypatch):
         (b"9A  " + np.array([3, 64, 0, 5], "<i4").tobytes() + bytes(2000), "room for 0 spectra"),
     ],
 )
-def test_no_class_file(tmp_path, content, words):
+def test_no_class_file(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "a.30m"
     path.write_bytes(content)
     with pytest.raises(ImportFormatError, match=words):
         open_class(path)
 
 
-def test_missing_file(tmp_path):
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError, match="cannot be read"):
         open_class(tmp_path / "nothing.30m")
     assert not is_class_file(tmp_path / "nothing.30m")
     assert not is_class_file(tmp_path)
 
 
-def check_sentence(error):
+def check_sentence(error: Exception) -> None:
     """An error for the user is one line that names the file."""
     assert "\n" not in str(error)
     assert "b.30m" in str(error)
 
 
-def read_all(path, originals):
+def read_all(path: Path, originals: Sequence[Spectrum]) -> int:
     """Read a damaged file; what comes back must be an error or the right spectrum."""
     failed = 0
     try:
@@ -360,7 +374,7 @@ def read_all(path, originals):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_truncated_anywhere(tmp_path, version):
+def test_truncated_anywhere(tmp_path: Path, version: int) -> None:
     originals = [spectrum(200 + i, i, scan=i + 1) for i in range(5)]
     path = tmp_path / "a.30m"
     write_class(path, originals) if version == 1 else write_v2(path, originals, reclen=128)
@@ -375,7 +389,7 @@ def test_truncated_anywhere(tmp_path, version):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_damaged_headers_never_end_in_a_traceback(tmp_path, version):
+def test_damaged_headers_never_end_in_a_traceback(tmp_path: Path, version: int) -> None:
     originals = [spectrum(200 + i, i, scan=i + 1) for i in range(5)]
     path = tmp_path / "a.30m"
     write_class(path, originals) if version == 1 else write_v2(path, originals, reclen=128)
@@ -400,14 +414,14 @@ class TestPyspeckit:
     """read_class of pyspeckit, an independent reader."""
 
     @pytest.fixture
-    def reader(self):
+    def reader(self) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pytest.importorskip("pyspeckit")
             from pyspeckit.spectrum.readers import read_class
         return read_class
 
-    def read(self, reader, path):
+    def read(self, reader: Any, path: Path) -> tuple[list[Any], list[dict[str, Any]], list[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data, headers, _ = reader.read_class(str(path))
@@ -417,7 +431,7 @@ class TestPyspeckit:
             axes = [np.asarray(reader.make_axis(h).as_unit("Hz").value) for h in headers]
         return data, headers, axes
 
-    def test_values_and_axes(self, tmp_path, reader):
+    def test_values_and_axes(self, tmp_path: Path, reader: Any) -> None:
         spectra = [
             spectrum(1 + 7 * i, i, scan=i + 1, frequency_step=(-1) ** i * 61035.15625)
             for i in range(150)
@@ -437,7 +451,7 @@ class TestPyspeckit:
             assert header["OBSDATE"] == pytest.approx(s.mjd, abs=1e-9)
             assert (header["RA"], header["DEC"]) == pytest.approx((s.ra, s.dec))
 
-    def test_wide_band(self, tmp_path, reader):
+    def test_wide_band(self, tmp_path: Path, reader: Any) -> None:
         """65536 channels over 4 GHz: the step has 32 bits, so the edges are off by at most 0.003 channel."""
         s = spectrum(65536, ref_channel=32768.5, frequency_step=4e9 / 65536)
         write_class(tmp_path / "a.30m", [s])
@@ -449,7 +463,7 @@ class TestPyspeckit:
         expected = LIGHT * (1.0 - in_frame(s) / s.rest_frequency)
         assert np.abs(velocity - expected).max() < 1.0
 
-    def test_as_spectrum(self, tmp_path, reader):
+    def test_as_spectrum(self, tmp_path: Path, reader: Any) -> None:
         write_class(tmp_path / "a.30m", [spectrum()])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -460,7 +474,7 @@ class TestPyspeckit:
         assert data == pytest.approx(spectrum().values, rel=1e-6)
 
     @pytest.mark.parametrize("growth", [10, 20])
-    def test_version_2_of_the_tests_is_one(self, tmp_path, reader, growth):
+    def test_version_2_of_the_tests_is_one(self, tmp_path: Path, reader: Any, growth: int) -> None:
         spectra = [spectrum(50 + i, i, scan=i + 1) for i in range(9)]
         write_v2(tmp_path / "a.30m", spectra, growth=growth)
         data, headers, _ = self.read(reader, tmp_path / "a.30m")

@@ -6,17 +6,20 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gpucal.kernels.source import FILES, all_kernels, source_text
+from gpucal.kernels.source import FILES, Kernel, source_text
+from gpucal.kernels.variants import all_kernels
 
 SHIM = Path(__file__).parent / "shim"
 
 
-def require(condition, reason):
+def require(condition: object, reason: str) -> None:
     """Skip with the reason; in continuous integration, fail."""
     if condition:
         return
@@ -25,7 +28,7 @@ def require(condition, reason):
     pytest.skip(reason)
 
 
-def build(file, folder):
+def build(file: str, folder: Path) -> dict[Kernel, Any]:
     """Compile all variants of one source into a shared library; returns its functions."""
     kernels = [k for k in all_kernels() if k.file == file]
     entries = [
@@ -47,15 +50,17 @@ class CpuDevice:
 
     xp = np
 
-    def __init__(self, functions):
+    def __init__(self, functions: dict[Kernel, Any]) -> None:
         self._functions = functions
         self.backwards = False
-        self.launched = []
+        self.launched: list[Any] = []
 
-    def address(self, array):
-        return array.ctypes.data
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
 
-    def run(self, kernel, grid, block, args):
+    def run(
+        self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]
+    ) -> None:
         self.launched.append((kernel, grid, block))
         assert 0 < np.prod(block) <= 256
         assert all(n > 0 for n in grid)
@@ -72,16 +77,16 @@ class CpuDevice:
 
 
 @pytest.fixture(scope="session")
-def shim_functions(tmp_path_factory):
+def shim_functions(tmp_path_factory: pytest.TempPathFactory) -> dict[Kernel, Any]:
     """{kernel: function} of all sources, compiled with g++."""
     require(shutil.which("g++"), "g++ is needed to run the CUDA sources on the CPU")
     folder = tmp_path_factory.mktemp("shim")
-    functions = {}
+    functions: dict[Kernel, Any] = {}
     for file in FILES:
         functions |= build(file, folder)
     return functions
 
 
 @pytest.fixture(scope="class")
-def device(shim_functions):
+def device(shim_functions: dict[Kernel, Any]) -> CpuDevice:
     return CpuDevice(shim_functions)

@@ -10,11 +10,13 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from gpucal.kernels.source import ELEMENTWISE, FILES, all_kernels
+from gpucal.kernels.source import ELEMENTWISE, FILES
+from gpucal.kernels.variants import all_kernels
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -22,7 +24,7 @@ DIVISION = re.compile(r"\b(?:div|rem)\.[a-z0-9.]+")
 
 
 @pytest.fixture(scope="module")
-def compile_log():
+def compile_log() -> Any:
     """The module ``bench.gpu.compile_log``; the test needs NVRTC."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT))
@@ -36,11 +38,11 @@ def compile_log():
 
 
 @pytest.fixture(scope="module")
-def compiled(compile_log):
+def compiled(compile_log: Any) -> Any:
     return cache(compile_log.compile_file)
 
 
-def entries(one):
+def entries(one: Any) -> dict[str, str]:
     """{expression: PTX of the kernel}."""
     pieces = re.split(r"\.entry (\w+)\(", one.ptx)
     bodies = dict(zip(pieces[1::2], pieces[2::2], strict=True))
@@ -48,7 +50,9 @@ def entries(one):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_register_spills(compile_log, compiled, file, capsys):
+def test_no_register_spills(
+    compile_log: Any, compiled: Any, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = [r for a in ARCHITECTURES for r in compile_log.resources(compiled(file, a), a)]
     with capsys.disabled():
         compile_log.show(found, Console(width=120))
@@ -61,7 +65,7 @@ def test_no_register_spills(compile_log, compiled, file, capsys):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_index_path_has_no_division(compiled, arch):
+def test_index_path_has_no_division(compiled: Any, arch: str) -> None:
     for file in FILES:
         for expression, body in entries(compiled(file, arch)).items():
             found = set(DIVISION.findall(body))
@@ -71,7 +75,7 @@ def test_index_path_has_no_division(compiled, arch):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_elementwise_kernels_round_as_numpy_does(compiled, arch):
+def test_elementwise_kernels_round_as_numpy_does(compiled: Any, arch: str) -> None:
     for file in sorted(ELEMENTWISE):
         for expression, body in entries(compiled(file, arch)).items():
             assert "fma.rn" not in body, expression
@@ -88,7 +92,9 @@ def test_elementwise_kernels_round_as_numpy_does(compiled, arch):
         ("calibrate<double, double, true, 2, 4>", "v2.b64", "v2.b64"),
     ],
 )
-def test_packs_move_at_once_and_loads_go_ahead(compiled, expression, load, store):
+def test_packs_move_at_once_and_loads_go_ahead(
+    compiled: Any, expression: str, load: str, store: str
+) -> None:
     body = re.sub(
         r"\.(?:[uf])(\d\d)\b", r".b\1", entries(compiled("calibrate", "sm_90"))[expression]
     )
@@ -100,12 +106,12 @@ def test_packs_move_at_once_and_loads_go_ahead(compiled, expression, load, store
     assert loads[3] < stores[0]
 
 
-def test_blend_stores_16_bytes(compiled):
+def test_blend_stores_16_bytes(compiled: Any) -> None:
     body = entries(compiled("reference", "sm_90"))["blend<2>"]
     assert re.search(r"st\.global\.v2\.[bf]64", body)
 
 
-def test_spills_would_be_seen(compile_log):
+def test_spills_would_be_seen(compile_log: Any) -> None:
     text = (
         "ptxas info    : Compiling entry function 'a' for 'sm_90'\n"
         "ptxas         .    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads\n"
@@ -124,13 +130,15 @@ def test_spills_would_be_seen(compile_log):
         compile_log.resources(compile_log.Compiled(text, "", {kernels[2]: "c"}), "sm_90")
 
 
-def test_compiler_errors_are_told(compile_log, compiled, monkeypatch):
+def test_compiler_errors_are_told(
+    compile_log: Any, compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert compiled("reference", "sm_90").log
     monkeypatch.setattr(compile_log, "source_text", lambda file: "__global__ void f( {")
     with pytest.raises(RuntimeError, match=r"cannot compile reference\.cu for sm_90.*error"):
         compile_log.compile_file("reference", "sm_90")
 
 
-def test_command_line(compile_log, capsys):
+def test_command_line(compile_log: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert compile_log.main(["reference", "--arch", "sm_90"]) == 0
     assert "blend<2>" in capsys.readouterr().out

@@ -7,12 +7,18 @@ import subprocess
 import sys
 import threading
 import types
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.kernels import CudaKernels, chi2, dump_mean
 from gpucal.kernels.device import CupyDevice
 from gpucal.kernels.geometry import (
@@ -23,11 +29,12 @@ from gpucal.kernels.geometry import (
     row_blocks,
     slab_geometry,
 )
-from gpucal.kernels.source import FILES, Kernel, all_kernels, compiler_options, source_text
+from gpucal.kernels.source import FILES, Kernel, compiler_options, source_text
+from gpucal.kernels.variants import all_kernels
 
 
 @given(n=st.integers(0, 2**31 - 1), divisor=st.integers(1, 2**28))
-def test_division_by_multiplication_is_exact(n, divisor):
+def test_division_by_multiplication_is_exact(n: int, divisor: int) -> None:
     d = divider(divisor)
     assert int(d.divisor) == divisor
     for value in (n, n // divisor * divisor, max(0, n // divisor * divisor - 1)):
@@ -42,7 +49,9 @@ def test_division_by_multiplication_is_exact(n, divisor):
     pixels=st.integers(1, 3000),
     pack=st.sampled_from((1, 2, 4)),
 )
-def test_slabs_are_covered_by_threads_that_keep_their_pixels(channels, dumps, pixels, pack):
+def test_slabs_are_covered_by_threads_that_keep_their_pixels(
+    channels: int, dumps: int, pixels: int, pack: int
+) -> None:
     g = slab_geometry(channels, dumps, pixels, pack)
     packs = -(-g.samples // pack) + 1
     assert g.samples == dumps * pixels
@@ -58,7 +67,9 @@ def test_slabs_are_covered_by_threads_that_keep_their_pixels(channels, dumps, pi
     [(512, 600, 128), (2048, 40, 14), (2048, 37, 14), (65536, 60, 2), (65536, 200, 1), (99, 9, 77)],
 )
 @pytest.mark.parametrize("pack", [1, 2, 4])
-def test_ordinary_tiles_leave_few_threads_idle(channels, dumps, pixels, pack):
+def test_ordinary_tiles_leave_few_threads_idle(
+    channels: int, dumps: int, pixels: int, pack: int
+) -> None:
     g = slab_geometry(channels, dumps, pixels, pack)
     threads = g.grid[0] * g.grid[1] * g.block[0] * g.block[1]
     assert g.width * channels >= 0.85 * threads
@@ -68,12 +79,12 @@ def test_ordinary_tiles_leave_few_threads_idle(channels, dumps, pixels, pack):
     assert g.samples // pack >= 0.5 * rounds * 4 * g.width or rounds > 3
 
 
-def test_slab_too_long_for_its_index_is_refused():
+def test_slab_too_long_for_its_index_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 268435456 are supported"):
         slab_geometry(1, MOST_SAMPLES, 2, 4)
 
 
-def test_phase_of_arrays():
+def test_phase_of_arrays() -> None:
     assert pack_phase([(256, 4), (512, 8), (768, 2)], 4) == 0
     assert pack_phase([(256 + 12, 4), (512 + 24, 8), (770 + 4, 2)], 4) == 3
     assert pack_phase([(256 + 4, 4), (512, 8)], 4) is None
@@ -81,7 +92,7 @@ def test_phase_of_arrays():
 
 
 @given(channels=st.integers(1, 10**6), pixels=st.integers(32, 5000))
-def test_row_blocks_cover_all_pixels(channels, pixels):
+def test_row_blocks_cover_all_pixels(channels: int, pixels: int) -> None:
     grid, block = row_blocks(channels, pixels)
     assert block[0] * grid[1] >= pixels > block[0] * (grid[1] - 1)
     assert block[1] * grid[0] >= channels > block[1] * (grid[0] - 1)
@@ -93,7 +104,7 @@ def test_row_blocks_cover_all_pixels(channels, pixels):
     pixels=st.integers(1, dump_mean.STAGED_BELOW - 1),
     itemsize=st.sampled_from((4, 8)),
 )
-def test_stages_fit_shared_memory(dumps, pixels, itemsize):
+def test_stages_fit_shared_memory(dumps: int, pixels: int, itemsize: int) -> None:
     channels = 256 // pixels
     chunk, pitch = dump_mean.stage_shape(dumps, pixels, channels, itemsize)
     assert chunk >= 1
@@ -111,11 +122,11 @@ def test_stages_fit_shared_memory(dumps, pixels, itemsize):
         ("chi2", "FITS", chi2.FITS),
     ],
 )
-def test_constants_are_those_of_the_source(file, name, value):
+def test_constants_are_those_of_the_source(file: str, name: str, value: int) -> None:
     assert re.findall(rf"constexpr int {name} = (\d+);", source_text(file)) == [str(value)]
 
 
-def test_sources_are_whole_and_variants_differ():
+def test_sources_are_whole_and_variants_differ() -> None:
     kernels = all_kernels()
     assert len(set(kernels)) == len(kernels)
     assert {k.file for k in kernels} == set(FILES)
@@ -156,7 +167,7 @@ except Exception as error:
         ),
     ],
 )
-def test_what_is_missing_is_said(before, message):
+def test_what_is_missing_is_said(before: str, message: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", REFUSALS.format(before=before)],
         capture_output=True,
@@ -170,17 +181,19 @@ def test_what_is_missing_is_said(before, message):
 class FakeModule:
     """Stands for cupy.RawModule and notes how it is used."""
 
-    made = []
+    made: list[Any] = []
 
-    def __init__(self, code, options, name_expressions):
+    def __init__(
+        self, code: str, options: tuple[str, ...], name_expressions: tuple[str, ...]
+    ) -> None:
         self.made.append((code, options, name_expressions))
 
-    def get_function(self, name):
+    def get_function(self, name: str) -> Callable[..., None]:
         return lambda grid, block, args: self.made.append((name, grid, block, args))
 
 
-def test_cupy_device_compiles_each_kernel_once(monkeypatch):
-    cupy = types.ModuleType("cupy")
+def test_cupy_device_compiles_each_kernel_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy: Any = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(CUDARuntimeError=OSError, getDeviceCount=lambda: 1)
     cupy.cuda, cupy.RawModule = types.SimpleNamespace(runtime=runtime), FakeModule
     monkeypatch.setitem(sys.modules, "cupy", cupy)
@@ -204,9 +217,10 @@ def test_cupy_device_compiles_each_kernel_once(monkeypatch):
     assert device.address(array) == 4096
 
 
-def test_arrays_that_do_not_fit_are_refused(device):
+def test_arrays_that_do_not_fit_are_refused(device: Any) -> None:
     kernels = CudaKernels(device)
     row, counts = np.zeros((2, 1, 1)), np.zeros((2, 3, 1, 1), np.int32)
+    half = np.float64(0.5)
     good = {
         "counts": counts,
         "reference": row,
@@ -225,22 +239,23 @@ def test_arrays_that_do_not_fit_are_refused(device):
         ({"out_flags": np.zeros(counts.shape, np.uint8)}, "out_flags is uint8"),
     ):
         with pytest.raises(ValueError, match=message):
-            kernels.calibrate(**(good | change))
+            kernels.calibrate(CalibrationTile(**(good | change)))
     for call, message in (
-        (lambda: kernels.dump_mean(counts[0]), "counts has shape"),
-        (lambda: kernels.dump_mean(counts, np.ones(2, bool)), "valid is"),
-        (lambda: kernels.reference(row, np.zeros((3, 1, 1)), 0.5), "off1 and off2"),
-        (lambda: kernels.reference(row, row, np.zeros((2, 2))), "weight has shape"),
-        (lambda: kernels.chi2(row, 1.0, row, row, row, row), "observed has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts[0])), "counts has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts, np.ones(2, bool))), "valid has shape"),
+        (lambda: kernels.dump_mean(SubscanDumps(counts, np.ones(3, "i1"))), "valid is int8"),
+        (lambda: kernels.reference(OffPair(row, np.zeros((3, 1, 1)), half)), "off2 has shape"),
+        (lambda: kernels.reference(OffPair(row, row, np.zeros((2, 2)))), "weight has shape"),
+        (lambda: kernels.chi2(SkyFits(row, 1.0, row, row, row, row)), "observed has shape"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
     observed, grid = np.zeros((4, 2)), np.zeros((3, 2))
     amplitude, opacity = np.zeros((2, 4, 2)), np.zeros((3, 2, 1, 4, 1))
     for place, name in ((0, "pwv"), (3, "weight"), (4, "amplitude"), (5, "opacity")):
-        bad = [grid, 1.0, observed, observed, amplitude, opacity]
+        bad: list[Any] = [grid, 1.0, observed, observed, amplitude, opacity]
         bad[place] = bad[place][..., None]
         with pytest.raises(ValueError, match=name):
-            kernels.chi2(*bad)
+            kernels.chi2(SkyFits(*bad))
     with pytest.raises(ValueError, match="at most 65535"):
-        kernels.chi2(np.ones((65536, 2)), 1.0, observed, observed, amplitude, opacity)
+        kernels.chi2(SkyFits(np.ones((65536, 2)), 1.0, observed, observed, amplitude, opacity))

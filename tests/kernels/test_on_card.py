@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,16 @@ from oracle.kernel_contract import (
 
 from cpu_fallback import NumpyKernels
 from gpucal.errors import BackendError
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from gpucal.kernels import CudaKernels
 
 
 @pytest.fixture(scope="class")
-def kernels():
+def kernels() -> CudaKernels:
     try:
         return CudaKernels()
     except BackendError as error:
@@ -31,7 +37,7 @@ def kernels():
 
 
 @pytest.fixture(scope="class")
-def xp(kernels):
+def xp(kernels: Any) -> Any:
     assert kernels
     return pytest.importorskip("cupy")
 
@@ -46,41 +52,51 @@ class TestTwinsOnCard:
     @pytest.mark.parametrize("per_dump", [False, True])
     @pytest.mark.parametrize("dtype", ["int32", "uint32", "float32", "float64"])
     @pytest.mark.parametrize("shape", [(300, 200, 2, 64), (2000, 37, 2, 7), (30000, 61, 1, 1)])
-    def test_tiles(self, kernels, xp, shape, dtype, per_dump):
+    def test_tiles(
+        self,
+        kernels: Any,
+        xp: Any,
+        shape: tuple[int, int, int, int],
+        dtype: str,
+        per_dump: bool,
+    ) -> None:
         rng = np.random.default_rng(1)
         row = (shape[0], *shape[2:])
         counts = make_counts(rng, shape, dtype, 0.001)
         off1, off2 = (spoil(rng, rng.normal(3e4, 1e3, row), 0.001) for _ in range(2))
-        weight = rng.random(shape[1]) if per_dump else rng.random()
+        weight = np.asarray(rng.random(shape[1]) if per_dump else rng.random())
         factor = rng.normal(0.01, 0.001, row)
         flags = np.where(rng.random(row) < 0.01, rng.integers(0, 4096, row), 0).astype(np.uint16)
         found = []
+        own: Any
         for own, space in ((kernels, xp), (NumpyKernels(2), np)):
             tile = [space.asarray(a) for a in (counts, off1, off2, factor, flags)]
-            reference = own.reference(*tile[1:3], space.asarray(weight))
+            reference = own.reference(OffPair(*tile[1:3], space.asarray(weight)))
             out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
-            lost = own.calibrate(tile[0], reference, *tile[3:], *out)
-            found.append((np.array(lost), reference, *out, *own.dump_mean(tile[0])))
+            lost = own.calibrate(CalibrationTile(tile[0], reference, *tile[3:], *out))
+            means = own.dump_mean(SubscanDumps(tile[0]))
+            found.append((np.array(lost), reference, *out, *means))
         for one, other in zip(*found, strict=True):
             assert_same_bits(one, other)
 
     @pytest.mark.parametrize("shape", [(300, 200, 2, 64), (2000, 37, 2, 7), (30000, 61, 1, 1)])
-    def test_fold(self, kernels, xp, shape):
+    def test_fold(self, kernels: Any, xp: Any, shape: tuple[int, int, int, int]) -> None:
         arrays = make_fold(np.random.default_rng(2), shape, 40, 16, "mixed", 0.001)
         found = []
+        own: Any
         for own, space in ((kernels, xp), (NumpyKernels(2), np)):
             out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
-            lost = own.fold(*(space.asarray(a) for a in arrays), *out)
+            lost = own.fold(FoldTile(*(space.asarray(a) for a in arrays), *out))
             found.append((np.array(lost), *out))
         for one, other in zip(*found, strict=True):
             assert_same_bits(one, other)
 
     @pytest.mark.parametrize("shared", [(True, True, True), (False, False, True)])
-    def test_chi2(self, kernels, xp, shared):
+    def test_chi2(self, kernels: Any, xp: Any, shared: tuple[bool, bool, bool]) -> None:
         case = make_chi2(np.random.default_rng(7), 8192, 3, 40, 1, shared)
         arrays = [a if np.ndim(a) == 0 else xp.asarray(a) for a in case]
-        found = kernels.chi2(*arrays, derivatives=True).get()
-        again = kernels.chi2(*arrays, derivatives=True).get()
-        expected = NumpyKernels(2).chi2(*case, derivatives=True)
+        found = kernels.chi2(SkyFits(*arrays, derivatives=True)).get()
+        again = kernels.chi2(SkyFits(*arrays, derivatives=True)).get()
+        expected = NumpyKernels(2).chi2(SkyFits(*case, derivatives=True))
         np.testing.assert_allclose(found[[0, 3]], expected[[0, 3]], rtol=1e-12)
         assert_same_bits(again, found)

@@ -10,8 +10,9 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.device import FakeDevice, fake_backend
 
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig
 from gpucal.kernels import CudaKernels
+from gpucal.simulate.setup import Kind
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ from gpucal.kernels import CudaKernels
     ],
 )
 def test_cuda_source_calibrates_like_numpy(
-    device: Any, name: str, kind: str, options: dict[str, Any]
+    device: Any, name: str, kind: Kind, options: dict[str, Any]
 ) -> None:
     setup = steady(name)
     bands = tuple(

@@ -113,7 +113,7 @@ def test_a_result_and_a_picture_arrive_by_themselves(
 ) -> None:
     open_page(browser, port)
     browser.execute_script("window.stays = 1")
-    assert "No results yet" in text_of(browser, "tables")
+    wait(browser, lambda b: "No results yet" in text_of(b, "tables"))
     data.add_scan(results, 4, "Uranus")
     data.add_pointing(results, 4, data.START, 2.4)
     wait(browser, lambda b: "2.40 ± 0.21" in text_of(b, "tables"))
@@ -133,12 +133,15 @@ def test_array_and_pwv_are_drawn(browser: Any, port: int, config: OnlineConfig) 
     open_page(browser, port)
     data.fill_night(config)
     wait(browser, lambda b: len(b.find_elements("css selector", ".footprint")) == 3)
-    circles = browser.find_elements("css selector", ".footprint:first-child circle")
-    assert len(circles) == data.PIXELS
-    assert len(browser.find_elements("css selector", ".footprint:first-child .pixel-dead")) == 1
-    assert "Places from the look at scan 91" in text_of(browser, "footprint-note")
-    assert len(browser.find_elements("css selector", "#pwv circle")) == 9
-    assert "1 job was given up" in text_of(browser, "problems")
+    first = ".footprint:first-child"  # the night is written while the page draws
+    for shapes, count in (
+        (f"{first} circle", data.PIXELS),
+        (f"{first} .pixel-dead", 1),
+        ("#pwv circle", 9),
+    ):
+        wait(browser, lambda b, s=shapes, n=count: len(b.find_elements("css selector", s)) == n)
+    wait(browser, lambda b: "Places from the look at scan 91" in text_of(b, "footprint-note"))
+    wait(browser, lambda b: "1 job was given up" in text_of(b, "problems"))
     assert complaints(browser) == []
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucal.errors import OnlineError
-from gpucal.online.tasks.looks import BandLook, Look, load_look, save_look
+from gpucal.online.looks.look import BandLook, Look, load_look, save_look
 
 
 def band(name: str) -> BandLook:

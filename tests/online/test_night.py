@@ -7,22 +7,23 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import zarr
 from builders.night_stores import make_night, small_setup
 from builders.small_site import assert_same_arrays, chunk_bytes, drain, site
 
-from gpucal import calibrate_store
-from gpucal.io.gildas.reader import open_class
-from gpucal.io.l0.store import open_l0
+from gpucal import calibrate_store, open_class, open_l0
+from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
-from gpucal.online.replay.replay import Replay, job_of
+from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
+from gpucal.simulate.setup import Kind
 
-KINDS = ("tp", "otf", "fsw", "wsw-chopped")
+KINDS: tuple[Kind, ...] = ("tp", "otf", "fsw", "wsw-chopped")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,9 @@ def test_all_jobs_again_change_nothing(played: OnlineConfig, night: Path, tmp_pa
     store = open_l0(copy / "l0.zarr")
     for number in store.numbers():
         attrs = dict(store.scan_group(number).attrs)
-        kind = "calibration" if store.kind(number) == "load" else "source"
+        kind: Literal["calibration", "source"] = (
+            "calibration" if store.kind(number) == "load" else "source"
+        )
         Pipe(config.pipe).submit(
             job_of(copy / "l0.zarr", number, 0, kind, attrs, project="p1", end_of_scan=True)
         )
@@ -145,7 +148,7 @@ def test_a_broken_scan_leaves_the_rest(night: Path, tmp_path: Path) -> None:
     shutil.copytree(night, source)
     store = open_l0(source)
     science = [n for n in store.numbers() if store.kind(n) == "science"]
-    group = zarr.open_group(source / f"scan_{science[0]:06d}" / "source", mode="r+")
+    group: Any = zarr.open_group(source / f"scan_{science[0]:06d}" / "source", mode="r+")
     group["elevation"][...] = 7.0  # rad: below the ground and round again
     config = site(tmp_path, night.parent / "table.npz", attempts=2)
     Replay(source, tmp_path / "l0.zarr", Pipe(config.pipe), project="p1").run(speed=math.inf)
@@ -184,6 +187,6 @@ def test_a_calibration_that_comes_later_is_used(night: Path, tmp_path: Path) -> 
 
 def test_tasks_have_directories() -> None:
     assert Job("x", 1, 0, "p").name
-    from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+    from gpucal.online.tasks.table import TASK_FUNCTIONS
 
     assert set(TASK_FUNCTIONS) == set(TASKS)

@@ -18,15 +18,16 @@ import pytest
 import typer
 from builders import procedure_scans as scans
 
-from gpucal.cli.commands import online
-from gpucal.cli.main import app, main
+from gpucal import main
+from gpucal.cli.commands.online import serve
+from gpucal.cli.main import app
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig, load_online_config
 from gpucal.online.workers.control import pending_requests
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "online.md"
+PAGE = ROOT / "docs" / "how-to" / "online.md"
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("GPUCAL_ONLINE_CONFIG", raising=False)
     off, on = scans.Sub("OFF"), scans.Sub("ON", strength=3.0)
     for number in (4, 5):
-        attrs = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
+        attrs: dict[str, Any] = {"obs_procedure": "onoff", "project": "p7", "line": "12CO"}
         scans.write(tmp_path / "night.zarr", number, [off, on, off], scans.Scene(), **attrs)
     return tmp_path
 
@@ -208,15 +209,15 @@ def test_the_token_comes_from_a_file_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GPUCAL_TOKEN", raising=False)
-    assert online._token(None) == ""
+    assert serve._token(None) == ""
     monkeypatch.setenv("GPUCAL_TOKEN", "from outside ")
-    assert online._token(None) == "from outside"
+    assert serve._token(None) == "from outside"
     path = tmp_path / "token"
     path.write_text("secret\n")
-    assert online._token(path) == "secret"
+    assert serve._token(path) == "secret"
     path.write_text(" \n")
     with pytest.raises(Exception, match="is empty"):
-        online._token(path)
+        serve._token(path)
 
 
 def wait_for(happened: Any, seconds: float = 60.0) -> None:
@@ -259,7 +260,7 @@ def test_run_until_it_is_told_to_stop(
     assert not list(directory.claims(lambda _: True))
 
 
-# --- docs/online.md ------------------------------------------------------------------------------
+# --- docs/how-to/online.md ---------------------------------------------------------------------
 
 
 def config_keys() -> dict[str, str]:

@@ -14,9 +14,10 @@ from builders import page_data as data
 from builders.synthetic_l1 import hexagon
 
 from gpucal.errors import OnlineError
+from gpucal.online.page.guard import POLICY
 from gpucal.online.page.live import news
-from gpucal.online.page.pages import picture_address, picture_file
-from gpucal.online.page.serve import POLICY, serve
+from gpucal.online.page.pictures import picture_address, picture_file
+from gpucal.online.page.serve import serve
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results

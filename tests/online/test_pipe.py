@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 
 from gpucal.errors import OnlineError
-from gpucal.online.queue import pipe as pipe_module
+from gpucal.online.queue import task_directory
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.pipe import ACTIVE, DONE, FAILED, TASKS, Pipe, TaskDirectory
+from gpucal.online.queue.job_files import ACTIVE, DONE, FAILED
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import process_lives, worker_id
+from gpucal.online.queue.recovery import Recovery
+from gpucal.online.queue.task_directory import TaskDirectory
 
 
 def job(subscan: int = 0, **changes: object) -> Job:
@@ -126,7 +129,7 @@ def test_half_written_files_get_time_and_then_fail(
     assert claim.job.subscan == 5
     task.finish(claim, 0.0)
     path.write_text("{")
-    monkeypatch.setattr(pipe_module, "GRACE_S", 0.05)
+    monkeypatch.setattr(task_directory, "GRACE_S", 0.05)
     assert task.claim() is None
     time.sleep(0.06)
     assert task.claim() is None
@@ -154,7 +157,7 @@ def test_a_full_disk_loses_nothing(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) 
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pipe_module, "_write", full)
+    monkeypatch.setattr(task_directory, "write_synced", full)
     with pytest.raises(OSError, match="No space"):
         task.finish(claim, 0.0, forward=[following])
     assert files(pipe) == [job().name]
@@ -175,13 +178,14 @@ def test_a_clock_that_jumps_does_not_make_workers_stale(pipe: Pipe) -> None:
     there.put(job())
     assert there.claim() is not None
     ours = pipe.task("plot")
+    recovery = Recovery(ours)
     beat = there.path / ACTIVE / "another-host~1~1" / ".heartbeat"
     for jump in (1e9, 0.0, 4e9):
         os.utime(beat, (jump, jump))
-        assert ours.recover(0.05) == []
+        assert recovery.recover(0.05) == []
         time.sleep(0.03)
     time.sleep(0.06)
-    assert ours.recover(0.05) == [job().name]
+    assert recovery.recover(0.05) == [job().name]
     claim = ours.claim()
     assert claim is not None
     assert claim.job.crashes == 1
@@ -193,7 +197,7 @@ def test_a_job_that_kills_its_workers_is_given_up(pipe: Pipe) -> None:
     for n in range(3):
         dead = pipe.task("plot", worker_id().rpartition("~")[0] + f"~{n}")  # other start time
         assert dead.claim() is not None
-        assert ours.recover(60, crashes=3) == [job().name]
+        assert Recovery(ours).recover(60, crashes=3) == [job().name]
     ((_, reason),) = ours.failed()
     assert reason["error"].startswith("3 workers died over it")
 
@@ -231,7 +235,7 @@ def _work(root: Path, n: int) -> None:
     """A worker as simple as can be: pass every job on to the next task."""
     task, following = Pipe(root).task("calibration"), Pipe(root).task("obs_procedure")
     while True:
-        task.recover(60)
+        Recovery(task).recover(60)
         claim = task.claim()
         if claim is None:
             time.sleep(0.01)
@@ -267,7 +271,7 @@ def test_kill_nine_at_any_moment(pipe: Pipe) -> None:
             worker.kill()
             worker.join()
     assert sorted(following.names()) == sorted(job(n).name for n in range(total))
-    task.recover(0.0)
+    Recovery(task).recover(0.0)
     assert task.status().pending == task.status().active == 0
     assert not os.listdir(task.path / FAILED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 import zarr
 from builders.night_stores import make_night, small_setup
 
-from gpucal.io.l0.store import open_l0
+from gpucal import open_l0
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import Pipe
-from gpucal.online.replay.replay import Replay, plan_replay
+from gpucal.online.replay.plan import plan_replay
+from gpucal.online.replay.replay import Replay
 
 
 def compare(ours: Any, theirs: Any) -> None:
@@ -100,10 +102,12 @@ def test_times_are_kept(night: Path, tmp_path: Path) -> None:
     steps = plan_replay(open_l0(night))
     assert [s.end for s in steps] == sorted(s.end for s in steps)
     waits: list[float] = []
-    Replay(night, tmp_path / "a.zarr", Pipe(tmp_path / "p")).run(speed=100.0, sleep=waits.append)
-    planned = (steps[-1].end - steps[0].end) * 86400 / 100
-    # nobody slept, so each wait counts from the beginning
-    assert max(waits) == pytest.approx(planned, abs=5.0)
+    begin = time.monotonic()
+    Replay(night, tmp_path / "a.zarr", Pipe(tmp_path / "p")).run(speed=0.5, sleep=waits.append)
+    spent = time.monotonic() - begin
+    planned = (steps[-1].end - steps[0].end) * 86400 / 0.5
+    # nobody slept, so each wait counts from the beginning, less what the copying took
+    assert planned - spent <= max(waits) <= planned
 
 
 def test_a_scan_cut_short_was_cancelled(night: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gpucal.errors import OnlineError
+from gpucal import OnlineError
 from gpucal.online.site.results import Results, append_once
 from gpucal.online.site.tables import METADATA, TABLES
 

@@ -15,10 +15,13 @@ from builders import page_data as data
 from rich.console import Console
 
 from gpucal.cli.show import online_status
-from gpucal.online.queue.pipe import ACTIVE, HEARTBEAT, TASKS, Pipe
+from gpucal.online.queue.job_files import ACTIVE, HEARTBEAT
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
-from gpucal.online.workers.status import Status, job_rate, snapshot
+from gpucal.online.workers.job_rate import job_rate
+from gpucal.online.workers.status import snapshot
+from gpucal.online.workers.status_values import Status
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 from builders.small_site import site
+from gpucal.online.tasks.tasks import TASK_FUNCTIONS
 
-from gpucal.errors import L0Error, OnlineError
+from gpucal import L0Error, OnlineError
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.pipe import ACTIVE, TASKS, Pipe
+from gpucal.online.queue.job_files import ACTIVE
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
@@ -119,7 +121,7 @@ def test_an_unknown_task_is_refused(tmp_path: Path) -> None:
 
 def one_job(tmp_path: Path, work: Any, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Worker:
     config = site(tmp_path, Path("none"), **changes)
-    monkeypatch.setitem(worker_module.TASK_FUNCTIONS, "plot", work)
+    monkeypatch.setitem(TASK_FUNCTIONS, "plot", work)
     monkeypatch.setattr(worker_module, "PAUSE_S", 0.01)
     Pipe(config.pipe).task("plot").put(Job("x.zarr", 3, 1, "p"))
     return Worker("plot", config)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpucal import OnlineError
 from gpucal.axes import SOURCE_MODES
-from gpucal.errors import OnlineError
 from gpucal.online.queue.events import (
     END,
     Action,
@@ -25,9 +25,9 @@ from gpucal.online.queue.events import (
     job_from_json,
 )
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
-from gpucal.online.queue.trigger import decide, procedure_of
-from gpucal.pipeline.reduction import reduced
-from gpucal.procedures.names import KINDS
+from gpucal.online.queue.trigger import decide
+from gpucal.pipeline.reduction import procedure_choice
+from gpucal.procedures.names import KINDS, procedure_of
 
 REF, FLY = "OTF-OFF", "OTF-ON"
 
@@ -290,4 +290,4 @@ def test_half_written_jobs_are_refused(text: str, said: str) -> None:
 )
 def test_offline_and_online_understand_the_same_names(name: str, kind: str) -> None:
     assert procedure_of(name, (REF, FLY)) == kind
-    assert reduced.procedure_of({"obs_procedure": name}) == kind
+    assert procedure_choice.reduction_of({"obs_procedure": name}) == kind

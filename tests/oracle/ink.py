@@ -38,11 +38,17 @@ def figures_drawn(
         original(self, *args, **kwargs)
         collected.append(ink(self))
 
-    Figure.savefig = savefig
+    patched: Any = Figure
+    patched.savefig = savefig
     try:
         yield collected
     finally:
-        Figure.savefig = original
+        patched.savefig = original
+
+
+def side_titles(axes: Any) -> tuple[Any, Any]:
+    """Left and right title, which matplotlib keeps to itself."""
+    return axes._left_title, axes._right_title
 
 
 def ink(figure: Figure) -> np.ndarray:
@@ -63,7 +69,7 @@ def ink(figure: Figure) -> np.ndarray:
         axes.set_visible(False)
         axes.xaxis.set_visible(False)
         axes.yaxis.set_visible(False)
-        words = [*axes.texts, axes.legend_, axes.title, axes._left_title, axes._right_title]
+        words = [*axes.texts, axes.legend_, axes.title, *side_titles(axes)]
         for item in [*words, *axes.child_axes]:
             if item is not None:
                 item.set_visible(False)
@@ -88,7 +94,7 @@ def _cells(pixels: np.ndarray) -> np.ndarray:
     inner = 1.0 - pixels[3:-3, 3:-3] / 255.0
     rows = _overlap(inner.shape[0], HIGH)
     columns = _overlap(inner.shape[1], WIDE)
-    return rows @ inner @ columns.T
+    return np.asarray(rows @ inner @ columns.T)
 
 
 def _overlap(n: int, cells: int) -> np.ndarray:
@@ -97,7 +103,7 @@ def _overlap(n: int, cells: int) -> np.ndarray:
     low, high = edges[:-1, None], edges[1:, None]
     pixel = np.arange(n)
     share = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, 1)
-    return share / share.sum(axis=1, keepdims=True)
+    return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
 def difference(ours: np.ndarray, stored: np.ndarray) -> float:
@@ -115,7 +121,9 @@ def difference(ours: np.ndarray, stored: np.ndarray) -> float:
 
 def _blur(image: np.ndarray) -> np.ndarray:
     wide = np.pad(image, 1, mode="edge")
-    return sum(wide[i : i + HIGH, j : j + WIDE] for i in range(3) for j in range(3)) / 9.0
+    return np.asarray(
+        sum(wide[i : i + HIGH, j : j + WIDE] for i in range(3) for j in range(3)) / 9.0
+    )
 
 
 def save(panels: np.ndarray, path: Path) -> None:

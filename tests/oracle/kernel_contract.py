@@ -1,4 +1,4 @@
-"""The contract that every KernelSet meets, against the scalar oracle.
+"""What every KernelSet promises, against the scalar oracle.
 
 A test class inherits ``KernelContract`` and gives two class-scoped fixtures: ``kernels``, the set
 under test, and ``xp``, the namespace of its arrays. Inputs are read-only where arrays can be.
@@ -6,11 +6,20 @@ under test, and ``xp``, the namespace of its arrays. Inputs are read-only where 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from gpucal.kernel_contract.calibrate import CalibrationTile
+from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.kernel_contract.fold import FoldTile
+from gpucal.kernel_contract.reference import OffPair
 from oracle import kernels as oracle
 
 examples = settings(
@@ -30,7 +39,9 @@ shares = st.sampled_from((0.0, 0.0, 0.1, 0.6, 1.0))
 """Shares of special samples; none at all is the common case."""
 
 
-def make_counts(rng, shape, dtype, fill_share):
+def make_counts(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, fill_share: float
+) -> NDArray[Any]:
     """Counts of a shape with a share of fill samples; u32 has none."""
     dtype = np.dtype(dtype)
     if dtype.kind in "iu":
@@ -48,32 +59,32 @@ def make_counts(rng, shape, dtype, fill_share):
     return np.where(rng.random(shape) < fill_share, rng.choice(fills, shape), counts)
 
 
-def spoil(rng, values, share):
+def spoil(rng: np.random.Generator, values: NDArray[Any], share: float) -> NDArray[Any]:
     """Replace a share of the values by NaN and infinities."""
     special = rng.choice([np.nan, np.inf, -np.inf], values.shape)
     return np.where(rng.random(values.shape) < share, special, values)
 
 
-def scattered(array):
+def scattered(array: NDArray[Any]) -> NDArray[Any]:
     """The same values in memory that is not contiguous: every other sample of a larger array."""
     wide = np.zeros((*array.shape, 2), array.dtype)
     wide[..., 0] = array
     return wide[..., 0]
 
 
-def frozen(array):
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
     """The array, read-only."""
     array = array.view()
     array.setflags(write=False)
     return array
 
 
-def to_host(array):
+def to_host(array: Any) -> Any:
     """A NumPy array from a host or device array."""
     return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
-def assert_same_bits(found, expected):
+def assert_same_bits(found: Any, expected: Any) -> None:
     """Equal to the last bit, signs of zero included; every NaN equals every other."""
     found = to_host(found)
     assert found.dtype == expected.dtype
@@ -87,18 +98,23 @@ def assert_same_bits(found, expected):
 class KernelContract:
     """Inherit, and define the class-scoped fixtures ``kernels`` and ``xp``."""
 
-    def run_calibrate(self, kernels, xp, arrays, out_dtype=np.float64):
+    def run_calibrate(
+        self, kernels: Any, xp: Any, arrays: Sequence[Any], out_dtype: Any = np.float64
+    ) -> tuple[NDArray[Any], NDArray[Any], int]:
         """Run into buffers full of rubbish, and return spectra, flags and the number lost."""
         counts = arrays[0]
         out = xp.full(counts.shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(counts.shape, 0xFFFF, dtype=np.uint16)
-        lost = kernels.calibrate(*(xp.asarray(a) for a in arrays), out, out_flags)
+        tile = CalibrationTile(*(xp.asarray(a) for a in arrays), out, out_flags)
+        lost = kernels.calibrate(tile)
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
 
-    def check_calibrate(self, kernels, xp, arrays, out_dtype=np.float64):
+    def check_calibrate(
+        self, kernels: Any, xp: Any, arrays: Sequence[Any], out_dtype: Any = np.float64
+    ) -> None:
         spectra, flags, lost = self.run_calibrate(kernels, xp, arrays, out_dtype)
-        expected, expected_flags, expected_lost = oracle.calibrate(*arrays, out_dtype)
+        expected, expected_flags, expected_lost = oracle.calibrate(*[*arrays, out_dtype])
         assert_same_bits(spectra, expected)
         assert_same_bits(flags, expected_flags)
         assert lost == expected_lost
@@ -116,11 +132,22 @@ class KernelContract:
         flagged=shares,
     )
     def test_calibrate_equals_oracle(
-        self, kernels, xp, shape, seed, dtype, out_dtype, per_dump, scatter, fill, spoilt, flagged
-    ):
+        self,
+        kernels: Any,
+        xp: Any,
+        shape: tuple[int, ...],
+        seed: int,
+        dtype: str,
+        out_dtype: Any,
+        per_dump: bool,
+        scatter: bool,
+        fill: float,
+        spoilt: float,
+        flagged: float,
+    ) -> None:
         rng = np.random.default_rng(seed)
         row = (shape[0], *shape[2:])
-        arrays = (
+        arrays: tuple[NDArray[Any], ...] = (
             make_counts(rng, shape, dtype, fill),
             spoil(rng, rng.normal(3e4, 10.0, shape if per_dump else row), spoilt),
             spoil(rng, rng.normal(0.01, 0.001, row), spoilt),
@@ -132,7 +159,9 @@ class KernelContract:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("shape", [(5, 1, 1, 1), (1, 40, 2, 9), (3, 700, 1, 1), (40, 7, 2, 9)])
-    def test_calibrate_plain_shapes(self, kernels, xp, shape, dtype):
+    def test_calibrate_plain_shapes(
+        self, kernels: Any, xp: Any, shape: tuple[int, int, int, int], dtype: str
+    ) -> None:
         rng = np.random.default_rng(5)
         row = (shape[0], *shape[2:])
         flags = np.zeros(row, np.uint16)
@@ -145,7 +174,7 @@ class KernelContract:
         )
         self.check_calibrate(kernels, xp, arrays)
 
-    def test_calibrate_only_fills(self, kernels, xp):
+    def test_calibrate_only_fills(self, kernels: Any, xp: Any) -> None:
         shape = (3, 4, 2, 2)
         rows = np.ones((3, 2, 2))
         counts = np.full(shape, np.iinfo(np.int32).min, np.int32)
@@ -155,7 +184,7 @@ class KernelContract:
         assert np.isnan(spectra).all()
         assert (out_flags == 1026).all()
 
-    def test_calibrate_flags_of_blanked_rows(self, kernels, xp):
+    def test_calibrate_flags_of_blanked_rows(self, kernels: Any, xp: Any) -> None:
         # Rows: good; bad channel; bad channel without reference; no reference; fill in base flags.
         counts = np.full((5, 2, 1, 1), 7, np.int32)
         reference = np.array([1.0, 1.0, np.nan, np.inf, 1.0])[:, None, None]
@@ -168,7 +197,7 @@ class KernelContract:
         np.testing.assert_array_equal(out_flags[:, 1, 0, 0], [0, 1, 1, 2, 2])
         assert lost == 4
 
-    def test_calibrate_overflow_of_f32_is_infinite(self, kernels, xp):
+    def test_calibrate_overflow_of_f32_is_infinite(self, kernels: Any, xp: Any) -> None:
         one = np.ones((1, 1, 1))
         arrays = (np.full((1, 1, 1, 1), 3, np.int32), one, one * 1e300, np.zeros_like(one, "u2"))
         spectra, flags, lost = self.run_calibrate(kernels, xp, arrays, np.float32)
@@ -176,13 +205,15 @@ class KernelContract:
         assert flags[0, 0, 0, 0] == 0
         assert lost == 0
 
-    def test_calibrate_no_channel(self, kernels, xp):
+    def test_calibrate_no_channel(self, kernels: Any, xp: Any) -> None:
         row = np.zeros((0, 2, 2))
         arrays = (np.zeros((0, 3, 2, 2), np.int32), row, row, row.astype(np.uint16))
         assert self.run_calibrate(kernels, xp, arrays)[2] == 0
 
     @pytest.mark.parametrize("per_dump", [False, True])
-    def test_calibrate_does_not_depend_on_tiles(self, kernels, xp, per_dump):
+    def test_calibrate_does_not_depend_on_tiles(
+        self, kernels: Any, xp: Any, per_dump: bool
+    ) -> None:
         rng = np.random.default_rng(11)
         shape, row = (64, 30, 2, 9), (64, 2, 9)
         arrays = (
@@ -210,17 +241,28 @@ class KernelContract:
         scatter=st.booleans(),
         fill=shares,
     )
-    def test_dump_mean_equals_oracle(self, kernels, xp, shape, seed, dtype, masked, scatter, fill):
+    def test_dump_mean_equals_oracle(
+        self,
+        kernels: Any,
+        xp: Any,
+        shape: tuple[int, ...],
+        seed: int,
+        dtype: str,
+        masked: float | None,
+        scatter: bool,
+        fill: float,
+    ) -> None:
         rng = np.random.default_rng(seed)
         counts = make_counts(rng, shape, dtype, fill)
         counts = frozen(scattered(counts) if scatter else counts)
         valid = None if masked is None else frozen(rng.random(shape[1]) >= masked)
         self.check_dump_mean(kernels, xp, counts, valid)
 
-    def check_dump_mean(self, kernels, xp, counts, valid=None):
-        mean, number = kernels.dump_mean(
-            xp.asarray(counts), None if valid is None else xp.asarray(valid)
-        )
+    def check_dump_mean(
+        self, kernels: Any, xp: Any, counts: Any, valid: NDArray[Any] | None = None
+    ) -> None:
+        mask = None if valid is None else xp.asarray(valid)
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(counts), mask))
         expected, expected_number, size = oracle.dump_mean(counts, valid)
         assert_same_bits(number, expected_number)
         if counts.dtype.kind in "iu":
@@ -234,24 +276,29 @@ class KernelContract:
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("shape", [(2, 500, 1, 1), (1, 64, 2, 9), (50, 1, 1, 3), (9, 33, 1, 1)])
-    def test_dump_mean_plain_shapes(self, kernels, xp, shape, dtype):
+    def test_dump_mean_plain_shapes(
+        self, kernels: Any, xp: Any, shape: tuple[int, int, int, int], dtype: str
+    ) -> None:
         counts = make_counts(np.random.default_rng(2), shape, dtype, 0.0)
         self.check_dump_mean(kernels, xp, counts)
         self.check_dump_mean(kernels, xp, counts, np.arange(shape[1]) % 3 != 1)
 
-    def test_dump_mean_of_large_integers_is_exact(self, kernels, xp):
+    def test_dump_mean_of_large_integers_is_exact(self, kernels: Any, xp: Any) -> None:
         # The sum needs 63 bits of care: large values of one sign, then small ones.
         for dtype in ("int32", "uint32"):
             counts = np.full((1, 4096, 1, 2), np.iinfo(dtype).max, dtype)
             counts[0, ::2] -= 1
             self.check_dump_mean(kernels, xp, counts)
 
-    def test_dump_mean_does_not_depend_on_tiles(self, kernels, xp):
+    def test_dump_mean_does_not_depend_on_tiles(self, kernels: Any, xp: Any) -> None:
         rng = np.random.default_rng(12)
         for dtype in ("int32", "float32"):
             counts = make_counts(rng, (50, 41, 2, 9), dtype, 0.01)
-            whole = [to_host(a) for a in kernels.dump_mean(xp.asarray(counts))]
-            tiles = [kernels.dump_mean(xp.asarray(counts[c : c + 7])) for c in range(0, 50, 7)]
+            whole = [to_host(a) for a in kernels.dump_mean(SubscanDumps(xp.asarray(counts)))]
+            tiles = [
+                kernels.dump_mean(SubscanDumps(xp.asarray(counts[c : c + 7])))
+                for c in range(0, 50, 7)
+            ]
             for i in range(2):
                 assert_same_bits(np.concatenate([to_host(t[i]) for t in tiles]), whole[i])
 
@@ -263,7 +310,16 @@ class KernelContract:
         lost=shares,
         scatter=st.booleans(),
     )
-    def test_reference_equals_oracle(self, kernels, xp, shape, seed, dumps, lost, scatter):
+    def test_reference_equals_oracle(
+        self,
+        kernels: Any,
+        xp: Any,
+        shape: tuple[int, int, int],
+        seed: int,
+        dumps: int | None,
+        lost: float,
+        scatter: bool,
+    ) -> None:
         rng = np.random.default_rng(seed)
         off1, off2 = (rng.normal(3e4, 1e3, shape) for _ in range(2))
         off1 = np.where(rng.random(shape) < lost, np.nan, off1)
@@ -271,25 +327,23 @@ class KernelContract:
         if scatter:
             off1, off2 = scattered(off1), scattered(off2)
         weight = np.where(rng.random(dumps) < 0.4, rng.choice([0.0, 1.0], dumps), rng.random(dumps))
-        found = kernels.reference(
-            xp.asarray(frozen(off1)), xp.asarray(frozen(off2)), xp.asarray(frozen(weight))
-        )
+        offs = OffPair(*(xp.asarray(frozen(a)) for a in (off1, off2, weight)))
+        found = kernels.reference(offs)
         assert_same_bits(found, oracle.reference(off1, off2, weight))
 
-    def test_reference_at_the_ends_is_exact(self, kernels, xp):
+    def test_reference_at_the_ends_is_exact(self, kernels: Any, xp: Any) -> None:
         off1 = np.array([1.1, np.inf, -0.0, np.nan, np.nan])[:, None, None]
         off2 = np.array([np.inf, 2.2, 3.3, 4.4, np.nan])[:, None, None]
-        found = to_host(
-            kernels.reference(xp.asarray(off1), xp.asarray(off2), xp.asarray(np.array([0.0, 1.0])))
-        )
+        offs = OffPair(*(xp.asarray(a) for a in (off1, off2, np.array([0.0, 1.0]))))
+        found = to_host(kernels.reference(offs))
         assert_same_bits(found[:, 0, 0, 0], np.array([1.1, np.inf, -0.0, 4.4, np.nan]))
         assert_same_bits(found[:, 1, 0, 0], np.array([np.inf, 2.2, 3.3, 4.4, np.nan]))
 
-    def check_chi2(self, kernels, xp, case):
+    def check_chi2(self, kernels: Any, xp: Any, case: Sequence[Any]) -> None:
         pwv, airmass, *arrays = case
-        arguments = (xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
-        plain = to_host(kernels.chi2(*arguments))
-        full = to_host(kernels.chi2(*arguments, derivatives=True))
+        fits = SkyFits(xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
+        plain = to_host(kernels.chi2(fits))
+        full = to_host(kernels.chi2(fits._replace(derivatives=True)))
         expected, sizes = oracle.chi2(pwv, airmass, *arrays)
         assert plain.shape == expected.shape[1:]
         assert full.shape == expected.shape
@@ -308,69 +362,85 @@ class KernelContract:
         unused=shares,
     )
     def test_chi2_equals_oracle(
-        self, kernels, xp, seed, channels, trials, fits, points, shared, unused
-    ):
+        self,
+        kernels: Any,
+        xp: Any,
+        seed: int,
+        channels: int,
+        trials: int,
+        fits: int,
+        points: int,
+        shared: tuple[bool, bool, bool],
+        unused: float,
+    ) -> None:
         rng = np.random.default_rng(seed)
         case = make_chi2(rng, channels, trials, fits, points, shared)
         case[3][rng.random(case[3].shape) < unused] = 0.0
         case[2][case[3] == 0.0] = np.nan
         self.check_chi2(kernels, xp, [case[0], case[1], *(frozen(a) for a in case[2:])])
 
-    def test_no_channels_and_no_dumps(self, kernels, xp):
+    def test_no_channels_and_no_dumps(self, kernels: Any, xp: Any) -> None:
         empty = xp.asarray(np.zeros((0, 2, 3)))
-        mean, number = kernels.dump_mean(xp.asarray(np.zeros((0, 4, 2, 3), np.int32)))
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(np.zeros((0, 4, 2, 3), np.int32))))
         assert mean.shape == number.shape == (0, 2, 3)
-        assert kernels.reference(empty, empty, xp.asarray(np.zeros(5))).shape == (0, 5, 2, 3)
-        mean, number = kernels.dump_mean(xp.asarray(np.zeros((2, 0, 2, 3), np.int32)))
+        offs = OffPair(empty, empty, xp.asarray(np.zeros(5)))
+        assert kernels.reference(offs).shape == (0, 5, 2, 3)
+        mean, number = kernels.dump_mean(SubscanDumps(xp.asarray(np.zeros((2, 0, 2, 3), np.int32))))
         assert np.isnan(to_host(mean)).all()
         assert mean.shape == (2, 2, 3)
         assert not to_host(number).any()
         arrays = make_fold(np.random.default_rng(0), (0, 2, 1, 3), 4, 1, "mixed", 0.0)
         assert self.run_fold(kernels, xp, arrays, 0)[2] == 0
         pwv, airmass, *arrays = make_chi2(np.random.default_rng(0), 0, 3, 2, 1, (True,) * 3)
-        arguments = (xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays))
-        assert_same_bits(kernels.chi2(*arguments, derivatives=True), np.zeros((4, 3, 2)))
+        fits = SkyFits(xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays), True)
+        assert_same_bits(kernels.chi2(fits), np.zeros((4, 3, 2)))
 
-    def test_chi2_of_many_channels(self, kernels, xp):
+    def test_chi2_of_many_channels(self, kernels: Any, xp: Any) -> None:
         rng = np.random.default_rng(3)
         for shared in ((True, True, True), (False, True, True), (False, False, False)):
             self.check_chi2(kernels, xp, make_chi2(rng, 5000, 2, 2, 1, shared))
 
-    def test_chi2_ignores_nan_without_weight(self, kernels, xp):
+    def test_chi2_ignores_nan_without_weight(self, kernels: Any, xp: Any) -> None:
         pwv, airmass, observed, weight, amplitude, opacity = make_chi2(
             np.random.default_rng(4), 8, 3, 2, 2, (False, False, False)
         )
         weight[3:5] = 0.0
         amplitude[:, 3], opacity[:, :, :, 4], observed[3] = np.nan, np.nan, np.inf
         keep = np.array([0, 1, 2, 5, 6, 7])
-        found = kernels.chi2(
-            *(pwv, airmass, *(xp.asarray(a) for a in (observed, weight, amplitude, opacity))),
-            derivatives=True,
-        )
+        arrays = (xp.asarray(a) for a in (observed, weight, amplitude, opacity))
+        found = kernels.chi2(SkyFits(xp.asarray(pwv), airmass, *arrays, derivatives=True))
         expected, sizes = oracle.chi2(
             *(pwv, airmass, observed[keep], weight[keep]),
             *(amplitude[:, keep], opacity[:, :, :, keep]),
         )
         assert (np.abs(to_host(found) - expected) <= 1e-12 * sizes).all()
 
-    def test_chi2_derivatives_match_differences(self, kernels, xp):
+    def test_chi2_derivatives_match_differences(self, kernels: Any, xp: Any) -> None:
         case = make_chi2(np.random.default_rng(9), 40, 1, 1, 2, (False, False, False))
         arrays = [xp.asarray(a) for a in case[2:]]
         step = 1e-4
         grid = np.array([[1.0 - step], [1.0], [1.0 + step]])
-        full = to_host(kernels.chi2(xp.asarray(grid), case[1], *arrays, derivatives=True))[:, :, 0]
+        fits = SkyFits(xp.asarray(grid), case[1], *arrays, derivatives=True)
+        full = to_host(kernels.chi2(fits))[:, :, 0]
         slope = (full[0, 2] - full[0, 0]) / (2 * step)
         bend = (full[1, 2] - full[1, 0]) / (2 * step)
         assert full[1, 1] == pytest.approx(slope, rel=1e-5)
         assert full[2, 1] == pytest.approx(bend, rel=1e-5)
 
-    def run_fold(self, kernels, xp, arrays, channels, out_dtype=np.float64):
+    def run_fold(
+        self,
+        kernels: Any,
+        xp: Any,
+        arrays: Sequence[Any],
+        channels: Any,
+        out_dtype: Any = np.float64,
+    ) -> tuple[NDArray[Any], NDArray[Any], int]:
         """Run into buffers full of rubbish, and return spectra, flags and the number lost."""
         shape = (channels, *arrays[0].shape[1:])
         out = xp.full(shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(shape, 0xFFFF, dtype=np.uint16)
         on_device = [None if a is None else xp.asarray(a) for a in arrays]
-        lost = kernels.fold(*on_device, out, out_flags)
+        lost = kernels.fold(FoldTile(*on_device, out, out_flags))
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
 
@@ -386,8 +456,18 @@ class KernelContract:
         spoilt=shares,
     )
     def test_fold_equals_oracle(
-        self, kernels, xp, shape, seed, out_dtype, half, form, through, scatter, spoilt
-    ):
+        self,
+        kernels: Any,
+        xp: Any,
+        shape: tuple[int, ...],
+        seed: int,
+        out_dtype: Any,
+        half: int,
+        form: str,
+        through: str | None,
+        scatter: bool,
+        spoilt: float,
+    ) -> None:
         rng = np.random.default_rng(seed)
         arrays = make_fold(rng, shape, int(rng.integers(0, 9)), half, form, spoilt)
         arrays[5] = {
@@ -399,12 +479,12 @@ class KernelContract:
             arrays = [None if a is None else scattered(a) for a in arrays]
         arrays = [None if a is None else frozen(a) for a in arrays]
         found = self.run_fold(kernels, xp, arrays, shape[0], out_dtype)
-        expected = oracle.fold(*arrays, out_dtype)
+        expected = oracle.fold(*[*arrays, out_dtype])
         assert_same_bits(found[0], expected[0])
         assert_same_bits(found[1], expected[1])
         assert found[2] == expected[2]
 
-    def test_fold_moves_a_line_onto_itself(self, kernels, xp):
+    def test_fold_moves_a_line_onto_itself(self, kernels: Any, xp: Any) -> None:
         """A line of 1 K, up in one phase and down in the other, comes out as 1 K at its channel."""
         channels, throw = 40, 7
         spectra = np.zeros((channels, 1, 1, 1))
@@ -424,7 +504,7 @@ class KernelContract:
         out[[20, 20 - 2 * throw, 20 + 2 * throw]] = 0.0
         assert not out[throw:-throw].any()
 
-    def test_fold_keeps_flags_apart(self, kernels, xp):
+    def test_fold_keeps_flags_apart(self, kernels: Any, xp: Any) -> None:
         # Bit 0 of the input excuses NaN; bit 0 of the base flags does not count.
         spectra = np.array([np.nan, np.nan, 5.0, 1.0])[:, None, None, None]
         flags = np.array([1, 0, 256, 0], np.uint16)[:, None, None, None]
@@ -437,7 +517,7 @@ class KernelContract:
         np.testing.assert_array_equal(bits[:, 0, 0, 0], [1, 2, 256, 4])
         assert lost == 1
 
-    def test_fold_does_not_depend_on_tiles(self, kernels, xp):
+    def test_fold_does_not_depend_on_tiles(self, kernels: Any, xp: Any) -> None:
         rng = np.random.default_rng(13)
         arrays = make_fold(rng, (61, 9, 2, 5), 4, 16, "mixed", 0.01)
         whole = self.run_fold(kernels, xp, arrays, 61)
@@ -451,7 +531,14 @@ class KernelContract:
             assert sum(t[2] for t in tiles) == whole[2]
 
 
-def make_fold(rng, shape, around, half, form, share):
+def make_fold(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    around: int,
+    half: int,
+    form: str,
+    share: float,
+) -> list[Any]:
     """Inputs of fold: spectra, flags, weight, taps, nearest, transmission, base flags.
 
     ``around``: channels of the input on each side of the output; ``form``: "whole", "between" or
@@ -477,7 +564,14 @@ def make_fold(rng, shape, around, half, form, share):
     ]
 
 
-def make_chi2(rng, channels, trials, fits, points, shared):
+def make_chi2(
+    rng: np.random.Generator,
+    channels: int,
+    trials: int,
+    fits: int,
+    points: int,
+    shared: tuple[bool, bool, bool],
+) -> list[Any]:
     """Arguments of chi2: [pwv, airmass, observed, weight, amplitude, opacity].
 
     ``shared`` says for PWV, amplitude and opacity whether all fits have the same (last axis 1).

@@ -6,15 +6,17 @@ Equations: physics sections 4 (loads), 5 (atmosphere), 6 (spectrum) and 7 (refer
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 INT32_FILL = -(2**31)
 BAD_CHANNEL = 1
 FILL_VALUE = 2
 
 
-def is_fill(value, dtype):
+def is_fill(value: Any, dtype: np.dtype[Any]) -> bool:
     """Whether a raw count means "no data" in this dtype."""
     if dtype == np.int32:
         return int(value) == INT32_FILL
@@ -23,7 +25,13 @@ def is_fill(value, dtype):
     return not math.isfinite(float(value))
 
 
-def calibrate(counts, reference, factor, base_flags, out_dtype):
+def calibrate(
+    counts: NDArray[Any],
+    reference: NDArray[Any],
+    factor: NDArray[Any],
+    base_flags: NDArray[Any],
+    out_dtype: Any,
+) -> tuple[NDArray[Any], NDArray[Any], int]:
     """Return spectra, flags and the number of samples with bit 1."""
     channels, dumps, receivers, pixels = counts.shape
     spectra = np.empty(counts.shape, out_dtype)
@@ -48,7 +56,9 @@ def calibrate(counts, reference, factor, base_flags, out_dtype):
     return spectra, flags, lost
 
 
-def dump_mean(counts, valid=None):
+def dump_mean(
+    counts: NDArray[Any], valid: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Return the mean over dumps, the number of valid dumps, and the mean absolute count."""
     channels, dumps, receivers, pixels = counts.shape
     mean = np.empty((channels, receivers, pixels))
@@ -70,20 +80,20 @@ def dump_mean(counts, valid=None):
     return mean, number, size
 
 
-def _blend(first, second, w):
-    first, second, w = float(first), float(second), float(w)
-    if math.isnan(first):
-        return second
-    if math.isnan(second):
-        return first
+def _blend(first: Any, second: Any, weight: Any) -> float:
+    one, two, w = float(first), float(second), float(weight)
+    if math.isnan(one):
+        return two
+    if math.isnan(two):
+        return one
     if w == 0.0:
-        return first
+        return one
     if w == 1.0:
-        return second
-    return (1.0 - w) * first + w * second
+        return two
+    return (1.0 - w) * one + w * two
 
 
-def reference(off1, off2, weight):
+def reference(off1: NDArray[Any], off2: NDArray[Any], weight: Any) -> NDArray[Any]:
     """Return (1-w) OFF_1 + w OFF_2 for a scalar w or one w per dump."""
     channels, receivers, pixels = off1.shape
     w = np.asarray(weight)
@@ -98,7 +108,7 @@ def reference(off1, off2, weight):
     return out
 
 
-def _model(p, airmass, amplitude, opacity):
+def _model(p: float, airmass: float, amplitude: Any, opacity: Any) -> tuple[float, float, float]:
     """S_mod, dS/dP and d2S/dP2 of one channel; amplitude [2], opacity [3][2][J]."""
     points = len(opacity[0][0])
     s = s1 = s2 = 0.0
@@ -118,7 +128,14 @@ def _model(p, airmass, amplitude, opacity):
     return s, s1, s2
 
 
-def chi2(pwv, airmass, observed, weight, amplitude, opacity):
+def chi2(
+    pwv: NDArray[Any],
+    airmass: float,
+    observed: NDArray[Any],
+    weight: NDArray[Any],
+    amplitude: NDArray[Any],
+    opacity: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return [4, K, N] and, for tolerances, the sums of the absolute values of all terms."""
     channels, fits = observed.shape
     trials = pwv.shape[0]
@@ -152,11 +169,11 @@ def chi2(pwv, airmass, observed, weight, amplitude, opacity):
     return sums, sizes
 
 
-def _at(column, place, beyond):
+def _at(column: NDArray[Any], place: int, beyond: Any) -> Any:
     return column[place] if 0 <= place < len(column) else beyond
 
 
-def _shifted(column, here, other, taps):
+def _shifted(column: NDArray[Any], here: int, other: int, taps: Any) -> float:
     """One shifted sample of the spectra of one pixel: sum over the taps without NaN."""
     if here == other:
         taps = taps[len(taps) // 2 : len(taps) // 2 + 1]
@@ -171,13 +188,22 @@ def _shifted(column, here, other, taps):
     return total / (norm or 1.0)
 
 
-def _ratio(numerator, denominator):
+def _ratio(numerator: Any, denominator: Any) -> float:
     """Division as IEEE 754 has it."""
     with np.errstate(all="ignore"):
         return float(np.float64(numerator) / np.float64(denominator))
 
 
-def fold(spectra, flags, weight, taps, nearest, transmission, base_flags, out_dtype):
+def fold(
+    spectra: NDArray[Any],
+    flags: NDArray[Any],
+    weight: NDArray[Any],
+    taps: NDArray[Any],
+    nearest: NDArray[Any],
+    transmission: NDArray[Any] | None,
+    base_flags: NDArray[Any],
+    out_dtype: Any,
+) -> tuple[NDArray[Any], NDArray[Any], int]:
     """Return folded spectra, flags and the number of samples with bit 1."""
     channels = len(base_flags)
     _, dumps, receivers, pixels = spectra.shape

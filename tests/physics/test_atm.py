@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import array_api_strict as xp
 import numpy as np
 import pytest
@@ -9,21 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 
-from gpucal.errors import TableError
-from gpucal.physics.atm import MAX_POINTS, AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
+from gpucal import AtmosphereTable, TableError
+from gpucal.physics.atm import MAX_POINTS, ChannelOpacity, flat_opacity, pwv_grid
 
 GHZ = 1e9
+COLUMNS = ("b", "q", "c_dry", "c_o3", "c_minor")
 
 
-def make_table(freq_ghz, rng=None, bands_ghz=None, **attrs):
+def make_table(
+    freq_ghz: Any, rng: np.random.Generator | None = None, bands_ghz: Any = None, **attrs: Any
+) -> AtmosphereTable:
     rng = rng or np.random.default_rng(1)
     f = np.asarray(freq_ghz, dtype=np.float64) * GHZ
-    columns = [rng.uniform(0.01, 1.0, f.size) for _ in range(5)]
+    columns: dict[str, Any] = {n: rng.uniform(0.01, 1.0, f.size) for n in COLUMNS}
     bands = None if bands_ghz is None else np.asarray(bands_ghz, dtype=np.float64) * GHZ
-    return AtmosphereTable(f, *columns, band_edges_hz=bands, attrs=attrs)
+    return AtmosphereTable(f, **columns, band_edges_hz=bands, attrs=attrs)
 
 
-def test_knots_are_returned_exactly():
+def test_knots_are_returned_exactly() -> None:
     table = make_table([100, 101, 103, 107, 110])
     got = table.channel_opacity(table.freq_hz, 1e6, ozone_scale=1.5)
     assert got.shape == (1, 5)
@@ -35,21 +40,21 @@ def test_knots_are_returned_exactly():
     np.testing.assert_allclose(got.transmission(2.0, 1.7), np.exp(-1.7 * tau), rtol=1e-14)
 
 
-def test_linear_between_knots():
+def test_linear_between_knots() -> None:
     table = make_table([100, 104, 105])
     got = table.channel_opacity(np.array([101.0, 104.25]) * GHZ, 1e6)
     b = table.b
     np.testing.assert_allclose(got.b[0], [0.75 * b[0] + 0.25 * b[1], 0.75 * b[1] + 0.25 * b[2]])
 
 
-def test_falling_channel_order_and_negative_width():
+def test_falling_channel_order_and_negative_width() -> None:
     table = make_table(np.arange(100, 120))
     f = np.linspace(102, 117, 64) * GHZ
     up, down = table.channel_opacity(f, 1e7), table.channel_opacity(f[::-1], -1e7)
     np.testing.assert_array_equal(up.b, down.b[:, ::-1])
 
 
-def smooth_line_table():
+def smooth_line_table() -> AtmosphereTable:
     """A Lorentzian ozone-like line of 20 MHz half width on a knot grid of 1 MHz."""
     f = np.arange(229.0, 231.0005, 0.001) * GHZ
     line = 1.2 / (1 + ((f - 230 * GHZ) / 20e6) ** 2)
@@ -58,7 +63,7 @@ def smooth_line_table():
 
 
 @pytest.mark.parametrize("width_mhz", [5.0, 16.0, 60.0, 200.0])
-def test_wide_channel_is_the_mean_transmission(width_mhz):
+def test_wide_channel_is_the_mean_transmission(width_mhz: float) -> None:
     table = smooth_line_table()
     centre = np.array([229.5, 229.97, 230.0, 230.03]) * GHZ
     got = table.channel_opacity(centre, width_mhz * 1e6)
@@ -74,7 +79,7 @@ def test_wide_channel_is_the_mean_transmission(width_mhz):
         assert np.max(np.abs(np.exp(-0.081) * at_centre - got.transmission(1.0, 1.0))) > 0.05
 
 
-def test_a_core_narrower_than_a_point_is_not_missed():
+def test_a_core_narrower_than_a_point_is_not_missed() -> None:
     """A 0.5 MHz core in 200 MHz: 33 points 6 MHz apart, wherever the core falls among them."""
     f = (
         230 * GHZ
@@ -91,20 +96,20 @@ def test_a_core_narrower_than_a_point_is_not_missed():
     np.testing.assert_allclose(got, want, atol=5e-4)
 
 
-def test_two_table_steps_are_still_one_point():
+def test_two_table_steps_are_still_one_point() -> None:
     table = make_table(np.arange(100, 120))
     f = np.array([105.3, 110.2]) * GHZ
     assert table.channel_opacity(f, 2.0 * GHZ).shape == (1, 2)
     assert table.channel_opacity(f, 2.1 * GHZ).shape[0] == 3
 
 
-def test_opaque_sky_has_a_finite_zenith_opacity():
+def test_opaque_sky_has_a_finite_zenith_opacity() -> None:
     opacity = ChannelOpacity(*(np.full((3, 2), v) for v in (900.0, 0.0, 1.0)))
     np.testing.assert_allclose(opacity.zenith_tau(2.0), 1801.0)
     np.testing.assert_array_equal(opacity.transmission(2.0, 1.0), 0.0)
 
 
-def test_zenith_tau_is_minus_log_transmission():
+def test_zenith_tau_is_minus_log_transmission() -> None:
     rng = np.random.default_rng(2)
     opacity = ChannelOpacity(*(rng.uniform(0, 0.5, (5, 7)) for _ in range(3)))
     np.testing.assert_allclose(opacity.zenith_tau(1.3), -np.log(opacity.transmission(1.3, 1.0)))
@@ -113,7 +118,7 @@ def test_zenith_tau_is_minus_log_transmission():
     np.testing.assert_allclose(opacity.zenith_tau(per_channel), each)
 
 
-def test_other_array_namespace():
+def test_other_array_namespace() -> None:
     rng = np.random.default_rng(3)
     arrays = [rng.uniform(0, 1, (3, 4)) for _ in range(3)]
     host = ChannelOpacity(*arrays)
@@ -124,7 +129,7 @@ def test_other_array_namespace():
     np.testing.assert_allclose(np.asarray(other.zenith_tau(1.2)), host.zenith_tau(1.2))
 
 
-def test_flat_opacity():
+def test_flat_opacity() -> None:
     flat = flat_opacity(0.3, 5)
     assert flat.shape == (1, 5)
     np.testing.assert_allclose(flat.transmission(7.0, 2.0), np.exp(-0.6))
@@ -132,12 +137,12 @@ def test_flat_opacity():
 
 
 @pytest.mark.parametrize("tau", [-0.1, np.nan, np.inf])
-def test_flat_opacity_refuses(tau):
+def test_flat_opacity_refuses(tau: float) -> None:
     with pytest.raises(TableError, match="zenith opacity"):
         flat_opacity(tau, 3)
 
 
-def test_outside_names_both_ranges():
+def test_outside_names_both_ranges() -> None:
     table = make_table([100, 101, 110])
     with pytest.raises(TableError, match="111") as caught:
         table.channel_opacity(np.array([105.0, 111.0]) * GHZ, 1e6)
@@ -147,14 +152,14 @@ def test_outside_names_both_ranges():
         table.channel_opacity(np.array([99.99]) * GHZ, 1e6)
 
 
-def test_edge_channel_must_fit_with_its_width():
+def test_edge_channel_must_fit_with_its_width() -> None:
     table = make_table(np.arange(100, 120))
     table.channel_opacity(np.array([100.0, 119.0]) * GHZ, 1e6)
     with pytest.raises(TableError, match="holds 100 to 119"):
         table.channel_opacity(np.array([110.0, 101.0]) * GHZ, 8.0 * GHZ)
 
 
-def test_no_value_in_or_across_a_gap():
+def test_no_value_in_or_across_a_gap() -> None:
     table = make_table([100, 101, 102, 200, 201, 202], bands_ghz=[[100, 102], [200, 202]])
     both = table.channel_opacity(np.array([101.5, 200.5]) * GHZ, 1e6)
     assert both.shape == (1, 2)
@@ -165,25 +170,25 @@ def test_no_value_in_or_across_a_gap():
         near.channel_opacity(np.array([101.9]) * GHZ, 2.2 * GHZ)
 
 
-def test_band_edges_beyond_the_knots_do_not_extrapolate():
+def test_band_edges_beyond_the_knots_do_not_extrapolate() -> None:
     table = make_table([100, 101, 200, 201], bands_ghz=[[99, 102], [199, 202]])
     np.testing.assert_array_equal(table.bands_hz, np.array([[100, 101], [200, 201]]) * GHZ)
     with pytest.raises(TableError):
         table.channel_opacity(np.array([101.5]) * GHZ, 1e6)
 
 
-def test_not_finite_channels_are_refused():
+def test_not_finite_channels_are_refused() -> None:
     table = make_table([100, 110])
     for f, width in (([np.nan], 1e6), ([105e9], np.inf), ([[105e9]], 1e6)):
         with pytest.raises(TableError, match="finite"):
             table.channel_opacity(np.array(f), width)
 
 
-def test_no_channels():
+def test_no_channels() -> None:
     assert make_table([100, 110]).channel_opacity(np.empty(0), 1e6).shape == (1, 0)
 
 
-def test_pwv_grid():
+def test_pwv_grid() -> None:
     for table, lo, hi in (
         (make_table([1, 2], pwv_range_mm=(0.5, 10.0)), 0.25, 20.0),
         (make_table([1, 2]), 0.001, 20.0),
@@ -195,7 +200,7 @@ def test_pwv_grid():
         np.testing.assert_allclose(np.diff(np.log(grid)), np.log(hi / lo) / 99)
 
 
-def broken(**changes):
+def broken(**changes: Any) -> AtmosphereTable:
     good = {name: np.array([1.0, 2.0, 3.0]) for name in ("b", "q", "c_dry", "c_o3", "c_minor")}
     return AtmosphereTable(**({"freq_hz": np.array([1e9, 2e9, 3e9]), **good} | changes))
 
@@ -221,12 +226,12 @@ def broken(**changes):
         ({"attrs": {"pwv_range_mm": [0.0, 1.0]}}, "pwv_range_mm"),
     ],
 )
-def test_malformed_tables(changes, text):
+def test_malformed_tables(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(TableError, match=text):
         broken(**changes)
 
 
-def test_single_knot_is_refused():
+def test_single_knot_is_refused() -> None:
     one = np.ones(1)
     with pytest.raises(TableError, match="at least 2"):
         AtmosphereTable(one, one, one, one, one, one)
@@ -239,7 +244,9 @@ def test_single_knot_is_refused():
     pwv=st.floats(0, 50),
     airmass=st.floats(1, 10),
 )
-def test_any_table_gives_a_transmission_or_an_error(steps, place, width, pwv, airmass):
+def test_any_table_gives_a_transmission_or_an_error(
+    steps: list[float], place: list[float], width: float, pwv: float, airmass: float
+) -> None:
     table = make_table(100 + np.cumsum(steps))
     lo, hi = table.range_hz
     f = lo + np.array(place) * (hi - lo)

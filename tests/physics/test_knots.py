@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gpucal.physics.knots import refine, thin
 
 
-def curve(f):
+def curve(f: NDArray[Any]) -> NDArray[Any]:
     """A line 3 MHz wide off the first knots, and a slope."""
     return np.stack([1 / (1 + ((f - 5.3e9) / 3e6) ** 2), f / 1e10])
 
@@ -15,13 +18,13 @@ def curve(f):
 FINE = np.union1d(np.linspace(1e9, 10e9, 20001), 5.3e9 + np.linspace(-5e7, 5e7, 20001))
 
 
-def largest_error(knots, values):
+def largest_error(knots: NDArray[Any], values: NDArray[Any]) -> float:
     guess = np.stack([np.interp(FINE, knots, row) for row in values])
-    return np.max(np.abs(guess - curve(FINE)))
+    return float(np.max(np.abs(guess - curve(FINE))))
 
 
-def test_refine_reaches_the_tolerance():
-    counts = []
+def test_refine_reaches_the_tolerance() -> None:
+    counts: list[int] = []
     knots, values = refine(np.array([1e9, 5.3e9, 10e9]), curve, lambda v: v, 1e-3, counts.append)
     np.testing.assert_array_equal(values, curve(knots))
     assert np.all(np.diff(knots) > 0)
@@ -29,9 +32,9 @@ def test_refine_reaches_the_tolerance():
     assert counts[-1] == knots.size < 1000
 
 
-def test_refine_looks_again_beside_short_intervals():
+def test_refine_looks_again_beside_short_intervals() -> None:
     # a wave whose middle lies by accident on the straight line through its ends, then a narrow line
-    def wave_and_line(f):
+    def wave_and_line(f: NDArray[Any]) -> NDArray[Any]:
         x = np.maximum(f - 2e9, 0) / 3e6
         return np.stack([np.sin(2 * np.pi * (f - 1e9) / 1e9) * (f < 2e9) + x / (1 + x**2)])
 
@@ -43,7 +46,7 @@ def test_refine_looks_again_beside_short_intervals():
     assert np.max(np.abs(error)) < 3e-3
 
 
-def test_thin_keeps_the_tolerance_and_the_ends():
+def test_thin_keeps_the_tolerance_and_the_ends() -> None:
     knots = np.linspace(1e9, 10e9, 90001)
     few, values = thin(knots, curve(knots), lambda v: v, 1e-3)
     assert few.size < 400
@@ -53,7 +56,7 @@ def test_thin_keeps_the_tolerance_and_the_ends():
     assert np.max(np.abs(guess - curve(knots))) < 1e-3
 
 
-def test_thin_leaves_what_is_needed():
+def test_thin_leaves_what_is_needed() -> None:
     zigzag = np.stack([np.arange(50) % 2.0])
     knots = np.arange(1.0, 51.0)
     few, _ = thin(knots, zigzag, lambda v: v, 0.1)

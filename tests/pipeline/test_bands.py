@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpucal.cli.main import main
-from gpucal.io.l1.reader import open_l1
-from gpucal.simulate.night import simulate_night
+from gpucal import main, open_l1, simulate_night
 from gpucal.simulate.presets import preset
 
 
@@ -47,7 +46,8 @@ def test_a_corrupt_chunk_of_one_band_leaves_the_other(tmp_path: Path) -> None:
     assert main(["calibrate", str(l0), str(tmp_path / "whole.zarr"), *options]) == 0
     whole = open_l1(tmp_path / "whole.zarr")
     (number,) = whole.scans()
-    on = int(whole.scan(number, "band_1")["on_index"][0])
+    on_index: Any = whole.scan(number, "band_1")["on_index"]
+    on = int(on_index[0])
     source = (
         l0 / f"scan_{number:06d}" / "band_1" / "source" / "data_5d" / "c" / "0" / "0" / "0" / "0"
     )
@@ -68,7 +68,7 @@ def test_a_given_load_temperature_rescues_a_wrong_one(tmp_path: Path) -> None:
 
     l0, table = tmp_path / "l0.zarr", str(tmp_path / "table.npz")
     simulate_night(l0, preset("hera", channels=64, dumps=3, n_on=2), 1, table_out=table)
-    array = zarr.open_group(l0)["scan_000001/calibration/thot"]
+    array: Any = zarr.open_group(l0)["scan_000001/calibration/thot"]
     array[:] = 16.85  # deg C
     options = ["--atmosphere", table, "--quiet"]
     assert main(["calibrate", str(l0), str(tmp_path / "a.zarr"), *options]) == 1

@@ -17,11 +17,9 @@ from builders.night_stores import (
     small_setup,
 )
 
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, StoreReport, calibrate_store
 from gpucal.io.chunks.layout import ChunkFiles
-from gpucal.pipeline.scan import stream
-from gpucal.pipeline.store.report import StoreReport
+from gpucal.pipeline.scan import stream, work_units
 
 CHUNKINGS = {
     "channels cut": (7, 99, 1),
@@ -43,11 +41,11 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks of channels per scan, and a ring that is too small for a whole scan."""
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 12)
-    monkeypatch.setattr(stream, "T_SYS_CHUNK_BYTES", 1 << 10)
-    size = stream.unit_bytes
-    monkeypatch.setattr(stream, "unit_bytes", lambda *args: size(*args) << 12)
+    """Several blocks of channels per scan, and a memory budget that is too small for a whole scan."""
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
+    monkeypatch.setattr(work_units, "T_SYS_CHUNK_BYTES", 1 << 10)
+    size = work_units.unit_bytes
+    monkeypatch.setattr(work_units, "unit_bytes", lambda *args: size(*args) << 12)
 
 
 def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
@@ -58,10 +56,10 @@ def run(l0: Path, out: Path, table: Path | None, **options: Any) -> StoreReport:
     return report
 
 
-def test_the_ring_bounds_what_is_in_flight(
+def test_the_memory_budget_bounds_what_is_in_flight(
     night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Makes sure that the rings compared below lead to different schedules."""
+    """Makes sure that the budgets compared below lead to different schedules."""
     seen: dict[int, set[int]] = {64: set(), 4096: set()}
     plain = stream.in_order
     for ring, most in seen.items():
@@ -172,7 +170,7 @@ def test_raw_chunks_are_decoded_once_per_use(
         run(store, out / "l1", night / "table.npz", ring=ring, workers=2)
     import zarr
 
-    root = zarr.open_group(str(store), mode="r")
+    root: Any = zarr.open_group(str(store), mode="r")
     seen = 0
     for number, kind in enumerate(small_setup().kinds, 1):
         for name in ("source", "calibration"):

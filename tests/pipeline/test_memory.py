@@ -1,4 +1,4 @@
-"""Memory does not grow with the scan: only means and the ring are held."""
+"""Memory does not grow with the scan: only means and the tiles in flight are held."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from builders.night_stores import make_night, rechunk, small_setup
 
-from gpucal.backend import select_backend
-from gpucal.config import CalibrationConfig
-from gpucal.io.l0.store import open_l0
+from gpucal import CalibrationConfig, open_l0, select_backend
 from gpucal.pipeline.scan.load_library import LoadLibrary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,7 +20,9 @@ GIB, RING, LIMIT = 1.0, 64, 600
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_scan_much_larger_than_the_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_much_larger_than_the_memory_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.disk_usage(tmp_path).free < 5 * GIB * 2**30:
         pytest.skip("needs 5 GiB of disk")
     monkeypatch.syspath_prepend(str(ROOT))

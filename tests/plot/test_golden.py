@@ -7,23 +7,26 @@ look at them.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from builders.plot_scenes import FITS, load_scan, pointing, unfolded
 from builders.synthetic_l1 import write_l1
+from numpy.typing import NDArray
 from oracle import ink as plot_ink
 
+from gpucal import plot_fits
 from gpucal.plot import style
 from gpucal.plot.array import plot_array
 from gpucal.plot.binning import read_binned
-from gpucal.plot.fits import plot_fits
 from gpucal.plot.fold import plot_fold
 from gpucal.plot.loads import plot_loads
 from gpucal.plot.sky_map import Window, plot_map
-from gpucal.plot.source import open_views
+from gpucal.plot.source import ScanView, open_views
 from gpucal.plot.spectra import plot_spectra
 from gpucal.plot.trend import plot_night
 from gpucal.plot.waterfall import plot_waterfall
@@ -34,7 +37,7 @@ NAMES = ("spectra", "array", "waterfall", "night", "loads", "fold", "map", *sort
 
 
 @pytest.fixture(scope="module")
-def views(tmp_path_factory):
+def views(tmp_path_factory: pytest.TempPathFactory) -> list[ScanView]:
     path = write_l1(tmp_path_factory.mktemp("golden") / "l1.zarr", (3, 4, 5), (128, 6, 2, 7, 3))
     for number in (3, 4, 5):
         group = zarr.open_group(path / f"scan_{number:06d}", mode="a")
@@ -49,7 +52,9 @@ def views(tmp_path_factory):
     return open_views(path)
 
 
-def draw(name, views, folder, before=None):
+def draw(
+    name: str, views: list[ScanView], folder: Path, before: Callable[[Any], None] | None = None
+) -> NDArray[Any]:
     """Draw one picture and return the ink of its panels."""
     view, path = views[0], folder / f"{name}.png"
     with plot_ink.figures_drawn(before) as drawn:
@@ -76,7 +81,7 @@ def draw(name, views, folder, before=None):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_picture_is_as_stored(name, views, tmp_path):
+def test_picture_is_as_stored(name: str, views: list[ScanView], tmp_path: Path) -> None:
     ours = draw(name, views, tmp_path)
     stored = GOLDEN / f"{name}.png"
     if os.environ.get("GPUCAL_RENEW_GOLDEN") == "1":
@@ -86,7 +91,9 @@ def test_picture_is_as_stored(name, views, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["spectra", "array", "loads", "pointing", "night"])
-def test_other_fonts_make_no_difference(name, views, tmp_path, monkeypatch):
+def test_other_fonts_make_no_difference(
+    name: str, views: list[ScanView], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What another version of matplotlib or another machine changes: fonts, and so the layout."""
     monkeypatch.setitem(style._RC, "font.family", "DejaVu Serif")
     monkeypatch.setitem(style._RC, "font.size", 10.0)
@@ -96,10 +103,10 @@ def test_other_fonts_make_no_difference(name, views, tmp_path, monkeypatch):
     assert plot_ink.difference(ours, stored) < plot_ink.ALLOWED
 
 
-def remove_line(panel, line):
+def remove_line(panel: int, line: int) -> Callable[[Any], None]:
     """A change of a figure: one curve of one panel is gone."""
 
-    def change(figure):
+    def change(figure: Any) -> None:
         figure.axes[panel].lines[line].remove()
 
     return change
@@ -121,14 +128,16 @@ def remove_line(panel, line):
         ("focus", 2, 0),  # the residual
     ],
 )
-def test_a_missing_curve_is_seen(name, panel, line, views, tmp_path):
+def test_a_missing_curve_is_seen(
+    name: str, panel: int, line: int, views: list[ScanView], tmp_path: Path
+) -> None:
     ours = draw(name, views, tmp_path, remove_line(panel, line))
     stored = plot_ink.load(GOLDEN / f"{name}.png", len(ours))
     assert plot_ink.difference(ours, stored) > plot_ink.ALLOWED
 
 
-def test_a_shifted_curve_is_seen(views, tmp_path):
-    def shift(figure):
+def test_a_shifted_curve_is_seen(views: list[ScanView], tmp_path: Path) -> None:
+    def shift(figure: Any) -> None:
         line = figure.axes[0].lines[0]
         line.set_xdata(np.asarray(line.get_xdata()) + 0.02)
 
@@ -137,7 +146,7 @@ def test_a_shifted_curve_is_seen(views, tmp_path):
     assert plot_ink.difference(ours, stored) > plot_ink.ALLOWED
 
 
-def test_pages_of_a_large_array(tmp_path):
+def test_pages_of_a_large_array(tmp_path: Path) -> None:
     fits = pointing().fits * 20
     titles = []
     with plot_ink.figures_drawn(lambda figure: titles.append(figure.get_suptitle())):
@@ -146,10 +155,10 @@ def test_pages_of_a_large_array(tmp_path):
     assert titles[0] == "pointing   first 24 of 40 fits"
 
 
-def test_words_of_a_fit(tmp_path):
-    texts = []
+def test_words_of_a_fit(tmp_path: Path) -> None:
+    texts: list[str] = []
 
-    def collect(figure):
+    def collect(figure: Any) -> None:
         texts.extend(t.get_text() for axes in figure.axes for t in axes.texts)
         texts.append(figure.get_suptitle())
 

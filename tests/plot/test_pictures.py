@@ -5,21 +5,23 @@ from __future__ import annotations
 import builtins
 import sys
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 from builders.synthetic_l1 import write_l1
 
-from gpucal.errors import ConfigError, GpucalError, L1Error
-from gpucal.plot import binning, plot_scan, plot_store, trend
+from gpucal import ConfigError, GpucalError, L1Error, plot_scan, plot_store
+from gpucal.plot import binning, trend
 from gpucal.plot.array import footprint
 from gpucal.plot.binning import bin_channels, bin_width, read_binned
 from gpucal.plot.source import open_views
 from gpucal.plot.spectra import mean_airmass
 from gpucal.plot.waterfall import central_pixel
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "ordinary": {"shape": (64, 4, 2, 7, 3), "dead_pixel": 0},
     "one of all": {"shape": (1, 1, 1, 1, 1)},
     "single pixel and dump": {"shape": (32, 1, 1, 1, 2), "pwv": "none", "offsets": False},
@@ -33,7 +35,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_every_case_gives_pictures(tmp_path, case):
+def test_every_case_gives_pictures(tmp_path: Path, case: str) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3, 4), **CASES[case])
     files = plot_store(path, tmp_path / "pictures", scan=3)
     assert len(set(files)) == len(files) >= 4
@@ -43,7 +45,7 @@ def test_every_case_gives_pictures(tmp_path, case):
     assert files[-1].name == "night.png"
 
 
-def test_one_scan_without_the_night(tmp_path):
+def test_one_scan_without_the_night(tmp_path: Path) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3, 4), (16, 2, 1, 1, 1))
     files = plot_scan(path, tmp_path / "p", 4, "svg")
     kinds = ["array", "spectra", "waterfall"]
@@ -51,9 +53,9 @@ def test_one_scan_without_the_night(tmp_path):
     assert sorted(f.name for f in (tmp_path / "p").iterdir()) == sorted(f.name for f in files)
 
 
-def test_all_nan_scan_and_missing_arrays(tmp_path):
+def test_all_nan_scan_and_missing_arrays(tmp_path: Path) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3,), (32, 2, 1, 3, 2))
-    group = zarr.open_group(path / "scan_000003", mode="a")
+    group: Any = zarr.open_group(path / "scan_000003", mode="a")
     group["spectra"][...] = np.nan
     for name in ("t_rec", "t_sys"):
         group[name][...] = np.nan
@@ -63,7 +65,7 @@ def test_all_nan_scan_and_missing_arrays(tmp_path):
     assert all(f.stat().st_size > 5000 for f in plot_store(path, tmp_path / "p"))
 
 
-def test_svg_is_reproducible(tmp_path):
+def test_svg_is_reproducible(tmp_path: Path) -> None:
     views = open_views(write_l1(tmp_path / "l1.zarr", (3,), (16, 2, 1, 1, 1)))
     files = [tmp_path / "p.svg", tmp_path / "q.svg"]
     for file in files:
@@ -72,18 +74,19 @@ def test_svg_is_reproducible(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_time_axis_of_a_night_and_of_a_week(tmp_path):
+def test_time_axis_of_a_night_and_of_a_week(tmp_path: Path) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3, 4), (16, 2, 1, 1, 1))
     points = [trend._point(view) for view in open_views(path)]
     assert trend._time_axis(points) == (61042.0, 24.0, "UTC [h] of 2026-01-02 (MJD 61042)")
-    zarr.open_group(path / "scan_000004", mode="a")["mjd"][...] = 61050.0
+    mjd: Any = zarr.open_group(path / "scan_000004", mode="a")["mjd"]
+    mjd[...] = 61050.0
     points = [trend._point(view) for view in open_views(path)]
     assert trend._time_axis(points)[2] == "MJD [d], UTC"
     trend.plot_night(open_views(path), tmp_path / "week.png", "week")
     assert (tmp_path / "week.png").stat().st_size > 5000
 
 
-def test_errors(tmp_path, monkeypatch):
+def test_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3,), (16, 2, 1, 1, 1))
     with pytest.raises(ConfigError, match="png or svg"):
         plot_store(path, tmp_path / "p", fmt="pdf")
@@ -94,7 +97,7 @@ def test_errors(tmp_path, monkeypatch):
         plot_store(path, tmp_path / "file" / "p")
     real = builtins.__import__
 
-    def without(name, *args, **kwargs):
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
         if name.split(".")[0] == "matplotlib":
             raise ImportError(name)
         return real(name, *args, **kwargs)
@@ -106,13 +109,15 @@ def test_errors(tmp_path, monkeypatch):
         plot_store(path, tmp_path / "p")
 
 
-def test_bin_width_and_bins():
+def test_bin_width_and_bins() -> None:
     assert [bin_width(n, 10) for n in (1, 10, 11, 20, 21)] == [1, 1, 2, 2, 3]
     values = np.array([1.0, 3.0, np.nan, 5.0, np.nan, np.nan, 7.0])
     np.testing.assert_array_equal(bin_channels(values, 2), [2.0, 5.0, np.nan, 7.0])
 
 
-def test_binned_means_do_not_depend_on_blocks(tmp_path, monkeypatch):
+def test_binned_means_do_not_depend_on_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(binning, "MAX_BINS", 20)
     path = write_l1(tmp_path / "l1.zarr", (3,), (70, 4, 2, 3, 3))
     view = open_views(path)[0]
@@ -126,9 +131,9 @@ def test_binned_means_do_not_depend_on_blocks(tmp_path, monkeypatch):
     assert whole.waterfall.shape == (12, 18)
 
 
-def test_binned_mean_against_a_plain_sum(tmp_path):
+def test_binned_mean_against_a_plain_sum(tmp_path: Path) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3,), (24, 3, 2, 2, 3))
-    group = zarr.open_group(path / "scan_000003", mode="a")
+    group: Any = zarr.open_group(path / "scan_000003", mode="a")
     rng = np.random.default_rng(5)
     exposure = rng.uniform(1, 3, (3, 3))
     group["exptime"][...] = exposure
@@ -145,7 +150,7 @@ def test_binned_mean_against_a_plain_sum(tmp_path):
     np.testing.assert_array_equal(binned.waterfall, rows)
 
 
-def test_memory_is_bounded(tmp_path, monkeypatch):
+def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binning, "BLOCK_BYTES", 2**20)
     path = write_l1(tmp_path / "l1.zarr", (3,), (512, 40, 1, 8, 12))  # 16 MB of spectra
     view = open_views(path)[0]
@@ -158,14 +163,14 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
     assert peak < 10 * 2**20
 
 
-def test_central_pixel_avoids_the_dead_one(tmp_path):
+def test_central_pixel_avoids_the_dead_one(tmp_path: Path) -> None:
     live = open_views(write_l1(tmp_path / "a.zarr", (3,), (8, 1, 2, 7, 1)))[0]
     assert central_pixel(live) == (0, 0)
     dead = open_views(write_l1(tmp_path / "b.zarr", (3,), (8, 1, 2, 7, 1), dead_pixel=0))[0]
     assert central_pixel(dead)[1] != 0
 
 
-def test_footprint_and_airmass(tmp_path):
+def test_footprint_and_airmass(tmp_path: Path) -> None:
     view = open_views(write_l1(tmp_path / "a.zarr", (3,), (8, 1, 1, 7, 1)))[0]
     x, y, placed = footprint(view, 0)
     assert placed

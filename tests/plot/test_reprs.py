@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
+import pytest
 from builders.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
 import gpucal
-from gpucal.cli.main import main
-from gpucal.pipeline.store.report import Failure, ScanSummary, StoreReport
+from gpucal import StoreReport, main
+from gpucal.errors import EmptyScanError, L0Error, LoadError
+from gpucal.pipeline.store.report import Failure, ScanSummary
 from gpucal.plot.source import open_views
 
 
-def test_stores_and_scans(tmp_path, capsys):
+def test_stores_and_scans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     l0 = tmp_path / "l0.zarr"
     small = ["--scans", "2", "--channels", "32", "--dumps", "2", "--subscans", "2"]
     assert main(["simulate", str(l0), "--preset", "hera", *small]) == 0
@@ -32,19 +35,19 @@ def test_stores_and_scans(tmp_path, capsys):
     assert gpucal.open_l1(bands).to_xarray(3, "band_1").sizes["array"] == 2
 
 
-def test_subscans_without_a_store(tmp_path):
+def test_subscans_without_a_store(tmp_path: Path) -> None:
     view = open_views(write_l1(tmp_path / "l1.zarr", (3,), (8, 1, 1, 2, 1)))[0]
     text = repr(load_scan(view).calibration)
     assert text == "<subscans: 1 HOT, 1 COLD; [C 8, D 2, R 1, A 2, S 2] int32>"
 
 
-def test_configuration_shows_what_was_chosen():
+def test_configuration_shows_what_was_chosen() -> None:
     assert repr(gpucal.CalibrationConfig()) == "CalibrationConfig(all defaults)"
     chosen = gpucal.CalibrationConfig(pwv=0.6, fold=False)
     assert str(chosen) == "CalibrationConfig(pwv=0.6, fold=False)"
 
 
-def test_report():
+def test_report() -> None:
     good = ScanSummary(7, "band_1", "otf", "calibrated", 0.6, 0.01, 90.0, 200.0, 1.02)
     bad = ScanSummary(8, "", "tp", "failed", error="LoadError: no loads")
     text = repr(StoreReport((good, bad), (Failure(8, "loads", "LoadError", "no loads", ""),)))
@@ -54,6 +57,14 @@ def test_report():
         "rms/expected 1.02>",
         "  <scan 8 failed: LoadError: no loads>",
     ]
-    many = StoreReport(tuple(ScanSummary(n, "", "tp", "skipped") for n in np.arange(30)), ())
+    many = StoreReport(tuple(ScanSummary(n, "", "tp", "skipped") for n in range(30)), ())
     assert repr(many).splitlines()[-1] == "  and 10 more"
     assert "PWV" not in repr(many)
+
+
+def test_a_failure_knows_the_class_of_its_error():
+    failure = Failure(8, "load", "EmptyScanError", "no subscan is complete yet.", "")
+    assert failure.is_a(EmptyScanError)
+    assert failure.is_a(L0Error)
+    assert not failure.is_a(LoadError)
+    assert not Failure(8, "load", "KeyError", "unexpected KeyError.", "").is_a(L0Error)

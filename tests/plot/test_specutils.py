@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,17 +12,18 @@ import zarr
 from builders.synthetic_l1 import write_l1
 
 import gpucal
-from gpucal.errors import L1Error
+from gpucal import L1Error
+from gpucal.io.l1.reader import L1Scan
 
 specutils = pytest.importorskip("specutils")
 pytestmark = pytest.mark.filterwarnings("default:::astropy")
 
 
 @pytest.fixture
-def scan(tmp_path):
+def scan(tmp_path: Path) -> L1Scan:
     """64 channels, 4 dumps, 2 receivers, 3 pixels, 3 subscans of different exposure and T_sys."""
     path = write_l1(tmp_path / "l1.zarr", (3,), (64, 4, 2, 3, 3))
-    group = zarr.open_group(path / "scan_000003", mode="a")
+    group: Any = zarr.open_group(path / "scan_000003", mode="a")
     rng = np.random.default_rng(2)
     group["exptime"][...] = rng.uniform(1, 3, (4, 3))
     group["t_sys"][...] = group["t_sys"][...] * np.array([1.0, 1.5, 0.8])
@@ -31,14 +34,14 @@ def scan(tmp_path):
     return gpucal.open_l1(path)[3]
 
 
-def star(scan, r, a):
+def star(scan: Any, r: int, a: int) -> Any:
     """T_sys* [C,S]."""
     air = 1 / np.sin(scan["elevation"][...].mean(axis=0))
     t_sig = np.exp(-scan["tau_signal"][...][:, None] * air)
     return scan["t_sys"][:, r, a] / (0.5 * 0.95 * t_sig)
 
 
-def test_average_and_uncertainty_against_a_plain_sum(scan):
+def test_average_and_uncertainty_against_a_plain_sum(scan: Any) -> None:
     found = gpucal.to_spectrum1d(scan, receiver=1, pixel=2)
     values = scan["spectra"][:, :, 1, 2]
     weight = scan["exptime"][...][None] / star(scan, 1, 2)[:, None] ** 2
@@ -64,7 +67,7 @@ def test_average_and_uncertainty_against_a_plain_sum(scan):
     assert (found.meta["flags"][10], found.meta["flags"][20]) == (2, 8)
 
 
-def test_dumps_and_single_subscans(scan):
+def test_dumps_and_single_subscans(scan: Any) -> None:
     dumps = gpucal.to_spectrum1d(scan, receiver=1, pixel=2, average="none")
     assert dumps.flux.shape == (12, 64)
     rows = scan["spectra"][:, :, 1, 2].transpose(2, 1, 0).reshape(12, 64)
@@ -79,9 +82,9 @@ def test_dumps_and_single_subscans(scan):
     np.testing.assert_array_equal(per_subscan.flux.value[1][2:], one.flux.value[2:])
 
 
-def test_a_falling_axis_is_turned(scan):
+def test_a_falling_axis_is_turned(scan: Any) -> None:
     upward = gpucal.to_spectrum1d(scan)
-    group = zarr.open_group(scan.path, mode="a")
+    group: Any = zarr.open_group(scan.path, mode="a")
     group["frequency"][...] = group["frequency"][...][::-1]
     downward = gpucal.to_spectrum1d(gpucal.open_l1(scan.path.parent)[3])
     assert (np.diff(downward.spectral_axis.value) > 0).all()
@@ -90,8 +93,8 @@ def test_a_falling_axis_is_turned(scan):
     np.testing.assert_array_equal(downward.meta["flags"], upward.meta["flags"][::-1])
 
 
-def test_frame_of_the_source(scan):
-    group = zarr.open_group(scan.path, mode="a")
+def test_frame_of_the_source(scan: Any) -> None:
+    group: Any = zarr.open_group(scan.path, mode="a")
     moving = {"velocity_frame_mps": -20e3, "velocity_definition": "RADI-LSR"}
     group.attrs.update({**moving, "velocity_source_kms": -3.0})
     found = gpucal.to_spectrum1d(gpucal.open_l1(scan.path.parent)[3])
@@ -106,20 +109,20 @@ def test_frame_of_the_source(scan):
     assert found.velocity[7].to_value("km/s") == pytest.approx(expected, abs=1e-6)
 
 
-def test_errors(scan, tmp_path, monkeypatch):
+def test_errors(scan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(L1Error, match="no pixel 3, only 0 to 2"):
         gpucal.to_spectrum1d(scan, pixel=3)
     with pytest.raises(L1Error, match="no subscan 7"):
         gpucal.to_spectrum1d(scan, subscan=7)
     with pytest.raises(L1Error, match="average is 'all'"):
-        gpucal.to_spectrum1d(scan, average="all")
+        gpucal.to_spectrum1d(scan, average="all")  # type: ignore[arg-type]
     bands = write_l1(tmp_path / "b.zarr", (3,), (8, 1, 1, 1, 1), bands=("band_1", "band_2"))
     with pytest.raises(L1Error, match=r"bands band_1, band_2.*store.scan"):
         gpucal.to_spectrum1d(gpucal.open_l1(bands)[3])
     assert gpucal.to_spectrum1d(gpucal.open_l1(bands).scan(3, "band_2")).meta["band"] == "band_2"
     real = builtins.__import__
 
-    def without(name, *args, **kwargs):
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
         if name == "specutils":
             raise ImportError(name)
         return real(name, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import sys
@@ -15,7 +16,9 @@ SCRIPTS = sorted((DOCS / "tutorials").glob("*.py"))
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default:::astropy")
-def test_night(tmp_path, monkeypatch, capsys):
+def test_night(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     space = runpy.run_path(str(DOCS / "tutorials" / "night.py"))
     assert space["many"] < 0.05 * space["one"]
@@ -26,7 +29,12 @@ def test_night(tmp_path, monkeypatch, capsys):
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_gbt(tmp_path, monkeypatch, capsys, realdata):
+def test_gbt(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realdata: Path,
+) -> None:
     pytest.importorskip("specutils")
     monkeypatch.setenv("GPUCAL_REALDATA", str(realdata.resolve()))
     monkeypatch.chdir(tmp_path)
@@ -36,11 +44,11 @@ def test_gbt(tmp_path, monkeypatch, capsys, realdata):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
-def test_page_belongs_to_the_script(script):
+def test_page_belongs_to_the_script(script: Path) -> None:
     """The page holds the code and the text of today's script; its pictures are there and small."""
     sys.path.insert(0, str(DOCS))
     try:
-        import build_tutorials
+        build_tutorials = importlib.import_module("build_tutorials")
     finally:
         sys.path.remove(str(DOCS))
     page = script.with_suffix(".md").read_text(encoding="utf-8")
@@ -59,6 +67,6 @@ def test_page_belongs_to_the_script(script):
         assert 5000 < (DOCS / "pictures" / name).stat().st_size <= build_tutorials.LARGEST
 
 
-def test_pictures_are_small_together():
+def test_pictures_are_small_together() -> None:
     total = sum(p.stat().st_size for p in (DOCS / "pictures").glob("*.png"))
     assert total < 1_500_000

@@ -13,7 +13,7 @@ from gpucal.procedures.focus import FocusSeries, fit_focus, reduce_focus
 F64 = npt.NDArray[np.float64]
 Z = np.linspace(-2.0, 2.0, 7)
 PEAK, BEND, BEST = 5.0, -0.5, 0.3
-ERRORS = 0.05 * (1.0 + 0.2 * np.arange(7))
+ERRORS = 0.05 * (1.0 + 0.2 * np.arange(7, dtype=np.float64))
 TRIALS = int(os.environ.get("GPUCAL_PROCEDURE_TRIALS", "60"))
 
 

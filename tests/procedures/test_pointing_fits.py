@@ -41,7 +41,7 @@ def cross(
             x = sense * X
             at = x - OFFSET[axis] - sense * LATE
             y = bell(at) - (bell(at - throw) if throw is not None else 0.0)
-            y = peak * bell(np.float64(OFFSET[other])) * y + 0.3 + sense * 0.002 * x
+            y = peak * bell(np.asarray(OFFSET[other])) * y + 0.3 + sense * 0.002 * x
             if seed is not None:
                 y = y + NOISE * rng.standard_normal(N)
             errors = np.full(N, NOISE) if sigma else None
@@ -83,7 +83,7 @@ def pulls(found: Any) -> list[float]:
         (az.fwhm, FWHM),
         (el.fwhm, FWHM),
         (az.latency, LATE),
-        (az.amplitude, float(bell(np.float64(OFFSET["el"])))),
+        (az.amplitude, float(bell(np.asarray(OFFSET["el"])))),
         (az.corrected, 1.0),
         (el.corrected, 1.0),
     ]
@@ -220,7 +220,7 @@ def test_receivers_that_disagree_widen_the_error_of_the_mean() -> None:
 
 def test_half_power_drifts_are_fitted_on_their_own() -> None:
     drifts = [
-        Drift("az", X, bell(np.float64(c)) * bell(X - 3.0) + 0.2 * noise(i), cross=c)
+        Drift("az", X, bell(np.asarray(c)) * bell(X - 3.0) + 0.2 * noise(i), cross=c)
         for i, c in enumerate((10.0, 0.0, -10.0))
     ]
     found = reduce_pointing(drifts)

@@ -12,14 +12,18 @@ import pytest
 import zarr
 from builders import procedure_scans as scans
 
-from gpucal import calibrate_store
-from gpucal.axes import Flag
+from gpucal import (
+    CalibrationConfig,
+    ConfigError,
+    Flag,
+    GpucalError,
+    ReduceOptions,
+    calibrate_store,
+    main,
+    reduce_scan,
+)
 from gpucal.cli.commands.reduce_settings import reduce_options
-from gpucal.cli.main import main
-from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError, GpucalError
-from gpucal.pipeline.reduction.reduce import reduce_scan
-from gpucal.pipeline.reduction.reduced import ReduceOptions, procedure_of
+from gpucal.pipeline.reduction.procedure_choice import reduction_of
 from gpucal.procedures.skydip import SkydipOptions
 from gpucal.procedures.switching import LineWindow
 
@@ -58,9 +62,9 @@ def test_pointing_from_raw_counts(pointing_store: Path) -> None:
 def test_pointing_from_calibrated_store(pointing_store: Path, tmp_path: Path) -> None:
     report = calibrate_store(pointing_store, tmp_path / "l1.zarr", scans.CONFIG)
     assert report.exit_code == 0
-    found = reduce_scan(tmp_path / "l1.zarr", 1)
+    found: Any = reduce_scan(tmp_path / "l1.zarr", 1)
     check_pointing(found)
-    raw = reduce_scan(pointing_store, 1, config=scans.CONFIG)
+    raw: Any = reduce_scan(pointing_store, 1, config=scans.CONFIG)
     for a, b in zip(found.result.fits, raw.result.fits, strict=True):
         np.testing.assert_allclose(a.values, b.values, rtol=1e-12, atol=1e-12)
 
@@ -71,19 +75,20 @@ def test_flagged_samples_of_a_calibrated_store_do_not_count(
     """Interference that was flagged after the calibration moves neither offsets nor averages."""
     out = tmp_path / "l1.zarr"
     calibrate_store(pointing_store, out, scans.CONFIG)
-    group = zarr.open_group(out / "scan_000001", mode="r+")
+    group: Any = zarr.open_group(out / "scan_000001", mode="r+")
     spectra, flags = group["spectra"][...], group["flags"][...]
     spectra[5, 3:9] = 1e4
     flags[5, 3:9] |= np.uint16(int(Flag.RFI))
     group["spectra"][...], group["flags"][...] = spectra, flags
     check_pointing(reduce_scan(out, 1))
-    switched = reduce_scan(out, 1, procedure="on-off").result[""]
+    averaged: Any = reduce_scan(out, 1, procedure="on-off")
+    switched = averaged.result[""]
     assert np.nanmax(np.abs(switched.spectrum)) < 10.0
 
 
 def test_outer_pixels_say_what_they_saw(pointing_store: Path) -> None:
     """In elevation drifts the outer pixels pass the source at 24 arcsec: weak, but without noise seen."""
-    found = reduce_scan(pointing_store, 1, config=scans.CONFIG)
+    found: Any = reduce_scan(pointing_store, 1, config=scans.CONFIG)
     crosses = {f.pixel: f.cross for f in found.result.fits if f.axis == "el"}
     assert crosses == {0: -24.0, 1: 0.0, 2: 24.0}
 
@@ -99,7 +104,7 @@ def test_pointing_cancelled_after_azimuth(tmp_path: Path) -> None:
         complete=False,
         n_subscans_planned=6,
     )
-    found = reduce_scan(path, 1, config=scans.CONFIG)
+    found: Any = reduce_scan(path, 1, config=scans.CONFIG)
     assert found.valid
     assert found.result.mean("az", "offset").mean.value == pytest.approx(SCENE.lon, abs=0.01)
     assert found.reason == "el: no drifts"
@@ -110,7 +115,7 @@ def test_pointing_without_loads_is_fitted_in_counts(tmp_path: Path) -> None:
     path = scans.write(
         tmp_path / "l0.zarr", 1, scans.pointing(), SCENE, loads=(), obs_procedure="pointing"
     )
-    found = reduce_scan(path, 1, config=scans.CONFIG)
+    found: Any = reduce_scan(path, 1, config=scans.CONFIG)
     assert found.valid
     assert found.scale == "counts"
     assert found.result.fits[0].amplitude.unit == "count"
@@ -120,7 +125,7 @@ def test_pointing_without_loads_is_fitted_in_counts(tmp_path: Path) -> None:
 
 def test_pointing_without_a_table_for_the_site_still_gives_offsets(pointing_store: Path) -> None:
     """The site has a table that may not hold, or none: the offsets do not care."""
-    found = reduce_scan(pointing_store, 1, config=CalibrationConfig(workers=1))
+    found: Any = reduce_scan(pointing_store, 1, config=CalibrationConfig(workers=1))
     assert found.result.mean("az", "offset").mean.value == pytest.approx(SCENE.lon, abs=0.01)
 
 
@@ -129,7 +134,7 @@ BEST = 0.4
 
 
 def focus_strengths() -> list[float]:
-    return (6.0 - 0.8 * (FOCUS_MM - BEST) ** 2).tolist()
+    return [float(x) for x in 6.0 - 0.8 * (FOCUS_MM - BEST) ** 2]
 
 
 def focus_attribute() -> list[float]:
@@ -147,10 +152,10 @@ def test_focus_from_raw_counts_and_calibrated_store(tmp_path: Path) -> None:
         obs_procedure="focus",
         focus_mm=focus_attribute(),
     )
-    raw = reduce_scan(path, 4, config=scans.CONFIG)
+    raw: Any = reduce_scan(path, 4, config=scans.CONFIG)
     assert raw.valid, raw.reason
     calibrate_store(path, tmp_path / "l1.zarr", scans.CONFIG)
-    stored = reduce_scan(tmp_path / "l1.zarr", 4)
+    stored: Any = reduce_scan(tmp_path / "l1.zarr", 4)
     for found in (raw, stored):
         best = found.result.mean("z", "best").mean
         assert abs(best.value - BEST) < 4 * best.error
@@ -176,7 +181,7 @@ def test_focus_with_one_dump_per_position(tmp_path: Path, monkeypatch: pytest.Mo
         obs_procedure="focus",
         focus_mm=focus_attribute(),
     )
-    found = reduce_scan(path, 4, config=scans.CONFIG)
+    found: Any = reduce_scan(path, 4, config=scans.CONFIG)
     assert found.valid, found.reason
     fit = next(f for f in found.result.fits if f.pixel == 1)
     assert fit.valid, fit.reason
@@ -197,7 +202,7 @@ def test_focus_with_drifts_fits_the_peaks(tmp_path: Path) -> None:
         focus_mm=[0.0, *np.repeat(FOCUS_MM, 2).tolist(), 0.0],
         focus_axis="x",
     )
-    found = reduce_scan(path, 5, config=scans.CONFIG)
+    found: Any = reduce_scan(path, 5, config=scans.CONFIG)
     best = found.result.mean("x", "best").mean
     assert abs(best.value - BEST) < 4 * best.error
     assert best.error < 0.1
@@ -224,14 +229,14 @@ def test_skydip_gives_opacity_and_efficiency(tmp_path: Path) -> None:
         obs_procedure="skydip",
     )
     config = CalibrationConfig(workers=1, t_atm_factor=0.94)
-    found = reduce_scan(path, 7, config=config)
+    found: Any = reduce_scan(path, 7, config=config)
     assert found.valid, found.reason
     tau = found.result.mean("airmass", "tau").mean
     efficiency = found.result.mean("airmass", "f_eff").mean
     assert tau.value == pytest.approx(scans.TAU, rel=0.02)
     assert efficiency.value == pytest.approx(scans.F_EFF, abs=0.01)
     fixed = ReduceOptions(skydip=SkydipOptions(f_eff=scans.F_EFF))
-    held = reduce_scan(path, 7, config=config, options=fixed)
+    held: Any = reduce_scan(path, 7, config=config, options=fixed)
     assert held.result.mean("airmass", "tau").mean.error < tau.error
     assert held.result.mean("airmass", "tau").mean.value == pytest.approx(scans.TAU, rel=0.02)
 
@@ -245,7 +250,7 @@ def test_skydip_without_noise_is_exact(tmp_path: Path) -> None:
         loads=scans.skydip_loads(ELEVATIONS),
         obs_procedure="skydip",
     )
-    found = reduce_scan(path, 7, config=CalibrationConfig(workers=1, t_atm_factor=0.94))
+    found: Any = reduce_scan(path, 7, config=CalibrationConfig(workers=1, t_atm_factor=0.94))
     for fit in found.result.fits:
         # the elevation is stored as float32
         assert fit.tau.value == pytest.approx(scans.TAU, rel=1e-5)
@@ -285,7 +290,7 @@ def test_on_off_average_and_its_noise(tmp_path: Path) -> None:
         tmp_path / "l0.zarr", 2, scans.focus([3.0, 3.0, 3.0]), scene, obs_procedure="tp"
     )
     window = LineWindow(scans.FREQ + 2 * scans.STEP, scans.FREQ + 6 * scans.STEP, scans.FREQ)
-    found = reduce_scan(path, 2, config=scans.CONFIG, options=ReduceOptions(window=window))
+    found: Any = reduce_scan(path, 2, config=scans.CONFIG, options=ReduceOptions(window=window))
     assert found.procedure == "on-off"
     result = found.result[""]
     assert result.n == 3
@@ -298,7 +303,8 @@ def test_on_off_average_and_its_noise(tmp_path: Path) -> None:
     assert not result.line[1].valid
     assert "no line seen" in result.line[1].reason
     calibrate_store(path, tmp_path / "l1.zarr", scans.CONFIG)
-    stored = reduce_scan(tmp_path / "l1.zarr", 2).result[""]
+    again: Any = reduce_scan(tmp_path / "l1.zarr", 2)
+    stored = again.result[""]
     np.testing.assert_allclose(stored.spectrum, result.spectrum, rtol=1e-10)
     np.testing.assert_allclose(stored.expected, result.expected, rtol=0.25)
 
@@ -315,12 +321,12 @@ def test_on_off_average_and_its_noise(tmp_path: Path) -> None:
     ],
 )
 def test_procedure_is_read_from_the_scan(said: str, modes: tuple[str, ...], expected: str) -> None:
-    assert procedure_of({"obs_procedure": said}, modes) == expected
+    assert reduction_of({"obs_procedure": said}, modes) == expected
 
 
 def test_unknown_procedure_is_an_error(pointing_store: Path) -> None:
     with pytest.raises(ConfigError, match="which no procedure serves"):
-        procedure_of({"obs_procedure": "otf"})
+        reduction_of({"obs_procedure": "otf"})
     with pytest.raises(ConfigError, match="'dance'"):
         reduce_scan(pointing_store, 1, procedure="dance")  # type: ignore[arg-type]
 

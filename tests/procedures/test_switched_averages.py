@@ -50,8 +50,8 @@ def test_bad_dumps_cost_time_and_noise() -> None:
     spectra[0, 2:] = np.nan
     mean, time = dump_mean(spectra, np.full(4, 5.0))
     assert (mean[0, 0, 0], time[0, 0, 0]) == (1.0, 10.0)
-    four = (a[..., None] for a in (mean, time, np.full((1, 1, 1), 100.0)))
-    block = average_block(*four, WIDTH, independent(np.array([20.0])))
+    m, t, t_sys = (a[..., None] for a in (mean, time, np.full((1, 1, 1), 100.0)))
+    block = average_block(m, t, t_sys, WIDTH, independent(np.array([20.0])))
     assert block.variance[0, 0, 0] == pytest.approx(100.0**2 / (WIDTH * 10.0))
 
 
@@ -65,7 +65,7 @@ def made(seed: int, line: float = 0.0) -> tuple[F64, F64, F64]:
     return mean + line * shape[:, None, None, None], time, t_sys
 
 
-FREQUENCY = 230e9 + WIDTH * np.arange(C)[:, None]
+FREQUENCY = 230e9 + WIDTH * np.arange(C, dtype=np.float64)[:, None]
 WINDOW = LineWindow(230e9 + 236 * WIDTH, 230e9 + 276 * WIDTH, 230e9)
 
 
@@ -82,9 +82,11 @@ def test_noise_is_that_of_the_radiometer_and_lines_do_not_count() -> None:
 
 
 def test_blocks_of_channels_give_the_same() -> None:
-    whole = average_block(*made(2, 1.0), WIDTH, independent(np.full(S, 10.0)))
+    m, t, t_sys = made(2, 1.0)
+    noise = independent(np.full(S, 10.0))
+    whole = average_block(m, t, t_sys, WIDTH, noise)
     parts = [
-        average_block(*(a[c : c + 128] for a in made(2, 1.0)), WIDTH, independent(np.full(S, 10.0)))
+        average_block(m[c : c + 128], t[c : c + 128], t_sys[c : c + 128], WIDTH, noise)
         for c in range(0, C, 128)
     ]
     one = switched_result([whole], FREQUENCY, n_subscans=S)

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpucal.cli.main import main
-from gpucal.io.gildas.reader import ClassFile, is_class_file, open_class
+from gpucal import main, open_class, write_class
+from gpucal.io.gildas.reader import ClassFile, is_class_file
 from gpucal.io.gildas.words import CLASS_EPOCH, SECTIONS
-from gpucal.io.gildas.writer import write_class
 from gpucal.physics.radiometry import airmass, radiation_temperature, sideband_gains
 
 pytestmark = pytest.mark.realdata

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from gpucal import load_table
 from gpucal.io.atmosphere.am import import_am
-from gpucal.io.atmosphere.tables import load_table
 
 pytestmark = pytest.mark.realdata
 
@@ -22,7 +24,7 @@ KNOTS = 1e-3
 """How well the packaged tables hold between their knots, in zenith transmission."""
 
 
-def reference(folder, name, model):
+def reference(folder: Path, name: str, model: str) -> Iterator[dict[str, float]]:
     site, profile = CASES[name]
     with open(folder / "atm" / "atm_reference.csv", encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
@@ -34,7 +36,7 @@ def reference(folder, name, model):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_same_water_and_oxygen_as_pyrtlib(realdata, name):
+def test_same_water_and_oxygen_as_pyrtlib(realdata: Path, name: str) -> None:
     """The reference ran pyrtlib's radiative transfer; its centres of water lines reach higher up."""
     table = load_table(name)
     rows = list(reference(realdata, name, "pyrtlib-MWL24"))
@@ -50,7 +52,7 @@ def test_same_water_and_oxygen_as_pyrtlib(realdata, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ozone_and_minor_gases_agree_with_am(realdata, name):
+def test_ozone_and_minor_gases_agree_with_am(realdata: Path, name: str) -> None:
     table = load_table(name)
     for row in reference(realdata, name, "am-14.0+ownO3"):
         if row["tau_wet"] > 3:
@@ -78,7 +80,9 @@ BANDS = [
 
 
 @pytest.mark.parametrize(("name", "lo", "hi", "pwv"), BANDS)
-def test_band_transmission_after_a_pwv_fit(realdata, name, lo, hi, pwv):
+def test_band_transmission_after_a_pwv_fit(
+    realdata: Path, name: str, lo: int, hi: int, pwv: float
+) -> None:
     """A sky of the am table, fitted with ours: a few parts in 1000 off the ozone and CO lines."""
     ours, am = load_table(name), load_table(realdata / "atm" / f"{name}.npz")
     f = np.arange(lo, hi, 0.005) * 1e9
@@ -90,8 +94,8 @@ def test_band_transmission_after_a_pwv_fit(realdata, name, lo, hi, pwv):
     assert np.count_nonzero(clean) > 0.25 * f.size
     opacity = ours.channel_opacity(f, 1e6)
 
-    def chi2(p):
-        return np.sum((opacity.transmission(p, 1.0) - want)[clean] ** 2)
+    def chi2(p: float) -> float:
+        return float(np.sum((opacity.transmission(p, 1.0) - want)[clean] ** 2))
 
     fitted = minimize_scalar(chi2, bounds=(0.3 * pwv, 3 * pwv), method="bounded").x
     assert 0.75 * pwv < fitted < 1.15 * pwv  # the wet continua of the models differ that much
@@ -102,19 +106,20 @@ def test_band_transmission_after_a_pwv_fit(realdata, name, lo, hi, pwv):
     assert np.max(np.abs(error[seen])) < 0.015  # the ozone and CO lines too
 
 
-def test_import_of_real_am_output(realdata):
+def test_import_of_real_am_output(realdata: Path) -> None:
     files = [realdata / "am" / f"act_annual_{n}.txt.gz" for n in (25, 75)]
     table = import_am(files)
     assert table.range_hz == (30e9, 1000e9)
     got = table.channel_opacity(np.array([461.04077e9]), 1e6)
     assert got.b[0, 0] == pytest.approx(0.66, abs=0.01)
     assert got.c[0, 0] == pytest.approx(0.053, abs=0.003)
+    assert table.pwv_range_mm is not None
     lo, hi = table.pwv_range_mm
     assert 0.4 < lo < 0.5
     assert 2.0 < hi < 2.4
 
 
-def test_packaged_sofia_table_is_the_reference(realdata):
+def test_packaged_sofia_table_is_the_reference(realdata: Path) -> None:
     ours, theirs = load_table("sofia_great"), load_table(realdata / "atm" / "sofia_great.npz")
     assert ours.sha256 == theirs.sha256
     assert len(ours.bands_hz) == 4

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucal.cli.main import main
-from gpucal.io.l1.reader import open_l1
+from gpucal import main, open_l1
 
 pytestmark = [
     pytest.mark.realdata,

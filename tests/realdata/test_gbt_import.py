@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders.groups import known, loads_of, source_of
 from scipy.ndimage import median_filter
 
-from gpucal.errors import GpucalWarning
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.io.l0.store import L0Store, open_l0
+from gpucal import GpucalWarning, import_sdfits, open_l0
+from gpucal.io.l0.store import L0Store
 
 pytest.importorskip("astropy")
 pytestmark = pytest.mark.realdata
@@ -78,10 +78,10 @@ DR21 = "TGBT22A_603_05"
 
 def dr21_t_sys(store: L0Store, airmass: Callable[[float], float]) -> float:
     """T_sys* from the vane scan and the reference phase of the science scan."""
-    load, science = store.load(10)[0].calibration, store.load(12)[0].source
+    load, science = loads_of(store.load(10)[0]), source_of(store.load(12)[0])
     hot, ref = counts(load, "HOT")[:, 0, 0], counts(science, "FSW-REF")[:, 0, 0]
     s = science.select("FSW-REF")[0]
-    t_warm = load.thot[0, load.select("HOT")[0]]
+    t_warm = known(load.thot)[0, load.select("HOT")[0]]
     t_cal = vane_t_cal(t_warm, 273.0, 0.1, airmass(science.elevation[0, s]))
     i = inner(ref.size)
     return t_cal * float(np.nanmean(ref[i]) / np.nanmean((hot - ref)[i]))
@@ -91,14 +91,14 @@ def test_dr21_layout(night: Any) -> None:
     store, messages = night(DR21)
     assert store.numbers() == [10, 12]
     assert messages == []
-    source = store.load(12)[0].source
+    source = source_of(store.load(12)[0])
     assert source.sobsmode == ("FSW-SIG", "FSW-REF")
     assert source.signal_freq[0].tolist() == [93168083880.0, 93168083880.0]
-    assert source.freq_throw[0].tolist() == [0.0, 25.0e6]
+    assert known(source.freq_throw)[0].tolist() == [0.0, 25.0e6]
     assert source.freq_res[0, 0] == -2861.02294921875
     assert source.ref_channel[0, 0] == 32768.0
     assert source.lloadsn.tolist() == [10, 10]
-    assert store.load(10)[0].calibration.thot[0, 0] == pytest.approx(23.7 + 273.15)
+    assert known(loads_of(store.load(10)[0]).thot)[0, 0] == pytest.approx(23.7 + 273.15)
 
 
 def test_dr21_system_temperature(night: Any) -> None:
@@ -115,7 +115,7 @@ def test_dr21_plane_airmass_gives_8e_5_more(night: Any) -> None:
 def test_dr21_unfolded_spectrum(night: Any, realdata: Path) -> None:
     store, _ = night(DR21)
     reference = np.load(realdata / "gbt" / DR21 / f"{DR21}_dr21_fsw_nofold.npz")["data"][0]
-    source = store.load(12)[0].source
+    source = source_of(store.load(12)[0])
     sig, ref = (counts(source, m)[:, 0, 0] for m in ("FSW-SIG", "FSW-REF"))
     spectrum = dr21_t_sys(store, gbt_airmass) * (sig - ref) / ref
     np.testing.assert_array_equal(np.isnan(spectrum), np.isnan(reference))
@@ -157,13 +157,15 @@ def test_dr21_line(night: Any) -> None:
     """
     store, _ = night(DR21)
     scan = store.load(12)[0]
-    source = scan.source
+    source = source_of(scan)
     sig, ref = (counts(source, m)[:, 0, 0] for m in ("FSW-SIG", "FSW-REF"))
     spectrum = dr21_t_sys(store, gbt_airmass) * (sig - ref) / ref
     channel = np.arange(spectrum.size)
     good = np.isfinite(spectrum)
     spectrum = np.interp(channel, channel[good], spectrum[good])
-    throw = (source.freq_throw[0, 1] - source.freq_throw[0, 0]) / source.freq_res[0, 0]
+    throw = (known(source.freq_throw)[0, 1] - known(source.freq_throw)[0, 0]) / source.freq_res[
+        0, 0
+    ]
     # A line at channel c of SIG stands, negative, at c - throw/width of REF: towards higher sky
     # frequency by +25 MHz, hence 8738.13 channels up, as the width is negative.
     folded = 0.5 * (spectrum - shifted(spectrum, -throw))
@@ -195,7 +197,7 @@ def test_dr21_frame_velocity_agrees_with_astropy(night: Any) -> None:
     place = EarthLocation.from_geodetic(
         site["lon_deg"] * u.deg, site["lat_deg"] * u.deg, site["alt_m"] * u.m
     )
-    source = scan.source
+    source = source_of(scan)
     target = SkyCoord(source.otf_lon[0, 0] * u.deg, source.otf_lat[0, 0] * u.deg, frame="fk5")
     with iers.conf.set_temp("auto_download", False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the source has no distance, and old Earth rotation data
@@ -221,10 +223,10 @@ def test_w_band_gain_and_system_temperature(
     """gain = (T_warm - T_cold)/<C_hot - C_cold>, T_sys = gain <C_sky>; means over the inner 80 %."""
     store, messages = night(W_BAND)
     assert messages == []
-    load = store.load(130)[0].calibration
+    load = loads_of(store.load(130)[0])
     hot, cold, sky = (counts(load, m)[:, 0, feed] for m in ("HOT", "COLD", "SKY"))
-    t_hot = load.thot[0, load.select("HOT")[0]]
-    t_cold = load.tcold[0, load.select("COLD")[0]]
+    t_hot = known(load.thot)[0, load.select("HOT")[0]]
+    t_cold = known(load.tcold)[0, load.select("COLD")[0]]
     assert t_hot == pytest.approx(263.18359375)
     assert t_cold == pytest.approx(54.0 - 0.6 * (87.228489 - 77.0), abs=1e-4)
     i = inner(hot.size)
@@ -240,7 +242,7 @@ def test_w_band_nod(night: Any) -> None:
     assert scan.attrs["nod_beams"] == [[0, 0], [0, 1]]
     assert scan.source.lloadsn.tolist() == [130, 130]
     # the two beams are 286 arcsec apart
-    apart = np.hypot(scan.source.pixel_offset_lon, scan.source.pixel_offset_lat)[0]
+    apart = np.hypot(source_of(scan).pixel_offset_lon, source_of(scan).pixel_offset_lat)[0]
     np.testing.assert_allclose(apart, [[0.0, 0.0794], [0.0794, 0.0]], atol=2e-4)
 
 
@@ -261,10 +263,10 @@ def test_argus_vane_as_recorded(night: Any) -> None:
     store, messages = night(ARGUS)
     assert len(messages) == 1
     assert "recorded at 372.15 K, the air at 268.71 K" in messages[0]
-    load = store.load(43)[0].calibration
+    load = loads_of(store.load(43)[0])
     hot, sky = (counts(load, m).mean(axis=1) for m in ("HOT", "SKY"))  # [C, A]
     s = load.select("SKY")[0]
-    t_warm = load.thot[0, load.select("HOT")[0]]
+    t_warm = known(load.thot)[0, load.select("HOT")[0]]
     assert t_warm == pytest.approx(99.0 + 273.15)
     t_cal = vane_t_cal(t_warm, **ARGUS_SKY, airmass=gbt_airmass(load.elevation[:, s].mean()))
     t_sys = t_cal / np.median((hot - sky) / sky, axis=0)
@@ -274,17 +276,17 @@ def test_argus_vane_as_recorded(night: Any) -> None:
 def test_argus_nod_with_its_own_reference(night: Any) -> None:
     """The recipe of physics section 9 per dump: each beam's OFF dump, inner 80 %."""
     store, _ = night(ARGUS)
-    scan, load = store.load(45)[0], store.load(43)[0].calibration
+    scan, load = store.load(45)[0], loads_of(store.load(43)[0])
     assert scan.attrs["nod_beams"] == [[0, 10], [0, 8]]
     hot = counts(load, "HOT").mean(axis=1)
-    t_warm = load.thot[0, load.select("HOT")[0]]
+    t_warm = known(load.thot)[0, load.select("HOT")[0]]
     found = []
     for mode, pixel in (("NOD-2", 10), ("NOD-1", 8)):
-        s = scan.source.select(mode)[0]
-        off = counts(scan.source, mode)[..., pixel]
+        s = source_of(scan).select(mode)[0]
+        off = counts(source_of(scan), mode)[..., pixel]
         i = inner(off.shape[0])
         ratio = off[i].mean(axis=0) / (hot[i, pixel][:, None] - off[i]).mean(axis=0)
-        elevation = scan.source.elevation[:, s]
+        elevation = source_of(scan).elevation[:, s]
         t_cal = [vane_t_cal(t_warm, **ARGUS_SKY, airmass=gbt_airmass(el)) for el in elevation]
         found.append(float(np.mean(np.array(t_cal) * ratio)))
     np.testing.assert_allclose(found, [195.85427, 185.70133], rtol=2e-4)

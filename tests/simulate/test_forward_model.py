@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucal.errors import ConfigError
+from gpucal import ConfigError
 from gpucal.simulate import Recording, preset, simulate_scan
 from gpucal.simulate.setup import InstrumentSetup
 from gpucal.simulate.truth import Truth
@@ -48,7 +48,7 @@ class Hand:
         offset = (c - band.channels // 2) * band.bandwidth_hz / band.channels
         self.setup, self.table, self.lines = setup, made.table, band.lines
         self.nu = (band.signal_freq[r] + offset, band.image_freq[r] - offset)
-        ratio = float(band.receiver.gain_image)  # type: ignore[arg-type]
+        ratio = float(band.receiver.gain_image)
         self.g = (1.0 / (1.0 + ratio), ratio / (1.0 + ratio))
         self.pwv = made.truth.pwv_mm
 

@@ -13,17 +13,16 @@ from oracle import scan as oracle
 from oracle import sky
 from oracle.scene import F_EFF, IMAGE, RESOLUTION, SIGNAL, T_AMB, T_ATM, T_HOT, Scene
 
-from gpucal.axes import Flag
-from gpucal.backend import Backend, select_backend
-from gpucal.config import CalibrationConfig
-from gpucal.physics.atm import AtmosphereTable
+from gpucal import AtmosphereTable, CalibrationConfig, Flag, Scan, SubscanGroup, select_backend
+from gpucal.backend.protocol import Backend
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.products import LoadMeans, MeanKey
-from gpucal.scan import ArrayCounts, Scan, SubscanGroup
-from gpucal.steps.calibrate import ScanSolution, calibrate_tile
+from gpucal.scan import ArrayCounts
 from gpucal.steps.loads import load_temperatures
 from gpucal.steps.means import dump_means, mean_time
 from gpucal.steps.sky_model import zenith_opacity
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
 
 
 def as_group(raw: dict[str, Any]) -> SubscanGroup:
@@ -66,7 +65,6 @@ def load_means(group: SubscanGroup, backend: Backend) -> LoadMeans:
         hot_mjd=times[0][0],
         cold_mjd=times[1][0],
         hot_time=times[0][1],
-        cold_time=times[1][1],
         t_hot=load_temperatures(group, "HOT", hot, None),
         t_cold=load_temperatures(group, "COLD", cold, None),
     )
@@ -90,7 +88,7 @@ def make_table(step_hz: float) -> AtmosphereTable:
 def opacity_of(table: AtmosphereTable, scene: Scene) -> Any:
     """[3,2,J,C,R] for the oracle: what the table says is not what is tested here."""
     n, _, receivers, _ = scene.shape
-    offset = (np.arange(n) - 16.0) * RESOLUTION
+    offset: Any = (np.arange(n) - 16.0) * RESOLUTION
     sides = [
         [
             table.channel_opacity(centre + 1e9 * r + sign * offset, RESOLUTION)

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
 from gpucal.errors import ConfigError
 from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table
+from gpucal.io.files.json_text import dumps
 from gpucal.physics.atm import AtmosphereTable
 
 app = typer.Typer(
@@ -103,7 +103,7 @@ def info(
         return
     tables = {name: load_table(path) for name, path in packaged_tables().items()}
     if json:
-        typer.echo(json_text({name: describe(item) for name, item in tables.items()}))
+        typer.echo(dumps({name: describe(item) for name, item in tables.items()}))
         return
     grid = Table(title="Packaged atmosphere tables")
     for heading in ("name", "site", "GHz", "PWV, mm", "knots"):
@@ -135,7 +135,7 @@ def describe(table: AtmosphereTable) -> dict[str, Any]:
 def _show(table: AtmosphereTable, json: bool) -> None:
     facts = describe(table)
     if json:
-        typer.echo(json_text(facts))
+        typer.echo(dumps(facts))
         return
     grid = Table(show_header=False)
     grid.add_column(no_wrap=True)

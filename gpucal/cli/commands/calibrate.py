@@ -139,6 +139,7 @@ def _check_paths(l0: Path, out: Path) -> None:
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values that a Literal allows, also inside a union."""
     if typing.get_origin(annotation) is Literal:
         return typing.get_args(annotation)
     found: list[Any] = []
@@ -161,6 +162,7 @@ def _plain_type(field: str, annotation: Any) -> type:
 
 
 def _option(field: str) -> inspect.Parameter:
+    """The command-line option of a field of the configuration."""
     info = CalibrationConfig.model_fields[field]
     panel, metavar, text = OPTIONS.get(field, (_OUT, "", info.description or field))
     kind = _plain_type(field, info.annotation)
@@ -183,6 +185,7 @@ def _yes_no(value: bool) -> str:
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """A keyword-only parameter for the signature that typer reads."""
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
     )

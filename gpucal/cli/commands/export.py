@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpucal.cli.commands.export_raw import raw_fits
 from gpucal.config import parse_scans
+
+if TYPE_CHECKING:
+    from gpucal.export.rows import Selection
 
 app = typer.Typer(
     help="Write spectra for other programs.",
@@ -79,7 +81,8 @@ def sdfits(
     quiet: QuietOption = False,
 ) -> None:
     """SDFITS with the columns of the GBT: dysh, GBTIDL."""
-    _export("sdfits", l1, out, (scans, average, scale, b_eff), overwrite, quiet)
+    chosen = _selection(scans, average, scale, b_eff)
+    _export("sdfits", l1, out, chosen, overwrite=overwrite, quiet=quiet)
 
 
 @app.command("class")
@@ -94,7 +97,8 @@ def class_file(
     quiet: QuietOption = False,
 ) -> None:
     """The binary format of GILDAS CLASS."""
-    _export("class", l1, out, (scans, average, scale, b_eff), overwrite, quiet)
+    chosen = _selection(scans, average, scale, b_eff)
+    _export("class", l1, out, chosen, overwrite=overwrite, quiet=quiet)
 
 
 @app.command("class-fits")
@@ -109,7 +113,8 @@ def class_fits(
     quiet: QuietOption = False,
 ) -> None:
     """FITS for GILDAS CLASS: a MATRIX table, for fits read."""
-    _export("class-fits", l1, out, (scans, average, scale, b_eff), overwrite, quiet)
+    chosen = _selection(scans, average, scale, b_eff)
+    _export("class-fits", l1, out, chosen, overwrite=overwrite, quiet=quiet)
 
 
 @app.command("fits1d")
@@ -124,31 +129,55 @@ def fits1d(
     quiet: QuietOption = False,
 ) -> None:
     """One-dimensional FITS, a file per spectrum: pyspeckit, specutils, most other programs."""
-    _export("fits1d", l1, out, (scans, average, scale, b_eff), overwrite, quiet)
+    chosen = _selection(scans, average, scale, b_eff)
+    _export("fits1d", l1, out, chosen, overwrite=overwrite, quiet=quiet)
 
 
-app.command("raw-fits")(raw_fits)
+@app.command("raw-fits")
+def raw_fits(
+    store: Annotated[Path, typer.Argument(metavar="L0", help="L0 store of raw counts.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
+    scans: ScansOption = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that hold something else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
+) -> None:
+    """Write raw scans (heterodyne and bolometer) as FITS: one file per scan, a table per subscan.
+
+    ``gpucal import raw-fits`` makes the same L0 store from the files again.
+    """
+    from gpucal.io.raw_fits.writer import export_raw_fits
+
+    paths = export_raw_fits(store, out, scans=_numbers(scans), overwrite=overwrite)
+    if not quiet:
+        print(f"{len(paths)} files in {out}")
+
+
+def _selection(scans: str, average: Average, scale: Scale, b_eff: float | None) -> Selection:
+    """The options that all formats of spectra share, checked."""
+    from gpucal.export.rows import Selection
+
+    if b_eff is not None and not 0 < b_eff <= 1:
+        raise typer.BadParameter(f"--b-eff is {b_eff:g}, expected a number in 0..1")
+    return Selection(_numbers(scans), average.value, scale.value, b_eff)
+
+
+def _numbers(scans: str) -> frozenset[int] | None:
+    """The scans of ``--scans``, None = all."""
+    try:
+        return parse_scans(scans)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _export(
-    command: str,
-    l1: Path,
-    out: Path,
-    what: tuple[str, Average, Scale, float | None],
-    overwrite: bool,
-    quiet: bool,
+    command: str, l1: Path, out: Path, selection: Selection, *, overwrite: bool, quiet: bool
 ) -> None:
-    from gpucal.export.rows import Selection, spectra_of_store
+    """Write the spectra of a store in the format of a command, and say how many."""
+    from gpucal.export.rows import spectra_of_store
     from gpucal.io.l1.reader import open_l1
 
-    text, average, scale, b_eff = what
-    if b_eff is not None and not 0 < b_eff <= 1:
-        raise typer.BadParameter(f"--b-eff is {b_eff:g}, expected a number in 0..1")
-    try:
-        scans = parse_scans(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    selection = Selection(scans, average.value, scale.value, b_eff)
     module, function = WRITERS[command]
     write = getattr(importlib.import_module(module), function)
     count = write(out, spectra_of_store(open_l1(l1), selection), overwrite=overwrite)

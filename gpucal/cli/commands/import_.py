@@ -14,6 +14,7 @@ from rich.table import Table
 
 from gpucal.cli.show.summary import make_console
 from gpucal.config import parse_scans
+from gpucal.io.gbt.plan import Lost
 
 app = typer.Typer(
     help="Turn the raw data of a telescope into an L0 store.",
@@ -65,10 +66,22 @@ def sdfits(
     )
     if not quiet:
         _print_table(out, report.scans)
-    for lost in report.lost:
-        print(f"not imported: {lost.sentence}", file=sys.stderr)
+    for sentence in _lost(report.lost):
+        print(f"not imported: {sentence}", file=sys.stderr)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _lost(lost: Sequence[Lost]) -> list[str]:
+    """One sentence for each reason, with all the scans and bands that it cost."""
+    places: dict[str, list[str]] = {}
+    for one in lost:
+        place = f"{one.scan} {one.band}".strip()
+        places.setdefault(one.reason, []).append(place)
+    return [
+        f"scan{'s' if len(where) > 1 else ''} {', '.join(where)}: {reason}"
+        for reason, where in places.items()
+    ]
 
 
 def _numbers(text: str, option: str) -> frozenset[int] | None:

@@ -15,12 +15,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal import __version__
-from gpucal.backend import select_backend
 from gpucal.backend.cpu import usable_cores
-from gpucal.cli.show.json_text import json_text
+from gpucal.backend.select import select_backend
 from gpucal.cli.show.summary import make_console
 from gpucal.errors import BackendError
+from gpucal.io.files.json_text import dumps
+from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs", "pydantic", "rich", "typer", "array-api-compat")
 EXTRAS = {
@@ -40,7 +40,7 @@ def info(
     """Show versions, backends, the device, and what is missing and how to install it."""
     facts = collect()
     if json:
-        print(json_text(facts, indent=2))
+        print(dumps(facts, indent=2))
         return
     console = make_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)

@@ -15,13 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpucal.cli.show.class_report import describe_class, print_class
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.cli.show.progress import without_label
 from gpucal.cli.show.summary import make_console
 from gpucal.config import load_config
 from gpucal.errors import GpucalError
 from gpucal.io.chunks.zarr_metadata import read_group
+from gpucal.io.files.json_text import dumps
 from gpucal.io.gildas.reader import is_class_file
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store, open_l0
@@ -50,7 +50,7 @@ def inspect_store(
     """
     report = describe_store(store)
     if json:
-        print(json_text(report, indent=2))
+        print(dumps(report, indent=2))
     elif report["format"] == "class":
         print_class(report)
     else:
@@ -173,11 +173,12 @@ def _frequency_range(group: SubscanGroup) -> list[float]:
 
 
 def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
+    """Which load scan serves a scan, or that none does."""
     found = serving_load(scan, scans, load_config().max_cal_age)
     if found is None:
         row["problems"].append(f"{scan.label}: no load scan of the same setup serves it.")
     else:
-        row["load_scan"], row["load_rule"] = found
+        row["load_scan"], row["load_rule"] = found.scan.number, found.rule
 
 
 def _describe_l1(store: L1) -> Row:
@@ -222,6 +223,7 @@ def _l1_row(scan: L1Scan) -> Row:
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
+    """Sentences about arrays whose shape does not go with the spectra."""
     shape = scan["spectra"].shape
     if len(shape) != 5:
         return [f"{label}: spectra has {len(shape)} axes, expected five."]
@@ -309,6 +311,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _size(nbytes: float) -> str:
+    """Bytes in words."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.3g} {unit}"

@@ -13,9 +13,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
 from gpucal.config import load_config
+from gpucal.io.files.json_text import dumps
 
 EXIT_INVALID = 1
 ROWS_SHOWN = 24
@@ -53,8 +53,8 @@ def reduce(
     Exit codes: 0 the result is valid, 1 it is not (the table says why), 64 usage error.
     """
     from gpucal.cli.commands.reduce_settings import reduce_options
+    from gpucal.pipeline.reduction.procedure_choice import known_procedure
     from gpucal.pipeline.reduction.reduce import reduce_scan
-    from gpucal.pipeline.reduction.reduced import known_procedure
 
     options = reduce_options(given or [])
     settings = load_config(config, atmosphere=atmosphere, tau=tau)
@@ -62,14 +62,14 @@ def reduce(
     found = reduce_scan(store, scan, procedure=chosen, config=settings, options=options)
     report = describe(found)
     if json:
-        print(json_text(report, indent=2))
+        print(dumps(report, indent=2))
     else:
         _print(report)
     raise typer.Exit(0 if found.valid else EXIT_INVALID)
 
 
 def describe(found: Any) -> Row:
-    """What is printed of a ``pipeline.reduced.Reduced``: plain values; arrays are left out."""
+    """What is printed of a ``Reduced``: plain values; arrays are left out."""
     return {
         "scan": found.scan,
         "procedure": found.procedure,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpucal.errors import ConfigError
-from gpucal.pipeline.reduction.reduced import ReduceOptions
+from gpucal.pipeline.reduction.products import ReduceOptions
 from gpucal.procedures.switching import LineWindow
 
 

@@ -14,10 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.summary import make_console
+from gpucal.io.files.json_text import dumps
 from gpucal.online.site.config import OnlineConfig
-from gpucal.online.workers.status import Problem, Status, TaskState, snapshot
+from gpucal.online.workers.status import snapshot
+from gpucal.online.workers.status_values import Problem, Status, TaskState
 
 PERIOD_S = 1.0
 MESSAGES = 8
@@ -31,7 +32,7 @@ def status(config: OnlineConfig, watch: bool = False, json: bool = False) -> Non
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         if json:
             for state in states:
-                print(json_text(state.as_dict()), flush=True)
+                print(dumps(state.as_dict()), flush=True)
         elif watch and sys.stdout.isatty():
             _live(states, Console())
         else:

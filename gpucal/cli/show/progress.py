@@ -1,4 +1,4 @@
-"""Progress of a batch: bars on a terminal, plain lines elsewhere, JSON for machines."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere, JSON for machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from gpucal.cli.show.json_text import json_text
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import Observer, ScanSummary
 
 Level = Literal["info", "warning", "error"]
@@ -115,6 +115,7 @@ class PlainObserver:
         self._stream.flush()
 
     def _line(self, level: Level, text: str) -> None:
+        """Write one line of text with time and level."""
         if self._quiet and level != "error":
             return
         clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -164,7 +165,8 @@ class JsonObserver:
         self._stream.flush()
 
     def _event(self, event: str, **values: Any) -> None:
-        text = json_text({"event": event, "time": time.time(), **values})
+        """Write one line of JSON."""
+        text = dumps({"event": event, "time": time.time(), **values})
         with self._lock:
             self._stream.write(text + "\n")
             self._stream.flush()

@@ -1,4 +1,4 @@
-"""The table at the end of a batch, its warnings and failures, and where the results lie."""
+"""The table at the end of a run, its warnings and failures, and where the results lie."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.json_text import json_text
 from gpucal.cli.show.progress import without_label
+from gpucal.io.files.json_text import dumps
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
 
 COLUMNS = (
@@ -45,7 +45,7 @@ def make_console() -> Console:
 def print_summary(report: StoreReport, out: Path, *, quiet: bool, as_json: bool) -> None:
     """Print the final table, or with ``as_json`` one object; quiet prints nothing."""
     if as_json:
-        print(json_text(_as_event(report, out)), flush=True)
+        print(dumps(_as_event(report, out)), flush=True)
     elif not quiet:
         console = make_console()
         console.print(summary_table(report))
@@ -128,6 +128,7 @@ def closing_lines(report: StoreReport, out: Path) -> list[str]:
 
 
 def _counts(report: StoreReport) -> str:
+    """How many scans were calibrated, skipped and failed, each counted once."""
     failed = {f.scan for f in report.failures}
     failed |= {s.scan for s in report.summaries if s.status == "failed"}
     calibrated = {s.scan for s in report.summaries if s.status == "calibrated"} - failed

@@ -96,6 +96,7 @@ def amc_pwv_mm(text: str, path: str = "configuration") -> float:
 
 
 def _layers(text: str, path: str) -> dict[str, float]:
+    """Water column (mm), pressure (hPa) and temperature (K) at the ground of an am configuration."""
     scale: dict[str, float] = {}
     kind, top, bottom, temperature, total = "", 0.0, 0.0, float("nan"), 0.0
     for number, line in enumerate(text.splitlines(), 1):
@@ -176,11 +177,13 @@ def _numeric(row: bytes) -> bool:
 
 
 def _companion(path: Path) -> Path:
+    """The am configuration of the same name beside an output file."""
     name = path.name.removesuffix(".gz")
     return path.with_name(re.sub(r"\.[^.]*$", "", name) + ".amc")
 
 
 def _found_pwv(path: Path, text: bytes) -> float:
+    """PWV in mm of an am output: from its comment, else from the configuration beside it."""
     for line in text.splitlines():
         if line.lstrip().startswith(b"#") and (match := _PWV_NOTE.search(line)):
             try:
@@ -209,6 +212,7 @@ def _check_pwv(files: Sequence[Path], pwv: F64) -> None:
 
 
 def _span(freq_ghz: F64) -> str:
+    """How many frequencies there are and their range, in words."""
     return f"{freq_ghz.size} from {freq_ghz[0]:g} to {freq_ghz[-1]:g} GHz"
 
 

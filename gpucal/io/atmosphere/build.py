@@ -318,10 +318,12 @@ def _column(z_km: F64, values: F64) -> Any:
 
 
 def _rotor_centres(rotor: lines.LinearRotor) -> F64:
+    """Frequencies in GHz of the lines of a linear molecule (O3, N2O, ...)."""
     return lines.rotor_lines(rotor, 250.0, 1.0, ROTOR_LINES).freq_ghz
 
 
 def _first_knots(site: Site, centres_hz: F64) -> F64:
+    """Knots in Hz to begin with: a regular grid, and the centre of every line in the range."""
     lo, hi = site.range_hz
     inside = centres_hz[(centres_hz > lo) & (centres_hz < hi)]
     regular = np.linspace(lo, hi, int(np.ceil((hi - lo) / FIRST_STEP_HZ)) + 1)

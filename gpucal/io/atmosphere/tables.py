@@ -113,6 +113,7 @@ def save_table(path: str | Path, table: AtmosphereTable) -> None:
 
 
 def _floats(path: Path, name: str, value: Any) -> F64:
+    """A column as numbers; raises TableError when it holds none."""
     try:
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -133,6 +134,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: npt.NDArray[Any]) -> Any:
+    """An array of a .npz file, a scalar as Python value."""
     return value.item() if value.ndim == 0 else value
 
 

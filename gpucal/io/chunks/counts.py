@@ -112,6 +112,7 @@ class ZarrCounts:
         return encoded_block(self._files, self._stored_shape, c0, c1, subscan)
 
     def _copy_chunk(self, key: Key, c0: int, c1: int, subscan: int, out: Counts) -> None:
+        """Copy what one chunk holds of the channels c0..c1 of a subscan to its place in ``out``."""
         start = [k * g for k, g in zip(key, self._grid, strict=True)]
         stop = [
             min(a + g, n) for a, g, n in zip(start, self._grid, self._stored_shape, strict=True)
@@ -210,6 +211,7 @@ class _DecodedChunks:
         return chunk
 
     def _evict(self) -> None:
+        """Let go of the oldest decoded chunks until they fit; the newest always stays."""
         done = [key for key, future in self._entries.items() if future.done()]
         for key in done[:-1]:
             if self._bytes <= self._max_bytes:

@@ -61,6 +61,7 @@ def encoded_block(
 
 
 def _unsuitable(files: ChunkFiles | None, shape: Shape5) -> str:
+    """Why a device cannot decode these chunk files; "" when it can."""
     if files is None:
         return "the layout of the raw counts is one that only Zarr itself reads"
     if files.codec not in ("", "zstd"):
@@ -98,12 +99,14 @@ def _frames_on_disk(compressed: bool, nbytes: int, path: Path) -> list[Frame]:
 
 
 def _plain(size: int, nbytes: int) -> list[Frame]:
+    """The one frame of a file that is not compressed; raises ValueError for another size."""
     if size != nbytes:
         raise ValueError(f"it has {size} bytes, expected {nbytes}")
     return [Frame(0, size, size)]
 
 
 def _exact(walk: Iterable[tuple[int, int, int | None]], nbytes: int) -> list[Frame]:
+    """The zstd frames that hold counts; raises ValueError unless they fill the chunk exactly."""
     frames = []
     for start, end, content in walk:
         if content is None:

@@ -74,6 +74,7 @@ class ChunkFiles:
         return data[:-4]
 
     def _read_plain(self, file: Any, raw: Bytes) -> None:
+        """Read a chunk that is not compressed straight into ``raw``, and verify it."""
         got = _fill(file, raw)
         tail = np.frombuffer(file.read(5), np.uint8)
         wanted = 4 if self.checksum else 0
@@ -193,6 +194,7 @@ def _fill(file: Any, buffer: Bytes) -> int:
 
 
 def _can_verify() -> bool:
+    """Whether the package that computes crc32c is there."""
     try:
         import google_crc32c  # noqa: F401
     except ImportError:
@@ -201,6 +203,7 @@ def _can_verify() -> bool:
 
 
 def _verify(data: Bytes, checksum: Bytes) -> None:
+    """Raise ValueError unless the bytes have this crc32c."""
     import google_crc32c
 
     found, expected = google_crc32c.value(data), int.from_bytes(checksum.tobytes(), "little")

@@ -132,6 +132,7 @@ def exchange(staged: Path, final: Path) -> None:
 
 
 def _rename_aside(staged: Path, final: Path) -> None:
+    """Swap without the help of the system; for a moment neither is in place."""
     aside = new_staged(final.parent, final.name + _ASIDE)
     os.rename(final, aside)
     try:
@@ -202,6 +203,7 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
 
 
 def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
+    """Whether the process that owns a staged directory may still write it."""
     if match["host"] == _host():
         return _alive(int(match["pid"]), int(match["start"]))
     newest = 0.0
@@ -236,8 +238,10 @@ def _start_time(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def as_l1_error(path: Path, scan: int | None = None) -> Iterator[None]:
-    """Turn an OSError into one sentence that says which path and what to do."""
+def as_write_error(
+    path: Path, scan: int | None = None, *, kind: type[GpucalError] = L1Error
+) -> Iterator[None]:
+    """Turn an OSError into one sentence, an error of ``kind``: which path, why, what to do."""
     try:
         yield
     except GpucalError:
@@ -246,7 +250,7 @@ def as_l1_error(path: Path, scan: int | None = None) -> Iterator[None]:
         reason = error.strerror or str(error)
         if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
             reason += f" ({error.filename})"
-        raise L1Error(
+        raise kind(
             f"{path} cannot be written: {reason}.",
             hint=_HINTS.get(error.errno or 0, ""),
             scan=scan,

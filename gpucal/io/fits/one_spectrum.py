@@ -42,7 +42,7 @@ def write_fits1d(
     target = Path(folder)
     check_folder(target, overwrite)
     fits = fits_module()
-    with atomic.as_l1_error(target):
+    with atomic.as_write_error(target):
         atomic.clean_stale(target)
         staged = atomic.new_staged(target, target.name)
         try:
@@ -129,6 +129,7 @@ def _axis(s: Spectrum) -> Iterator[Card]:
 
 
 def _what(s: Spectrum) -> Iterator[Card]:
+    """Header cards: what was observed, with what, which scan and pixel."""
     yield "OBJECT", s.source, "source"
     yield "LINE", s.line, "line"
     yield "TELESCOP", s.telescope, ""
@@ -145,6 +146,7 @@ def _what(s: Spectrum) -> Iterator[Card]:
 
 
 def _where(s: Spectrum) -> Iterator[Card]:
+    """Header cards: when and where on the sky."""
     yield "TIMESYS", "UTC", ""
     yield "DATE-OBS", iso_date(start_of(s), 6), "middle less half of EXPTIME"
     yield "MJD-OBS", start_of(s), "the same"
@@ -164,6 +166,7 @@ def _where(s: Spectrum) -> Iterator[Card]:
 
 
 def _how(s: Spectrum) -> Iterator[Card]:
+    """Header cards: noise, atmosphere, efficiencies and loads."""
     yield "TSYS", s.t_sys, "K, T_sys*, median over channels"
     yield "TREC", s.t_rec, "K, median over channels"
     yield "TAU-ATM", s.tau_signal, "zenith opacity, signal sideband"

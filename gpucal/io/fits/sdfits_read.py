@@ -181,7 +181,11 @@ def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any])
                     _check_whole(path, stream, hdu)
                     if int(hdu.header["NAXIS2"]):
                         cards = [*_plain_cards(hdus[0].header), *_plain_cards(hdu.header)]
-                        found.append(_read_table(path, stream, hdu, cards, (required, optional)))
+                        found.append(
+                            _read_table(
+                                path, stream, hdu, cards, required=required, optional=optional
+                            )
+                        )
         except ImportFormatError:
             raise
         except FileNotFoundError as error:
@@ -235,9 +239,11 @@ def _read_table(
     stream: IO[bytes],
     hdu: Any,
     cards: list[str],
-    wanted: tuple[Sequence[str], Mapping[str, Any]],
+    *,
+    required: Sequence[str],
+    optional: Mapping[str, Any],
 ) -> _Table:
-    required, optional = wanted
+    """One table: its columns in memory, its spectra still on disk."""
     names = (*required, *optional)
     raw = _map_rows(stream, hdu)
     spectra = _spectra(path, hdu, raw)
@@ -245,11 +251,13 @@ def _read_table(
     copied = [n for n in dict.fromkeys((*names, unit)) if n in hdu.columns.names]
     fields = _fields(hdu, raw, copied)
     columns = {
-        name: _column(path, hdu, name, fields, (optional.get(name), name in required))
+        name: _column(
+            path, hdu, name, fields, default=optional.get(name), required=name in required
+        )
         for name in names
     }
     stated = str(hdu.columns[SPECTRA].unit or "").strip()
-    columns[UNIT] = _column(path, hdu, unit, fields, (stated, False))
+    columns[UNIT] = _column(path, hdu, unit, fields, default=stated, required=False)
     blank = hdu.columns[SPECTRA].null if spectra.dtype.kind in "iu" else None
     return _Table(path, columns, spectra, cards, None if blank in (None, "") else int(blank))
 
@@ -356,10 +364,11 @@ def _column(
     hdu: Any,
     name: str,
     fields: Mapping[str, npt.NDArray[Any]],
-    otherwise: tuple[Any, bool],
+    *,
+    default: Any,
+    required: bool,
 ) -> npt.NDArray[Any]:
-    """One column [N], else the header keyword; otherwise: default, and whether it must be there."""
-    default, required = otherwise
+    """One column [N], else the header keyword, else the default unless it must be there."""
     n_rows = int(hdu.header["NAXIS2"])
     if name in fields:
         values = fields[name]

@@ -89,6 +89,7 @@ def _rest(s: Spectrum) -> float:
 
 
 def _sideband(s: Spectrum) -> str:
+    """ "U" or "L", as the signal lies above or below the image; "" without an image."""
     if math.isnan(s.image_frequency) or s.image_frequency == s.frequency:
         return ""
     return "U" if s.frequency > s.image_frequency else "L"
@@ -100,6 +101,7 @@ def _band_number(s: Spectrum) -> int:
 
 
 def _stamp(s: Spectrum) -> str:
+    """Start of the integration as the GBT writes it: 2024_01_31_12_00_00."""
     return iso_date(start_of(s))[:19].replace("-", "_").replace("T", "_")
 
 

@@ -153,7 +153,7 @@ def whole_file(path: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """
     target = Path(path)
     check_target(target, overwrite)
-    with atomic.as_l1_error(target):
+    with atomic.as_write_error(target):
         atomic.clean_stale(target)
         staged = atomic.new_staged(target, target.name)
         try:

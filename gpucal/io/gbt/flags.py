@@ -84,6 +84,7 @@ def _check_columns(text: str, place: str) -> None:
 
 
 def _rule(line: str, place: str) -> FlagRule:
+    """One line of a flag file."""
     cells = [cell.strip() for cell in line.split("|", len(COLUMNS) - 1)]
     if len(cells) != len(COLUMNS):
         raise ImportFormatError(
@@ -103,6 +104,7 @@ def _rule(line: str, place: str) -> FlagRule:
 
 
 def _spans(cell: str) -> Spans:
+    """Ranges of one cell, "1:3,7" -> ((1, 3), (7, 7)); an open end reaches as far as it goes."""
     spans = []
     for part in cell.split(","):
         first, colon, last = part.partition(":")

@@ -134,6 +134,7 @@ def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
 
 
 def _name(kind: str) -> str:
+    """The L0 group of a scan of this kind."""
     return "calibration" if kind == "LOAD" else "source"
 
 
@@ -192,6 +193,7 @@ def _warn_about_loads(
 
 
 def _frontend(rows: SdfitsRows, scan: PlannedScan) -> str:
+    """The receiver of a scan."""
     return str(rows["FRONTEND"][scan.rows[0]])
 
 
@@ -258,6 +260,7 @@ def _write(
 
 
 def _band_rows(rows: SdfitsRows, scan: PlannedScan, band: str) -> I64:
+    """Rows of one band of a scan; all of them when there is one band only."""
     every = scan.rows
     if not band:
         return every

@@ -59,8 +59,13 @@ class Lost:
 
     @property
     def sentence(self) -> str:
-        """What was found, what was expected, what to do."""
+        """Which scan, what was found, what was expected, what to do."""
         return str(self.error)
+
+    @property
+    def reason(self) -> str:
+        """The same without the scan."""
+        return f"{self.error.message} {self.error.hint}".rstrip()
 
 
 @dataclass(frozen=True, eq=False)

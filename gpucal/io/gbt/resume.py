@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpucal import __version__
 from gpucal.errors import L0Error
-from gpucal.io.files.atomic import as_l1_error, sync_tree
+from gpucal.io.files.atomic import as_write_error, sync_tree
+from gpucal.version import __version__
 
 
 class Draft:
@@ -60,7 +60,7 @@ def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
     when another process is at it.
     """
     folder = target.with_name(target.name + ".importing")
-    with as_l1_error(folder):
+    with as_write_error(folder):
         folder.mkdir(exist_ok=True)
     with open(folder / "lock", "w") as lock:
         try:
@@ -82,6 +82,7 @@ def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
 
 
 def _begin(draft: Draft, folder: Path, fingerprint: str) -> None:
+    """Empty the folder unless it belongs to the same inputs."""
     record = folder / "inputs"
     if not record.exists() or record.read_text() != fingerprint:
         # first of all: a run killed here must not leave scans counted as done without their data
@@ -96,5 +97,6 @@ def _begin(draft: Draft, folder: Path, fingerprint: str) -> None:
 
 
 def _fingerprint(inputs: Sequence[Path]) -> str:
+    """Digest of the input files (name, size, time of change) and the version of this program."""
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in inputs]
     return hashlib.sha256(json.dumps([__version__, sorted(facts)]).encode()).hexdigest()

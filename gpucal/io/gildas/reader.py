@@ -106,6 +106,7 @@ class ClassFile:
         return self._read(self._position(i), with_data=False)[0]
 
     def _position(self, i: int) -> int:
+        """Index from 0 of a spectrum, counted from the end when negative."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"{self.path} has {len(self)} spectra, there is no spectrum {i}")
         return i % len(self)
@@ -302,6 +303,7 @@ def _extensions(
 def _from(
     path: Path, stream: BinaryIO, start: int, count: int, dtype: np.dtype[Any], size: int
 ) -> npt.NDArray[Any]:
+    """Numbers from a place of the file; raises ImportFormatError when they lie outside it."""
     end = start + count * dtype.itemsize
     if start < 0 or count < 0 or end > size:
         raise _corrupt(path, f"its index needs the bytes {start} to {end}, the file has {size}")

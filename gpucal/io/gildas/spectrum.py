@@ -72,6 +72,7 @@ def to_spectrum(header: Header, data: npt.NDArray[np.float32]) -> Spectrum:
 
 
 def _known(value: float) -> float:
+    """A header value; 0 means not recorded and becomes NaN."""
     return float(value) if value != 0 and math.isfinite(value) else NAN
 
 
@@ -296,4 +297,5 @@ def telescope_name(s: Spectrum) -> bytes:
 
 
 def _zero(value: float) -> float:
+    """A header value to write: what is not known becomes 0."""
     return float(value) if math.isfinite(value) else 0.0

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
-from gpucal.io.files.atomic import as_l1_error, clean_stale, discard, new_staged
+from gpucal.io.files.atomic import as_write_error, clean_stale, discard, new_staged
 from gpucal.io.gildas.spectrum import blanked, index_fields, section_fields
 from gpucal.io.gildas.words import (
     CLASS_EPOCH,
@@ -39,7 +39,7 @@ _ENTRY = written_entry()
 _DATA_WORD = _ENTRY.itemsize // 4 + 1
 
 
-def write_class(path: Path, spectra: Iterable[Spectrum], *, overwrite: bool = False) -> int:
+def write_class(path: str | Path, spectra: Iterable[Spectrum], *, overwrite: bool = False) -> int:
     """Write spectra to a new CLASS file and return how many there were.
 
     Values as f32, NaN as the blanking value -1000; names cut to 12 characters, upper case. One
@@ -53,16 +53,16 @@ def write_class(path: Path, spectra: Iterable[Spectrum], *, overwrite: bool = Fa
             f"{path} is there already, expected a new name.",
             hint="Give another name, or allow to overwrite the file.",
         )
-    with as_l1_error(path):
+    with as_write_error(path):
         clean_stale(path)
         staged = new_staged(path, path.name)
     try:
         draft = staged / path.name
-        with as_l1_error(path):
+        with as_write_error(path):
             stream, spool = open(draft, "xb"), open(staged / "index", "x+b")  # noqa: SIM115
         with stream, spool:
             n = _write_all(path, stream, spool, spectra)
-        with as_l1_error(path):
+        with as_write_error(path):
             _into_place(draft, path, overwrite)
     finally:
         discard(staged)
@@ -73,7 +73,7 @@ def _write_all(path: Path, stream: BinaryIO, spool: BinaryIO, spectra: Iterable[
     """Write values and headers as they come, their index entries to ``spool``, which is added last."""
     today = datetime.datetime.now(datetime.UTC).date().toordinal() - 678576 - CLASS_EPOCH
     record, n = 3, 0  # records 1 and 2 are the file descriptor
-    with as_l1_error(path):
+    with as_write_error(path):
         stream.write(bytes(2 * RECORD_BYTES))
     for spectrum in spectra:
         n += 1
@@ -81,13 +81,13 @@ def _write_all(path: Path, stream: BinaryIO, spool: BinaryIO, spectra: Iterable[
         records = -(-len(entry) // RECORD_BYTES)
         record += records
         _check_room(record, path)
-        with as_l1_error(path):
+        with as_write_error(path):
             stream.write(entry.ljust(records * RECORD_BYTES, b"\0"))
             spool.write(index)
     if n == 0:
         raise L1Error(f"{path} would be empty: there is no spectrum to write.")
     per_extension = max(LEAST_EXTENSION, 4 * -(-n // (4 * FILLED_EXTENSIONS)))
-    with as_l1_error(path):
+    with as_write_error(path):
         _finish(path, stream, spool, record, n, per_extension)
     return n
 
@@ -158,6 +158,7 @@ def _finish(
 
 
 def _into_place(draft: Path, path: Path, overwrite: bool) -> None:
+    """Give the finished file its name, and sync the folder; OSError when the name is taken."""
     if overwrite:
         os.replace(draft, path)
     else:

@@ -15,19 +15,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, L0Error
+from gpucal.errors import CorruptDataError, EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.l0.schema import (
     ARRAYS,
     BOLOMETER_REQUIRED,
     COUNTS,
     TRACK_ARRAYS,
+    GroupName,
     check_array,
     check_counts,
     check_modes,
+    is_bolometer,
+    parse_scan_attrs,
 )
 from gpucal.io.l0.track import check_track, merge_track
-from gpucal.scan import F64, SubscanGroup
+from gpucal.scan import F64, CountsSource, SubscanGroup
 
 DAY_S = 86400.0
 Raw = dict[str, npt.NDArray[Any]]
@@ -48,6 +51,27 @@ class GroupContext:
     gain_zero: bool
     partial: bool
     bolometer: bool = False
+
+
+def group_context(
+    scan: int, band: str, group: GroupName, attrs: Mapping[str, Any], *, partial: bool
+) -> GroupContext:
+    """The context that the attributes of a scan (of its band on top) give."""
+    known = parse_scan_attrs(attrs)
+    return GroupContext(
+        scan=scan,
+        band=band,
+        calibration=group == "calibration",
+        ref_channel_base=known.ref_channel_base,
+        gain_zero=_all_zero(known.gain_image),
+        partial=partial,
+        bolometer=is_bolometer(attrs),
+    )
+
+
+def _all_zero(value: Any) -> bool:
+    """Whether a number, or every number of a nested list, is 0."""
+    return all(_all_zero(item) for item in value) if isinstance(value, list) else value == 0
 
 
 def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
@@ -75,9 +99,10 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     for name, values in raw.items():
         check_array(name, values.shape, values.dtype, source.shape)
     if context.bolometer:
-        group = _build(source, tuple(modes), raw, context)
+        group = build_group(source, tuple(modes), raw, context)
         return with_track(group, track, given=frozenset(raw)) if track else group
-    return _build(source, check_modes(modes, calibration=context.calibration), raw, context)
+    known = check_modes(modes, calibration=context.calibration)
+    return build_group(source, known, raw, context)
 
 
 def read_track(zgroup: Any, digest: Any) -> Raw:
@@ -195,14 +220,18 @@ def _cut_to_common(n_subscans: int, raw: Raw, modes: list[str]) -> tuple[int, Ra
     missing = np.flatnonzero(~there)
     count = int(missing[0]) if missing.size else count
     if count == 0:
-        raise L0Error("no subscan is complete yet.", hint="Wait for the next subscan.")
+        raise EmptyScanError("no subscan is complete yet.", hint="Wait for the next subscan.")
     cut = {name: values[..., :count] for name, values in per_subscan.items()}
     return count, {**raw, **cut}, modes[:count]
 
 
-def _build(
-    counts: ZarrCounts, modes: tuple[str, ...], raw: Raw, context: GroupContext
+def build_group(
+    counts: CountsSource, modes: tuple[str, ...], raw: Raw, context: GroupContext
 ) -> SubscanGroup:
+    """The group of arrays in any of the shapes that the layout allows, expanded to full shape.
+
+    raw: the small arrays as stored. Raises L0Error when image frequencies are needed and missing.
+    """
     _, n_dumps, n_receivers, n_pixels, n_subscans = counts.shape
     per_dump, per_receiver = (n_dumps, n_subscans), (n_receivers, n_subscans)
     whole = {name: np.asarray(values, dtype=np.float64) for name, values in raw.items()}
@@ -290,6 +319,7 @@ def _hold(values: F64, n_valid: npt.NDArray[np.intp]) -> F64:
 
 
 def _load_numbers(values: npt.NDArray[Any] | None, n_subscans: int) -> npt.NDArray[np.int32]:
+    """Scan numbers of the loads i32 [S], -1 where there is none or it does not fit."""
     if values is None:
         result = np.full(n_subscans, -1, dtype=np.int32)
     else:
@@ -300,6 +330,7 @@ def _load_numbers(values: npt.NDArray[Any] | None, n_subscans: int) -> npt.NDArr
 
 
 def _frozen(values: npt.NDArray[Any]) -> F64:
+    """A read-only f64 copy."""
     result = np.array(values, dtype=np.float64, order="C")
     result.setflags(write=False)
     return result

@@ -81,7 +81,7 @@ TRACK_ARRAYS: Mapping[str, str] = {
 BOLOMETER_REQUIRED = frozenset({COUNTS, "mjd", "exptime"})
 """What a bolometer scan must have; it has no loads and no frequency axis."""
 
-CALIBRATION_ONLY = frozenset({"thot", "tcold", "load_temp_sig", "load_temp_img"})
+GroupName = Literal["source", "calibration"]
 
 _KINDS = {"i": "signed integer", "u": "unsigned integer", "f": "floating point"}
 
@@ -93,12 +93,7 @@ def check_array(name: str, shape: Sequence[int], dtype: np.dtype[Any], sizes: Se
     """
     rule = ARRAYS[name]
     size = dict(zip("CDRAS", sizes, strict=True))
-    if dtype.kind not in rule.kinds:
-        wanted = " or ".join(_KINDS[kind] for kind in rule.kinds)
-        raise L0Error(
-            f"array {name} has dtype {dtype}, expected {wanted}.",
-            hint=f"Write it as {rule.dtype}.",
-        )
+    check_dtype(name, dtype)
     for dims in rule.dims:
         if len(dims) == len(shape) and tuple(shape) == tuple(size[d] for d in dims):
             return dims
@@ -106,6 +101,39 @@ def check_array(name: str, shape: Sequence[int], dtype: np.dtype[Any], sizes: Se
         f"({', '.join(str(size[d]) for d in dims)}) = [{','.join(dims)}]" for dims in rule.dims
     )
     raise L0Error(f"array {name} has shape {tuple(shape)}, expected {wanted}.")
+
+
+def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    """Raise L0Error unless an array may have that dtype."""
+    rule = ARRAYS[name]
+    if dtype.kind not in rule.kinds:
+        wanted = " or ".join(_KINDS[kind] for kind in rule.kinds)
+        raise L0Error(
+            f"array {name} has dtype {dtype}, expected {wanted}.",
+            hint=f"Write it as {rule.dtype}.",
+        )
+
+
+def check_subscan(name: str, values: npt.NDArray[Any], sizes: Sequence[int]) -> None:
+    """As ``check_array`` for what one subscan has of an array; sizes: (C, D, R, A)."""
+    check_dtype(name, values.dtype)
+    if values.shape not in _subscan_shapes(name, sizes):
+        raise L0Error(
+            f"array {name} has shape {values.shape}, expected {subscan_shapes(name, sizes)}."
+        )
+
+
+def subscan_shapes(name: str, sizes: Sequence[int]) -> str:
+    """The shapes that an array may have in one subscan, in words; sizes: (C, D, R, A)."""
+    shapes = _subscan_shapes(name, sizes).items()
+    return " or ".join(f"{shape} = [{','.join(dims)}]" if dims else "()" for shape, dims in shapes)
+
+
+def _subscan_shapes(name: str, sizes: Sequence[int]) -> dict[tuple[int, ...], str]:
+    """Shape -> axes of an array without its subscan axis."""
+    size = dict(zip("CDRA", sizes, strict=True))
+    axes = [dims[:-1] for dims in ARRAYS[name].dims if dims.endswith("S")]
+    return {tuple(size[d] for d in dims): dims for dims in axes}
 
 
 def check_counts(shape: Sequence[int], dtype: np.dtype[Any]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import warnings as python_warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,11 @@ from gpucal.io.l0.checks import (
     gain_image,
     number_mismatch,
 )
-from gpucal.io.l0.group import GroupContext, feed, node_of, read_group
+from gpucal.io.l0.group import feed, group_context, node_of, read_group
 from gpucal.io.l0.schema import (
     L0_FORMAT,
+    GroupName,
+    ScanAttrs,
     is_bolometer,
     parse_root_attrs,
     parse_scan_attrs,
@@ -36,7 +38,6 @@ DRIFTS = frozenset({"pointing", "focus"})
 _WHAT_IT_IS = "An L0 store is a folder that holds zarr.json or .zgroup and scan_NNNNNN groups."
 _SCAN_NAME = re.compile(r"scan_(\d+)\Z")
 _ROOT_IDENTITY = ("format", "format_version", "telescope", "site", "instrument")
-GroupName = Literal["source", "calibration"]
 _READ_ERRORS = (GpucalError, OSError, ValueError, KeyError, TypeError, RuntimeError)
 _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
@@ -99,7 +100,7 @@ class L0Store:
         L0Error when it holds neither group.
         """
         group = self.scan_group(number)
-        bands = self._bands(group, number)
+        bands = _bands(group, number)
         if is_bolometer(dict(group.attrs)):
             return "bolometer"
         return "science" if any("source" in groups for groups in bands.values()) else "load"
@@ -119,33 +120,12 @@ class L0Store:
         where they apply, subscan and receiver; with ``broken`` a bad band is entered there and the
         good ones are returned.
         """
-        scans: list[Scan] = []
-        errors: dict[str, GpucalError] = {}
         try:
             zscan = self.scan_group(number)
-            scan_attrs = dict(zscan.attrs)
-            digest = hashlib.sha256()
-            feed(digest, {key: self.attrs.get(key) for key in _ROOT_IDENTITY})
-            feed(digest, scan_attrs)
-            bands = self._bands(zscan, number)
         except _READ_ERRORS as error:
             raise _located(error, number, "") from error
-        for band, names in bands.items():
-            try:
-                zband = _group_of(zscan, band) if band else zscan
-                attrs = {**scan_attrs, **dict(zband.attrs)}
-                scan = Scan(number, band, attrs, self.attrs, None, None, path=self.path)
-                band_digest = digest.copy()
-                scans.append(_load_band(scan, zband, names, band_digest, (partial, t_hot_given)))
-            except _READ_ERRORS as error:
-                errors[band] = _located(error, number, band)
-                if broken is None:
-                    raise errors[band] from error
-        if errors and not scans:
-            raise next(iter(errors.values()))
-        if broken is not None:
-            broken.update(errors)
-        return scans
+        place = ScanPlace(number, self.attrs, self.path)
+        return load_scan(zscan, place, partial=partial, t_hot_given=t_hot_given, broken=broken)
 
     def to_xarray(self, number: int, band: str = "", *, group: GroupName | None = None) -> Any:
         """One group of a scan as ``xarray.Dataset``; ``data_5d`` is read only when asked for.
@@ -178,23 +158,77 @@ class L0Store:
             raise L0Error("the scan is not in the store.", scan=number)
         return _group_of(self._root, name)
 
-    def _bands(self, zscan: Any, number: int) -> dict[str, list[GroupName]]:
-        """Band name ("" for none) -> which of source/ and calibration/ it holds."""
-        found = {}
-        children = sorted(_children(zscan), key=_natural)
-        for band in ["", *children]:
-            inside = children if not band else _children_of(zscan, band)
-            names = [name for name in _GROUPS if name in inside]
-            if names and band not in ("source", "calibration"):
-                found[band] = names
-        if not found:
-            raise L0Error(
-                "the scan holds neither source/ nor calibration/, expected one of them, at its "
-                "top or in band groups.",
-                hint="gpucal inspect shows what is in it.",
-                scan=number,
+
+@dataclass(frozen=True)
+class ScanPlace:
+    """Which scan of which store: its number, the attributes of the root, the path of the store.
+
+    scan_attrs: the attributes of the scan where they are not those that its group has (yet).
+    """
+
+    number: int
+    root_attrs: Mapping[str, Any]
+    path: str
+    scan_attrs: Mapping[str, Any] | None = None
+
+
+def load_scan(
+    zscan: Any,
+    place: ScanPlace,
+    *,
+    partial: bool = False,
+    t_hot_given: bool = False,
+    broken: dict[str, GpucalError] | None = None,
+) -> list[Scan]:
+    """As ``L0Store.load``, from the Zarr group of a scan wherever that is."""
+    scans: list[Scan] = []
+    errors: dict[str, GpucalError] = {}
+    number = place.number
+    try:
+        scan_attrs = dict(zscan.attrs if place.scan_attrs is None else place.scan_attrs)
+        digest = hashlib.sha256()
+        feed(digest, {key: place.root_attrs.get(key) for key in _ROOT_IDENTITY})
+        feed(digest, scan_attrs)
+        bands = _bands(zscan, number)
+    except _READ_ERRORS as error:
+        raise _located(error, number, "") from error
+    for band, names in bands.items():
+        try:
+            zband = _group_of(zscan, band) if band else zscan
+            attrs = {**scan_attrs, **(dict(zband.attrs) if band else {})}
+            scan = Scan(number, band, attrs, place.root_attrs, None, None, path=place.path)
+            zgroups = {name: _group_of(zband, name) for name in names}
+            scans.append(
+                _load_band(scan, zgroups, digest.copy(), partial=partial, t_hot_given=t_hot_given)
             )
-        return found
+        except _READ_ERRORS as error:
+            errors[band] = _located(error, number, band)
+            if broken is None:
+                raise errors[band] from error
+    if errors and not scans:
+        raise next(iter(errors.values()))
+    if broken is not None:
+        broken.update(errors)
+    return scans
+
+
+def _bands(zscan: Any, number: int) -> dict[str, list[GroupName]]:
+    """Band name ("" for none) -> which of source/ and calibration/ it holds."""
+    found = {}
+    children = sorted(_children(zscan), key=_natural)
+    for band in ["", *children]:
+        inside = children if not band else _children_of(zscan, band)
+        names = [name for name in _GROUPS if name in inside]
+        if names and band not in ("source", "calibration"):
+            found[band] = names
+    if not found:
+        raise L0Error(
+            "the scan holds neither source/ nor calibration/, expected one of them, at its "
+            "top or in band groups.",
+            hint="gpucal inspect shows what is in it.",
+            scan=number,
+        )
+    return found
 
 
 def _located(error: Exception, number: int, band: str) -> GpucalError:
@@ -208,26 +242,22 @@ def _located(error: Exception, number: int, band: str) -> GpucalError:
 
 
 def _load_band(
-    scan: Scan, zband: Any, names: list[GroupName], digest: Any, options: tuple[bool, bool]
+    scan: Scan,
+    zgroups: Mapping[GroupName, Any],
+    digest: Any,
+    *,
+    partial: bool,
+    t_hot_given: bool,
 ) -> Scan:
-    """Fill in the groups of one band; options: accept it incomplete, load temperature given."""
-    partial, t_hot_given = options
+    """``scan`` with the groups of its band read and checked."""
     attrs = parse_scan_attrs(scan.attrs)
     feed(digest, scan.attrs)
     groups: dict[GroupName, SubscanGroup] = {}
     notes = number_mismatch(scan.attrs, scan.number)
     bolometer = is_bolometer(scan.attrs)
-    for name in names:
-        context = GroupContext(
-            scan=scan.number,
-            band=scan.band,
-            calibration=name == "calibration",
-            ref_channel_base=attrs.ref_channel_base,
-            gain_zero=_all_zero(attrs.gain_image),
-            partial=partial,
-            bolometer=bolometer,
-        )
-        groups[name] = read_group(_group_of(zband, name), context, digest)
+    for name, zgroup in zgroups.items():
+        context = group_context(scan.number, scan.band, name, scan.attrs, partial=partial)
+        groups[name] = read_group(zgroup, context, digest)
         gain_image(scan.attrs.get("gain_image"), groups[name].shape)
     main = groups.get("source") or groups["calibration"]
     check_complete(attrs, main.shape[4], partial=partial)
@@ -239,7 +269,7 @@ def _load_band(
             notes += check_bolometer(group)
             continue
         # the references of a growing scan may still come; drifts do without
-        lenient = partial or (attrs.obs_procedure or "").lower() in DRIFTS
+        lenient = partial or may_lack_references(attrs)
         notes += check_group(group, calibration=loads, t_hot_given=t_hot_given, growing=lenient)
     return replace(
         scan,
@@ -250,9 +280,9 @@ def _load_band(
     )
 
 
-def _all_zero(value: Any) -> bool:
-    """Whether a number, or every number of a nested list, is 0."""
-    return all(_all_zero(item) for item in value) if isinstance(value, list) else value == 0
+def may_lack_references(attrs: ScanAttrs) -> bool:
+    """Whether the scan is a drift across a source, which is its own reference."""
+    return (attrs.obs_procedure or "").lower() in DRIFTS
 
 
 def _children(group: Any) -> list[str]:
@@ -269,11 +299,13 @@ def _children(group: Any) -> list[str]:
 
 
 def _children_of(group: Any, name: str) -> list[str]:
+    """Names of the groups in a child that may be missing or an array."""
     node = node_of(group, name)
     return [] if node is None or hasattr(node, "shape") else _children(node)
 
 
 def _group_of(group: Any, name: str) -> Any:
+    """A child that must be a group; raises L0Error when it is not."""
     node = node_of(group, name)
     if node is None or hasattr(node, "shape"):
         raise L0Error(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,32 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L0Error
+from gpucal.io.files.json_text import plain
+from gpucal.io.l0.checks import gain_image
 from gpucal.io.l0.schema import (
-    ARRAYS,
-    COUNTS,
     L0_FORMAT,
     L0_VERSION,
-    TRACK_ARRAYS,
     RootAttrs,
-    check_array,
     check_counts,
-    dimension_names,
-    fill_value,
     parse_root_attrs,
     parse_scan_attrs,
 )
-from gpucal.io.l0.track import check_track
-
-Shape5 = tuple[int, int, int, int, int]
-Codec = Literal["zstd:1", "blosc-lz4", "none"]
-CHUNK_BYTES = 16 << 20
+from gpucal.io.l0.staging import StagedScan
+from gpucal.io.l0.zarr_arrays import Codec, Shape5, create_counts, write_small_arrays
 
 
 @dataclass(frozen=True)
 class CountsMaker:
     """Counts made one subscan at a time, for scans larger than memory.
 
-    shape (C, D, R, A, S); dtype of the counts; ``make(s)`` returns counts [C, D, R, A].
+    shape  (C, D, R, A, S)
+    dtype  of the counts: i32, u32, f32 or f64
+    make   ``make(s)`` returns the counts [C, D, R, A] of subscan s; another shape is an L0Error
     """
 
     shape: Shape5
@@ -49,12 +41,13 @@ class CountsMaker:
 
 @dataclass(frozen=True, eq=False)
 class GroupArrays:
-    """One ``source/`` or ``calibration/`` group.
+    """One ``source/`` or ``calibration/`` group of a scan, for ``write_l0_scan``.
 
-    data_5d  counts [C, D, R, A, S], or a CountsMaker
-    sobsmode S strings
-    arrays   the small arrays, named and shaped as in ``schema.ARRAYS``, and in a bolometer scan
-             the track, as in ``track.check_track``
+    data_5d   counts [C, D, R, A, S], i32, u32, f32 or f64, or a CountsMaker
+    sobsmode  S observing modes, "ON", "OFF", "HOT", ...
+    arrays    the small arrays of the L0 layout by name: mjd (d), exptime (s), elevation and azimuth
+              (rad), each [S] or [D, S]; signal_freq, image_freq, freq_res (Hz) and ref_channel, each
+              [S] or [R, S]; ...; in a bolometer scan also the track [N]
     """
 
     data_5d: npt.NDArray[Any] | CountsMaker
@@ -87,9 +80,9 @@ def create_l0(
     zarr_format: Literal[2, 3] = 3,
     **attrs: Any,
 ) -> None:
-    """Make an empty L0 store (or keep an existing one with the same telescope and instrument).
+    """Make an empty L0 store, or keep the one of the same telescope and instrument that is there.
 
-    site: lat_deg, lon_deg, alt_m. ``attrs`` become further attributes of the root. Raises L0Error
+    site: lat_deg, lon_deg (deg), alt_m (m). ``attrs`` become further attributes of the root. Raises L0Error
     when ``path`` is something else, or a store of another telescope or instrument.
     """
     import zarr
@@ -143,7 +136,7 @@ def write_l0_scan(
     """Write one scan into an L0 store, whole or not at all.
 
     groups: {"": {"source": g, "calibration": g}} for a plain scan, or {"band_1": {...}, ...};
-    band_attrs override scan attributes for a band. The scan gets the attributes ``scan_number``
+    attrs: attributes of the scan; band_attrs override them for a band. The scan gets the attributes ``scan_number``
     and, unless given, ``complete: true``. codec: "zstd:LEVEL", "blosc-lz4" or "none". Chunks hold
     one subscan, all of D, R, A and ``chunk_channels`` channels (default: about 16 MiB). The default
     zarr_format is that of the store. Raises L0Error when the scan exists already or an array does
@@ -153,130 +146,36 @@ def write_l0_scan(
 
     store = Path(path)
     root_format = existing_root(store)[1]
-    final = store / f"scan_{number:06d}"
-    if final.exists():
-        raise L0Error(
-            "the scan is already in the store, and raw data are never overwritten.",
-            hint="Delete it first, or write to another store.",
-            scan=number,
-        )
     scan_attrs = {"complete": True, **attrs, "scan_number": number}
     parse_scan_attrs(scan_attrs)
     if not groups or any(set(g) - {"source", "calibration"} or not g for g in groups.values()):
         raise L0Error("expected groups named source and calibration in each band.", scan=number)
-    staging = Path(tempfile.mkdtemp(prefix=f".staging-{number:06d}-", dir=store))
-    try:
-        staging.chmod(0o755)
-        inside = staging / final.name
+    with StagedScan(store, number) as staged:
         scan_group = zarr.create_group(
-            str(inside), zarr_format=zarr_format or root_format, attributes=_plain(scan_attrs)
+            str(staged.path), zarr_format=zarr_format or root_format, attributes=plain(scan_attrs)
         )
         for band, members in groups.items():
             where = scan_group
+            given = (band_attrs or {}).get(band, {}) if band else {}
             if band:
-                extra = _plain(dict((band_attrs or {}).get(band, {})))
-                where = scan_group.create_group(band, attributes=extra)
+                where = scan_group.create_group(band, attributes=plain(given))
             for name, group in members.items():
                 made = where.create_group(name)
                 try:
                     _write_group(made, group, codec, chunk_channels)
+                    gain_image({**scan_attrs, **given}.get("gain_image"), group.shape)
                 except L0Error as error:
                     raise error.locate(scan=number, band=band) from None
-        os.rename(inside, final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        staged.put_in_place()
 
 
 def _write_group(zgroup: Any, group: GroupArrays, codec: str, chunk_channels: int | None) -> None:
-    data = group.data_5d
-    dtype = np.dtype(data.dtype)
-    check_counts(data.shape, dtype)
-    shape = group.shape
+    shape, dtype = group.shape, np.dtype(group.data_5d.dtype)
+    check_counts(shape, dtype)
     if len(group.sobsmode) != shape[4]:
         raise L0Error(f"{len(group.sobsmode)} sobsmode strings for {shape[4]} subscans.")
     zgroup.attrs["sobsmode"] = [str(mode) for mode in group.sobsmode]
-    block = min(chunk_channels or channels_per_chunk(shape, dtype), shape[0])
-    counts = _create(zgroup, COUNTS, shape, dtype, chunks=(block, *shape[1:4], 1), codec=codec)
+    counts = create_counts(zgroup, shape, dtype, codec, chunk_channels)
     for index in range(shape[4]):
         counts[..., index] = group.subscan(index)
-    track = {name: np.asarray(v) for name, v in group.arrays.items() if name in TRACK_ARRAYS}
-    if track:
-        check_track(track)
-    for name, values in group.arrays.items():
-        if name in track:
-            kept = track[name]
-            _create(zgroup, name, kept.shape, kept.dtype, chunks=kept.shape, codec="none")[...] = (
-                kept
-            )
-            continue
-        if name not in ARRAYS or name == COUNTS:
-            raise L0Error(f"array {name!r} is unknown, expected {', '.join(list(ARRAYS)[1:])}.")
-        rule = ARRAYS[name]
-        array = np.asarray(values)
-        check_array(name, array.shape, array.dtype, shape)
-        stored = array.astype(rule.dtype)
-        made = _create(zgroup, name, stored.shape, stored.dtype, chunks=stored.shape, codec="none")
-        made[...] = stored
-
-
-def channels_per_chunk(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
-    """How many channels make a chunk of about CHUNK_BYTES, counts [C, D, R, A, S]."""
-    per_channel = int(np.prod(shape[1:4], dtype=np.int64)) * dtype.itemsize
-    most = max(1, CHUNK_BYTES // per_channel)
-    # Equal pieces: Zarr pads the last chunk to full size.
-    return -(-shape[0] // -(-shape[0] // most))
-
-
-def _create(
-    zgroup: Any, name: str, shape: Sequence[int], dtype: np.dtype[Any], *, chunks: Any, codec: str
-) -> Any:
-    zarr_format = zgroup.metadata.zarr_format
-    names = ["track"] if name in TRACK_ARRAYS else dimension_names(name, len(shape))
-    unit = TRACK_ARRAYS[name] if name in TRACK_ARRAYS else ARRAYS[name].unit
-    attributes: dict[str, Any] = {"units": unit}
-    extra: dict[str, Any] = {}
-    if zarr_format == 3:
-        extra["dimension_names"] = names
-    else:
-        attributes["_ARRAY_DIMENSIONS"] = names  # xarray's convention for Zarr v2
-    return zgroup.create_array(
-        name,
-        shape=tuple(shape),
-        dtype=dtype,
-        chunks=tuple(chunks),
-        compressors=compressors(codec, zarr_format),
-        fill_value=fill_value(dtype) if name == COUNTS else 0,
-        attributes=attributes,
-        **extra,
-    )
-
-
-def compressors(codec: str, zarr_format: int) -> Any:
-    """Codec chain after the bytes; Zarr v3 gets a crc32c so that bit rot is found on reading."""
-    name, _, level = codec.partition(":")
-    if name not in ("zstd", "blosc-lz4", "none") or (level and name != "zstd"):
-        raise L0Error(f"codec is {codec!r}, expected zstd:LEVEL, blosc-lz4 or none.")
-    if zarr_format == 2:
-        import numcodecs
-
-        if name == "none":
-            return None
-        return numcodecs.Zstd(int(level or 1)) if name == "zstd" else numcodecs.Blosc("lz4")
-    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-
-    if name == "zstd":
-        return (ZstdCodec(level=int(level or 1)), Crc32cCodec())
-    if name == "blosc-lz4":
-        return (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec())
-    return (Crc32cCodec(),)
-
-
-def _plain(value: Any) -> Any:
-    """Attributes as JSON: NumPy scalars and arrays become numbers and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    write_small_arrays(zgroup, group.arrays, shape)

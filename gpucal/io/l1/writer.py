@@ -52,7 +52,7 @@ class L1Store:
         self.codec = ChunkEncoder(codec, self.dtype).codec
         self.path = Path(path).resolve()
         self.created = False
-        with atomic.as_l1_error(self.path):
+        with atomic.as_write_error(self.path):
             self._open_root()
             atomic.clean_stale(self.path)
 
@@ -98,7 +98,7 @@ class L1Store:
         if merged.keys() == found.keys():
             return
         ordered = {key: merged[key] for key in (*found, *(k for k in merged if k not in found))}
-        with atomic.as_l1_error(self.path):
+        with atomic.as_write_error(self.path):
             content = group_document(ordered)
             atomic.write_file(self.path / "zarr.json", content, self.path, replace=True)
 
@@ -112,7 +112,7 @@ class L1Store:
 
     def begin(self, number: int) -> ScanWriter:
         """Start a scan; nothing is visible in the store until ``commit``."""
-        with atomic.as_l1_error(atomic.staging_dir(self.path), number):
+        with atomic.as_write_error(atomic.staging_dir(self.path), number):
             staged = atomic.new_staged(self.path, scan_name(number))
         return ScanWriter(self, number, staged)
 
@@ -296,7 +296,7 @@ class ScanWriter:
 
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """Turn an OSError inside the block into an L1Error that names this scan."""
-        return atomic.as_l1_error(self.store.scan_path(self.number), self.number)
+        return atomic.as_write_error(self.store.scan_path(self.number), self.number)
 
 
 def write_failures(store: L1Store | str | Path, failures: Sequence[Mapping[str, Any]]) -> Path:
@@ -306,7 +306,7 @@ def write_failures(store: L1Store | str | Path, failures: Sequence[Mapping[str, 
     """
     root = store.path if isinstance(store, L1Store) else L1Store(store).path
     path = root / "failures.json"
-    with atomic.as_l1_error(path):
+    with atomic.as_write_error(path):
         if failures:
             content = encode_document(json_safe(list(failures)))
             atomic.write_file(path, content, root, replace=True)

@@ -1,6 +1,6 @@
 """Header cards of raw scans as FITS, and the small tables: attributes, arrays, track.
 
-Shapes use R receivers, S subscans. The layout is described in docs/raw_fits.md.
+Shapes use R receivers, S subscans. The layout is described in docs/reference/raw_fits.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from gpucal import __version__
 from gpucal.errors import L0Error
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.raw_fits.layout import (
@@ -28,6 +27,7 @@ from gpucal.io.raw_fits.layout import (
     table_cards,
 )
 from gpucal.scan import SubscanGroup
+from gpucal.version import __version__
 
 Cards = list[tuple[str, Any, str]]
 """(keyword, value, comment) of each card."""
@@ -72,9 +72,9 @@ def _plain(value: Any) -> Any:
 
 
 def primary_cards(
-    store_attrs: Mapping[str, Any], number: int, nodes: Sequence[Node], made: tuple[str, int]
+    store_attrs: Mapping[str, Any], number: int, nodes: Sequence[Node], digest: str, n_tables: int
 ) -> Cards:
-    """Cards of the primary header; made: digest of the nodes, and the number of tables that follow."""
+    """Cards of the primary header; digest: of the nodes; n_tables: how many tables follow."""
     attrs = next(n.about["attributes"] for n in nodes if not n.path)
     site = store_attrs.get("site") or {}
     cards: Cards = [
@@ -85,7 +85,7 @@ def primary_cards(
         ("FILEFMT", FORMAT, "kind of file"),
         ("FMTVERS", VERSION, "version of its layout"),
         ("CREATOR", f"gpucal {__version__}", ""),
-        ("NTABLES", made[1], "tables that follow"),
+        ("NTABLES", n_tables, "tables that follow"),
         ("SCAN", number, "scan number"),
         ("OBSCLASS", "bolometer" if is_bolometer(attrs) else "heterodyne", ""),
     ]
@@ -98,7 +98,7 @@ def primary_cards(
         *((key, attrs.get(name), comment) for key, name, comment in _PRIMARY),
     ]
     cards += [card for card in values if _fits_card(card[1])]
-    return [*cards, ("L0SHA256", made[0], "of the metadata")]
+    return [*cards, ("L0SHA256", digest, "of the metadata")]
 
 
 def _fits_card(value: Any) -> bool:

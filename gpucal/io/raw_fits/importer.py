@@ -1,4 +1,4 @@
-"""Put raw scans from FITS files into an L0 store, the inverse of ``raw_fits_write``.
+"""Put raw scans from FITS files into an L0 store, the inverse of ``raw_fits.writer``.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Counts are copied slab by
 slab of channels: memory does not grow with the scan.
@@ -6,9 +6,6 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ImportFormatError, L0Error
-from gpucal.io.files.atomic import as_l1_error, sync_tree
+from gpucal.io.files.atomic import as_write_error
+from gpucal.io.l0.staging import StagedScan
 from gpucal.io.l0.store import open_l0
-from gpucal.io.l0.write import channels_per_chunk, compressors, existing_root
+from gpucal.io.l0.write import existing_root
+from gpucal.io.l0.zarr_arrays import channels_per_chunk, compressors
 from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_nodes
 from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
 
@@ -42,12 +41,12 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[
     if not store.exists():
         import zarr
 
-        with as_l1_error(store):
+        with as_write_error(store):
             zarr.create_group(str(store), zarr_format=3, attributes=dict(scans[0].root))
     written = []
     for scan in scans:
         if scan.number not in present:
-            with as_l1_error(store, scan.number):
+            with as_write_error(store, scan.number):
                 _write_scan(store, scan)
             written.append(scan.number)
     return written, sorted(present)
@@ -103,28 +102,23 @@ def _write_scan(store: Path, scan: RawFits) -> None:
     """Write one scan beside its place in the store and rename it in."""
     import zarr
 
-    final = store / f"scan_{scan.number:06d}"
     zarr_format = existing_root(store)[1]
-    staging = Path(tempfile.mkdtemp(prefix=f".staging-{scan.number:06d}-", dir=store))
-    try:
-        staging.chmod(0o755)
-        inside = staging / final.name
+    with StagedScan(store, scan.number) as staged:
         by_depth = sorted(scan.nodes, key=lambda n: (n.about["kind"] != "group", n.path))
         top = None
         for node in by_depth:
             attributes = node.about["attributes"]
             if not node.path:
-                top = zarr.create_group(str(inside), zarr_format=zarr_format, attributes=attributes)
+                top = zarr.create_group(
+                    str(staged.path), zarr_format=zarr_format, attributes=attributes
+                )
             elif top is None:
                 raise ImportFormatError(f"{scan.path} does not describe the scan itself.")
             elif node.about["kind"] == "group":
                 top.create_group(node.path, attributes=attributes)
             else:
                 _write_array(top, node, scan)
-        sync_tree(staging)
-        os.rename(inside, final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        staged.put_in_place(sync=True)
 
 
 def _write_array(top: Any, node: Node, scan: RawFits) -> None:

@@ -98,6 +98,7 @@ def read_nodes(zgroup: Any, path: str = "") -> list[Node]:
 
 
 def _members(zgroup: Any) -> list[str]:
+    """Names of all that is below a Zarr group."""
     import warnings
 
     with warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
@@ -225,6 +226,7 @@ def decode(raw: npt.NDArray[np.uint8], dtype: str, shape: Sequence[int]) -> npt.
 
 
 def _flip(kind: np.dtype[Any]) -> Any:
+    """Sign bit by which FITS stores unsigned numbers as signed ones (TZERO); 0 for others."""
     letter, zero = _CODES[kind.name]
     word = np.dtype(f"u{kind.itemsize}").type
     return word(1 << (8 * kind.itemsize - 1)) if zero and letter else word(0)

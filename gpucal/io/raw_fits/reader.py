@@ -1,7 +1,7 @@
-"""Read raw scans from FITS files that ``raw_fits_write`` wrote: checks, attributes, small arrays.
+"""Read raw scans from FITS files that ``raw_fits.writer`` wrote: checks, attributes, small arrays.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. The layout is described in
-docs/raw_fits.md. The counts stay on disk.
+docs/reference/raw_fits.md. The counts stay on disk.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Table:
 
 
 def _form_bytes(form: str, place: str) -> int:
+    """Bytes of a column of this TFORM."""
     sizes = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8}
     count, letter = form.strip()[:-1], form.strip()[-1:]
     if letter not in sizes or not (count.isdigit() or not count):
@@ -226,6 +227,7 @@ def _values(
 
 
 def _names(table: Table) -> list[str]:
+    """Names of the columns of a table."""
     return [str(table.header.get(f"TTYPE{n + 1}")) for n in range(int(table.header["TFIELDS"]))]
 
 

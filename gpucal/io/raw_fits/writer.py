@@ -1,7 +1,7 @@
 """Write raw scans as FITS, one file per scan and one binary table per subscan.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. The layout is described in
-docs/raw_fits.md. A table is written slab by slab of channels: memory does not grow with the scan.
+docs/reference/raw_fits.md. A table is written slab by slab of channels: memory does not grow with the scan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io.files.atomic import as_l1_error, clean_stale, discard, new_staged
+from gpucal.io.files.atomic import as_write_error, clean_stale, discard, new_staged
 from gpucal.io.l0.group import GroupContext, read_group
 from gpucal.io.l0.schema import is_bolometer, parse_scan_attrs
 from gpucal.io.l0.store import L0Store, open_l0
@@ -70,7 +70,7 @@ def export_raw_fits(
             f"it is not in {store}.", hint="gpucal inspect lists the scans.", scan=missing[0]
         )
     folder = Path(out)
-    with as_l1_error(folder):
+    with as_write_error(folder):
         folder.mkdir(exist_ok=True)
     clean_stale(folder)
     paths = []
@@ -100,12 +100,12 @@ def write_raw_fits(store: L0Store, number: int, path: Path, *, overwrite: bool =
         tables = _group_tables(store, number, nodes)
     except L0Error as error:
         raise error.locate(scan=number) from None
-    with as_l1_error(path, number):
+    with as_write_error(path, number):
         staged = new_staged(path.parent, path.name)
         try:
             draft = staged / path.name
             with open(draft, "xb", buffering=0) as stream:
-                _write_file(_Output(stream.fileno()), store, number, (nodes, digest), tables)
+                _write_file(_Output(stream.fileno()), store, number, nodes, tables)
                 os.fsync(stream.fileno())
             os.replace(draft, path)
         finally:
@@ -215,10 +215,9 @@ def _write_file(
     out: _Output,
     store: L0Store,
     number: int,
-    described: tuple[Sequence[Node], str],
+    nodes: Sequence[Node],
     groups: Mapping[str, SubscanGroup | None],
 ) -> None:
-    nodes, digest = described
     tables: list[tuple[Cards, bytes] | tuple[str, SubscanGroup]] = [nodes_table(store.attrs, nodes)]
     for path, group in groups.items():
         inside = [n for n in nodes if n.group == path and n.values is not None]
@@ -232,7 +231,7 @@ def _write_file(
             tables.append((path, group))
             _warn_outside(number, track, group)
     count = sum(t[1].shape[4] if isinstance(t[1], SubscanGroup) else 1 for t in tables)
-    out.header(primary_cards(store.attrs, number, nodes, (digest, count)))
+    out.header(primary_cards(store.attrs, number, nodes, nodes_digest(nodes), count))
     for first, second in tables:
         if isinstance(second, SubscanGroup):
             for s in range(second.shape[4]):

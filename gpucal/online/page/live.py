@@ -1,4 +1,4 @@
-"""One look a second at pipe and database for all who watch the page, told when something changed."""
+"""The live state of the pipeline for all who watch the page: one look a second, told when it has changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from starlette.concurrency import run_in_threadpool
 
 from gpucal.errors import OnlineError
-from gpucal.online.page.pages import Footprints, latest_results, pwv_trend
+from gpucal.online.page.footprints import Footprints
+from gpucal.online.page.latest_results import latest_results
+from gpucal.online.page.result_queries import pwv_trend
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import MESSAGES, PLOTS

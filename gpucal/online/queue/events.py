@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
 from gpucal.errors import OnlineError
 
@@ -47,8 +47,22 @@ class Job:
     @property
     def name(self) -> str:
         """File name; the same subscan has the same name everywhere, so it is never there twice."""
-        part = "end" if self.subscan == END else f"{self.group[0]}{self.subscan:05d}"
-        return f"{safe_name(self.project)}.{self.scan:08d}.{part}.json"
+        return f"{self.scan_name}{self.part}.json"
+
+    @property
+    def scan_name(self) -> str:
+        """What the names of all jobs of this scan begin with."""
+        return f"{safe_name(self.project)}.{self.scan:08d}."
+
+    @property
+    def part(self) -> str:
+        """The subscan in names of files: "s00003", "c00000" in calibration/, "end"."""
+        return "end" if self.subscan == END else f"{self.group[0]}{self.subscan:05d}"
+
+    @property
+    def stem(self) -> str:
+        """``name`` without its ending."""
+        return f"{self.scan_name}{self.part}"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -67,30 +81,26 @@ def job_from_json(text: str | bytes) -> Job:
         raise OnlineError(f"the job is not JSON: {error}.") from error
     if not isinstance(found, dict):
         raise OnlineError("the job is not a JSON object.")
-    known = {f.name: f for f in fields(Job)}
+    known = get_type_hints(Job)
     for key in ("store", "scan", "subscan", "project"):
         if key not in found:
             raise OnlineError(f"the job has no {key!r}.")
     if unknown := sorted(set(found) - set(known)):
         raise OnlineError(f"the job has the unknown field {unknown[0]!r}.")
     for key, value in found.items():
-        _check_field(key, value, str(known[key].type))
+        _check_field(key, value, known[key])
     job = Job(**found)
     if job.scan < 0 or job.subscan < END:
         raise OnlineError(f"the job names scan {job.scan}, subscan {job.subscan}.")
     return job
 
 
-def _check_field(key: str, value: Any, wanted: str) -> None:
-    choices = {"Group": ("source", "calibration"), "ObsClass": ("heterodyne", "bolometer")}
-    if wanted in choices:
-        good = value in choices[wanted]
-    elif wanted == "float":
-        good = isinstance(value, (int, float)) and not isinstance(value, bool)
-    else:
-        good = type(value).__name__ == wanted
-    if not good:
-        expected = " or ".join(choices.get(wanted, (wanted,)))
+def _check_field(key: str, value: Any, wanted: Any) -> None:
+    """Raise OnlineError unless ``value`` has the type of its field; a whole number may stand for a float."""
+    choices = get_args(wanted)
+    right_type = type(value) is wanted or (wanted is float and type(value) is int)
+    if not (value in choices if choices else right_type):
+        expected = " or ".join(choices or (wanted.__name__,))
         raise OnlineError(f"{key} of the job is {value!r}, expected {expected}.")
 
 

@@ -1,4 +1,7 @@
-"""Who is alive: processes named so that no later one can be taken for them."""
+"""Names of worker processes, and whether such a process lives.
+
+A name holds host, process number and start time: no later process can be taken for it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 
 def worker_id(slot: str = "") -> str:
-    """Host, process and its start time: no later process can be taken for this one."""
+    """The name of this process as a worker; ``slot`` tells several of one process apart."""
     pid = os.getpid()
     name = f"{socket.gethostname()}~{pid}~{_start_time(pid)}"
     return f"{name}~{slot}" if slot else name

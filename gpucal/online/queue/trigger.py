@@ -1,4 +1,4 @@
-"""From a job and what is there of its scan to what is to be done: the table of the online page.
+"""The decision what is to be done for a job, from what is there of its scan: the table of docs/online.md.
 
 Stateless: the L0 store is the truth and a job only wakes somebody up. What is decided for a subscan
 depends on the subscans before it and on nothing that comes later, so a job done again, late or
@@ -21,22 +21,9 @@ from gpucal.online.queue.events import (
     QuickLook,
     ScanView,
 )
-from gpucal.procedures.names import kind_of
+from gpucal.procedures.names import procedure_of
 
-_OTF = frozenset({"OTF-ON", "OTF-OFF", "OTFSWA-ON", "OTFSWA-OFF", "OTFSWB-ON", "OTFSWB-OFF"})
 _SWITCHED = frozenset({"FSW-SIG", "FSW-REF"})
-
-
-def procedure_of(name: str, modes: tuple[str, ...], calibration_modes: tuple[str, ...] = ()) -> str:
-    """One of ``procedures.names.KINDS``. What the telescope calls it counts; failing that, what was observed."""
-    known = kind_of(name)
-    if known is not None:
-        return known
-    if not modes:
-        return "calibration" if calibration_modes else "on-off"
-    if any(mode in _OTF for mode in modes):
-        return "otf"
-    return "frequency-switch" if any(mode in _SWITCHED for mode in modes) else "on-off"
 
 
 def decide(view: ScanView, job: Job) -> tuple[Action, ...]:
@@ -61,6 +48,7 @@ def decide(view: ScanView, job: Job) -> tuple[Action, ...]:
 
 
 def _ended(view: ScanView, job: Job) -> bool:
+    """Whether the scan is over with this job, as far as job and plan say."""
     if job.subscan == END or job.end_of_scan or job.cancelled:
         return True
     # ``planned`` counts source subscans, but in a scan that has loads and sky only.
@@ -94,6 +82,7 @@ def _subscan(view: ScanView, job: Job, kind: str) -> list[Action]:
 
 
 def _references(modes: tuple[str, ...]) -> tuple[int, ...]:
+    """The subscans off the source."""
     return tuple(i for i, mode in enumerate(modes) if mode in OFF_MODES)
 
 
@@ -114,6 +103,7 @@ def _otf(modes: tuple[str, ...]) -> list[Action]:
 
 
 def _end(view: ScanView, job: Job, kind: str) -> list[Action]:
+    """What the end of a scan asks for, ``EndOfScan`` last."""
     actions: list[Action] = []
     if "HOT" in view.calibration_modes:
         actions.append(NewCalibration())

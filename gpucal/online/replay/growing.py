@@ -1,4 +1,4 @@
-"""Copy a stored scan subscan by subscan, as a telescope would write it while it observes."""
+"""A scan that grows subscan by subscan in another store, as a telescope writes it while it observes."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class GrowingScan:
                 self._target.attrs["complete"] = wanted["complete"]
 
     def _add_to_band(self, band: str, group: str, subscan: int) -> None:
+        """Copy one subscan of a band ("" = of a scan without bands), its time last."""
         source = self._source.get(f"{band}/{group}".lstrip("/"))
         if source is None or subscan >= source[COUNTS].shape[4]:
             return
@@ -83,6 +84,7 @@ class GrowingScan:
 
 
 def _per_subscan(name: str, array: Any) -> bool:
+    """Whether the last axis of an array is that of the subscans."""
     if name not in ARRAYS:
         return False
     return any(len(dims) == array.ndim and dims.endswith("S") for dims in ARRAYS[name].dims)

@@ -1,1 +1,1 @@
-"""What a site keeps: configuration, database of results, feedback. Jobs belong in queue."""
+"""What a site keeps: configuration, results and their logs, pictures, feedback. Jobs belong in queue."""

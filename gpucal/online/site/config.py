@@ -1,4 +1,4 @@
-"""Everything an operator can choose."""
+"""The configuration of a site: everything an operator can choose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every task is given: configuration, results, and where its files go."""
+"""The context of a task: configuration, results, and where its files go."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class Context:
     def project(self, job: Job) -> Path:
         """Folder of the job's project."""
         return self.config.project(job.project)
+
+    def l1(self, job: Job) -> Path:
+        """The store of calibrated spectra of the job's project."""
+        return self.project(job) / "l1.zarr"
 
     def work(self, job: Job) -> Path:
         """This task's working directory for the job's project, made when missing."""

@@ -1,4 +1,4 @@
-"""Tell the control system what came out: a file always, a command or an HTTP POST where configured.
+"""Feedback to the control system: a file always, a command or an HTTP POST where configured.
 
 Delivery is retried until it succeeds, in a thread of its own, so that a slow or absent receiver holds up
 nothing. The receiver may get the same message twice after a crash; project, scan and procedure name it.
@@ -28,6 +28,7 @@ from gpucal.online.queue.events import safe_name
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import FEEDBACK
+from gpucal.online.site.whole_files import write_whole
 
 TIMEOUT_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
@@ -92,6 +93,7 @@ class Delivery:
             self._thread.join(2 * TIMEOUT_S)
 
     def _loop(self) -> None:
+        """Deliver all that is due, look again after ``poll`` seconds, until told to stop."""
         said = ""
         while not self._stop.is_set():
             text = ""
@@ -139,12 +141,14 @@ class Delivery:
         return True
 
     def _of(self, row: Row) -> _Tried:
+        """What was tried of this message; another result for the same scan begins anew."""
         known = self._tried.get(_key(row))
         if known is None or known.payload != row["payload"]:
             known = self._tried[_key(row)] = _Tried(row["payload"])
         return known
 
     def _failed(self, row: Row, tried: _Tried, text: str) -> None:
+        """Note a failure, and how long the message has to wait now."""
         wait = min(FIRST_WAIT_S * 2 ** min(tried.failures, 10), LONGEST_WAIT_S)
         tried.failures += 1
         tried.not_before = time.monotonic() + wait
@@ -178,17 +182,11 @@ def _key(row: Row) -> tuple[str, int, str]:
 
 
 def _write(config: OnlineConfig, row: Row) -> None:
+    """Write the file of a result, unless it is there with this content."""
     path = feedback_path(config, row)
     data = (row["payload"] + "\n").encode()
-    if path.is_file() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    if not path.is_file() or path.read_bytes() != data:
+        write_whole(path, data)
 
 
 def _run(command: list[str], payload: str) -> None:

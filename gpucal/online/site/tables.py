@@ -9,6 +9,9 @@ from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table,
 METADATA = MetaData()
 """All tables; ``METADATA.create_all(engine)`` makes them."""
 
+MEAN = -1
+"""Receiver and pixel of a mean over all of them."""
+
 
 def _text(name: str) -> Column[Any]:
     return Column(name, Text, nullable=False, default="")

@@ -1,4 +1,4 @@
-"""Keep the workers alive: start, watch, kill what hangs, restart with back-off, tell the operator."""
+"""The supervisor of the workers of a host: starts them, kills what hangs, restarts with growing pauses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import logging
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gpucal.errors import OnlineError
-from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
-from gpucal.online.queue.scan_ends import OpenScan, missing_ends
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.feedback import Delivery
 from gpucal.online.site.results import Results
 from gpucal.online.workers.control import done, pending_requests
+from gpucal.online.workers.silent_scans import SilentScans
 from gpucal.online.workers.worker import worker_main
 
 TICK_S = 0.2
@@ -39,15 +38,6 @@ class _Slot:
     back_off: float = FIRST_BACK_OFF_S
     not_before: float = 0.0
     restarts: int = 0
-
-
-@dataclass
-class _Seen:
-    """When a scan was last heard of, by the monotonic clock."""
-
-    job: Job
-    count: int
-    since: float = field(default_factory=time.monotonic)
 
 
 class Supervisor:
@@ -72,8 +62,7 @@ class Supervisor:
             for task in TASKS
             for _ in range(config.workers.get(task, 1))
         ]
-        self._open: dict[tuple[str, str, int], _Seen] = {}
-        self._announced: set[Job] = set()
+        self._silent_scans = SilentScans(config.end_timeout, self.pipe, self.results)
         self.stopping = False
         self._next_house_keeping = 0.0
 
@@ -100,11 +89,12 @@ class Supervisor:
             self._requests()
             if now >= self._next_house_keeping:
                 self._next_house_keeping = now + self.config.poll
-                self._ends(now)
+                self._silent_scans.end(now)
         except Exception as error:  # the database may be away for a while; the workers go on
             log.warning("supervisor: %s", error)
 
     def _watch(self, slot: _Slot, now: float) -> None:
+        """Start, leave alone, or end the process of a slot."""
         process = slot.process
         if process is None:
             if now >= slot.not_before:
@@ -127,6 +117,7 @@ class Supervisor:
         slot.started = now
 
     def _died(self, slot: _Slot, now: float) -> None:
+        """Plan the restart of a worker that has ended, and say how it ended."""
         code = slot.process.exitcode
         slot.process = None
         slot.not_before = now + slot.back_off
@@ -156,6 +147,7 @@ class Supervisor:
             self._tell(f"{slot.task} {verb} {claim.name}: {text}", "error", slot.task)
 
     def _requests(self) -> None:
+        """Carry out what the operator has asked for."""
         for request in pending_requests(self.config.pipe):
             if request.action == "stop":
                 self.stopping = True
@@ -171,69 +163,18 @@ class Supervisor:
             done(request)
 
     def _restart(self, slot: _Slot) -> None:
+        """Let the worker finish the job in hand and end; the next round starts it again."""
         if slot.process is not None:
             slot.process.terminate()
         slot.not_before, slot.back_off = 0.0, FIRST_BACK_OFF_S
 
-    def _ends(self, now: float) -> None:
-        """End jobs for scans that will not go on."""
-        self._hear(now)
-        scans = [OpenScan(seen.job, now - seen.since) for seen in self._open.values()]
-        ended = [
-            job
-            for job in missing_ends(scans, self.config.end_timeout)
-            if job not in self._announced
-        ]
-        names = self._in_work() if ended else []
-        for job in ended:
-            before = job.name.removesuffix("end.json")
-            if any(name.startswith(before) for name in names):
-                continue  # its last subscans wait to be processed
-            place: dict[str, Any] = {"project": job.project, "scan": job.scan, "store": job.store}
-            if not self.results.rows("scans", state="open", **place):
-                continue  # it has ended while we looked
-            self.pipe.submit(job)
-            self._announced.add(job)
-            self._tell_scan(job, "nobody announced the end of this scan: it is taken as ended")
-
-    def _in_work(self) -> list[str]:
-        """Jobs that wait for the calibration, or are being done."""
-        entry = self.pipe.task("calibration")
-        return [*entry.names(), *(claim.name for claim in entry.claims(lambda worker: True))]
-
-    def _hear(self, now: float) -> None:
-        """Take note of scans that are open and of how many jobs they have had."""
-        rows = self.results.rows("scans", state="open")
-        there = set()
-        for row in rows:
-            key = (row["project"], row["store"], row["scan"])
-            there.add(key)
-            count = self.results.count("jobs", project=row["project"], scan=row["scan"])
-            seen = self._open.get(key)
-            if seen is None or seen.count != count:
-                job = Job(
-                    store=row["store"],
-                    scan=row["scan"],
-                    subscan=END,
-                    project=row["project"],
-                    obs_class=row["obs_class"] or "heterodyne",
-                    procedure=row["procedure"],
-                    setup=row["setup"],
-                    end_of_scan=True,
-                )
-                self._open[key] = _Seen(job, count, now)
-        for key in set(self._open) - there:
-            del self._open[key]
-
     def _tell(self, text: str, level: str, task: str) -> None:
+        """Tell the operator; every time, however often it happens."""
         log.warning("%s", text)
         with contextlib.suppress(Exception):  # telling must not stop the work
             self.results.message(
                 text, level=level, task=task, once=f"{text}{time.time()}{os.getpid()}"
             )
-
-    def _tell_scan(self, job: Job, text: str) -> None:
-        self.results.message(text, level="warning", project=job.project, scan=job.scan)
 
     def _end(self) -> None:
         """Let the workers finish what they hold, then end them."""

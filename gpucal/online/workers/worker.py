@@ -14,12 +14,14 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from gpucal.errors import GpucalError, OnlineError
-from gpucal.online.queue.pipe import TASKS, Claim, Pipe, TaskDirectory
+from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import worker_id
+from gpucal.online.queue.recovery import Recovery
+from gpucal.online.queue.task_directory import Claim, TaskDirectory
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
-from gpucal.online.tasks.tasks import TASK_FUNCTIONS
+from gpucal.online.tasks.table import TASK_FUNCTIONS
 
 BEAT_S = 2.0
 PAUSE_S = 1.0
@@ -38,6 +40,7 @@ class Worker:
         self.config = config
         self.pipe = Pipe(config.pipe)
         self.directory = self.pipe.task(task, worker_id(task))
+        self._recovery = Recovery(self.directory)
         self.results = Results(config.database_url)
         self.context = Context(config, self.results, task)
         self.stop = threading.Event()
@@ -89,6 +92,7 @@ class Worker:
             self._failed(claim, error, time.monotonic() - begin)
 
     def _failed(self, claim: Claim, error: BaseException, spent: float) -> None:
+        """Count a failure of the job; say so when it is given up."""
         text = str(error) if isinstance(error, GpucalError) else f"{type(error).__name__}: {error}"
         text = " ".join(text.split())
         try:
@@ -112,6 +116,7 @@ class Worker:
             self._trouble(trouble)
 
     def _enter(self, claim: Claim, state: str, seconds: float, message: str) -> None:
+        """Note in the results what became of a job."""
         row = {
             "task": self.task,
             "name": claim.name,
@@ -126,6 +131,7 @@ class Worker:
         self.results.save("jobs", [row])
 
     def _trouble(self, error: BaseException) -> bool:
+        """Say that disk or database are away, and rest; False: no job was done."""
         text = f"{self.task} cannot go on and tries again: {' '.join(str(error).split())}"
         log.warning("%s", text)
         with contextlib.suppress(Exception):  # the database may be what is missing
@@ -136,8 +142,9 @@ class Worker:
         return False
 
     def _recover(self) -> None:
+        """Put back what workers of this task left that are gone, and say so."""
         try:
-            found = self.directory.recover(self.config.stale_after, crashes=self.config.crashes)
+            found = self._recovery.recover(self.config.stale_after, crashes=self.config.crashes)
             for name in found:
                 text = f"{name} of {self.task} was left by a worker that is gone, and is done again"
                 self.results.message(
@@ -147,10 +154,12 @@ class Worker:
             self._trouble(error)
 
     def _mark(self, value: float) -> None:
+        """Show the supervisor since when there is a job in hand."""
         if self._busy_since is not None:
             self._busy_since.value = value
 
     def _beat(self) -> None:
+        """Show all others that this worker lives, until it is told to stop."""
         own = TaskDirectory(self.directory.path, self.task, self.directory.worker)
         while not self.stop.wait(BEAT_S):
             try:
@@ -171,6 +180,7 @@ class Worker:
 
 
 def _watcher() -> Callable[[Any, threading.Event], Any]:
+    """What watches a folder for new files; imported when it is needed."""
     import watchfiles
 
     def watch(path: Any, stop: threading.Event) -> Any:
@@ -182,6 +192,7 @@ def _watcher() -> Callable[[Any, threading.Event], Any]:
 
 
 def _database_errors() -> type[BaseException]:
+    """What the database raises when it is away."""
     import sqlalchemy.exc
 
     return sqlalchemy.exc.DBAPIError

@@ -16,14 +16,16 @@ import numpy.typing as npt
 
 from gpucal.axes import UNUSABLE
 from gpucal.io.l1.reader import L1Scan
+from gpucal.modes.recipe import Recipe
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
-from gpucal.products import BeamMerge, Interpolated, MeanKey, NodBeams, Recipe
-from gpucal.steps.calibrate import ScanSolution, scale_of_output
-from gpucal.steps.quality import noise_rates
+from gpucal.products import MeanKey
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -136,11 +138,11 @@ class StoredBand:
 
 
 class SolvedBand:
-    """A band that is calibrated as it streams; ``solution`` of ``pipeline.chain.solve_scan``."""
+    """A band that is calibrated as it streams; ``solution`` of ``solve_scan``."""
 
-    def __init__(self, solution: ScanSolution, pool: Executor, workers: int) -> None:
+    def __init__(self, solution: ScanSolution, pool: Executor) -> None:
         self._solution = solution
-        self._pool, self._workers = pool, workers
+        self._pool = pool
         self.label = solution.scan.band
         self.mode = solution.pairing.mode
         self.attrs: Mapping[str, Any] = solution.scan.attrs
@@ -166,33 +168,31 @@ class SolvedBand:
 
     def stream(self, consumer: Consumer) -> None:
         """Calibrate tile by tile; see ``Band``."""
-        solution, host = self._solution, self._solution.backend.to_host
+        budget = MemoryBudget.of_config(self._solution.config)
+        stream_scan(self._solution, _ToConsumer(self._solution, consumer), budget, pool=self._pool)
 
-        class Sink:
-            """Passes spectra on; flags and T_sys are not needed."""
 
-            def write_tile(
-                self,
-                output: int,
-                channels: tuple[int, int],
-                spectra: npt.NDArray[Any],
-                flags: npt.NDArray[Any],
-                n_fill: int,
-            ) -> None:
-                scale = scale_of_output(solution, output, *channels)
-                t_sys_star = np.asarray(host(scale.t_sys_star), dtype=np.float64)
-                consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+class _ToConsumer:
+    """Passes spectra on; flags are in them as NaN, and T_sys* comes with them. A TileSink."""
 
-            def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-                """T_sys* came with the tiles."""
+    def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
+        self._solution = solution
+        self._consumer = consumer
 
-        stream_scan(
-            solution,
-            Sink(),
-            pool=self._pool,
-            workers=self._workers,
-            ring_bytes=solution.config.ring << 20,
-        )
+    def write_tile(
+        self,
+        output: int,
+        channels: tuple[int, int],
+        spectra: npt.NDArray[Any],
+        flags: npt.NDArray[Any],
+        n_fill: int,
+    ) -> None:
+        scale = scale_of_output(self._solution, output, *channels)
+        t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
+        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """T_sys* came with the tiles."""
 
 
 def channel_width(frequency: F64) -> float:
@@ -206,22 +206,14 @@ def noise_of_solution(solution: ScanSolution, seconds: F64) -> NoiseModel:
     shares = [_reference_shares(solution, recipe) for recipe in recipes]
     keys = sorted({key for share in shares for key in share}, key=repr)
     reference = np.array([[share.get(key, 0.0) for key in keys] for share in shares])
-    rate = np.array([noise_rates(solution, r)[0] for r in recipes]) / solution.pairing.n_dumps
+    exptime = solution.group.exptime
+    rate = np.array([r.dump_noise(exptime) for r in recipes]) / solution.pairing.n_dumps
     return NoiseModel(seconds, rate, reference.reshape(len(recipes), -1))
 
 
 def _reference_shares(solution: ScanSolution, recipe: Recipe) -> dict[MeanKey, float]:
     """Weight / sqrt(time) of each OFF mean in the reference of one output, s^-1/2."""
-    if isinstance(recipe, BeamMerge):
-        both = [_reference_shares(solution, part) for part in (recipe.a, recipe.b)]
-        return {k: 0.5 * sum(b.get(k, 0.0) for b in both) for k in {*both[0], *both[1]}}
-    weights: dict[MeanKey, float] = {}
-    if isinstance(recipe, Interpolated):
-        w = float(np.mean(recipe.weight))
-        weights[recipe.off1] = 1.0 - w
-        weights[recipe.off2] = weights.get(recipe.off2, 0.0) + w
-    elif isinstance(recipe, NodBeams):
-        weights[MeanKey(recipe.other)] = 1.0
+    weights = recipe.reference_weights()
     times = {k: solution.means[k].time for k in weights}
     return {k: w / math.sqrt(times[k]) if times[k] > 0 else 0.0 for k, w in weights.items()}
 

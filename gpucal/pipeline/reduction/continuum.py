@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.axes import FILL_INT32, OFF_MODES
+from gpucal.pipeline.reduction.load_scale import LoadScale
 from gpucal.procedures.switching import NoiseModel
 from gpucal.scan import SubscanGroup
 from gpucal.steps.means import channel_blocks
@@ -100,12 +101,11 @@ def raw_continuum(
     group: SubscanGroup,
     subscans: list[int],
     label: str,
-    scale: tuple[F64, F64] | None = None,
+    scale: LoadScale | None = None,
 ) -> Continuum:
-    """Mean over channels per dump of offset + factor x counts, f64 [D,R,A,S].
+    """Mean over channels per dump of the raw counts of some subscans, f64 [D,R,A,S].
 
-    scale (offset, factor) f64 [C,R,A]: K and K/count, NaN in bad channels, e.g. against the loads; None
-    leaves counts. Fill values are left out.
+    scale: turns counts into K against the loads; None leaves counts. Fill values are left out.
     """
     counts = group.counts
     _, d, r, a, _ = counts.shape
@@ -118,7 +118,7 @@ def raw_continuum(
             if counts.dtype.kind == "i":
                 values[block == FILL_INT32] = np.nan
             if scale is not None:
-                values = scale[0][c0:c1, None] + scale[1][c0:c1, None] * values
+                values = scale.offset[c0:c1, None] + scale.factor[c0:c1, None] * values
             good = np.isfinite(values)
             total += np.where(good, values, 0.0).sum(axis=0)
             n += good.sum(axis=0)

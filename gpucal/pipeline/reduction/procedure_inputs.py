@@ -7,7 +7,7 @@ Attributes of a focus scan: ``focus_mm``, one position per subscan of source/, a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,14 @@ def drifts_of(continuum: Continuum) -> list[Drift]:
 
 
 def _extent(continuum: Continuum, s: int) -> float:
+    """How far the telescope moved in a subscan, arcsec: the larger of both directions."""
     lon, lat = continuum.track.lon[:, s], continuum.track.lat[:, s]
     good = np.isfinite(lon) & np.isfinite(lat)
     return ARCSEC * float(max(np.ptp(lon[good]), np.ptp(lat[good]))) if good.any() else 0.0
 
 
 def _drift(continuum: Continuum, s: int, r: int, a: int) -> Drift:
+    """One subscan as one pixel saw it."""
     track = continuum.track
     lon = ARCSEC * (track.lon[:, s] + track.pixel_lon[r, a, s])
     lat = ARCSEC * (track.lat[:, s] + track.pixel_lat[r, a, s])
@@ -92,6 +94,14 @@ def focus_positions(
     return values, tuple(str(names[s]) for s in subscans)
 
 
+class Peak(NamedTuple):
+    """Peak at one focus position (mm), in the unit of the continuum; the error is NaN where it is not known."""
+
+    position: float
+    value: float
+    error: float
+
+
 def focus_series(
     continuum: Continuum, attrs: Mapping[str, Any], options: PointingOptions
 ) -> list[FocusSeries]:
@@ -134,18 +144,20 @@ def _drift_peaks(
     mine: npt.NDArray[np.intp],
     pixel: tuple[int, int],
     options: PointingOptions,
-) -> Iterator[tuple[float, float, float]]:
+) -> Iterator[Peak]:
+    """One peak per position and direction: the amplitude of a Gaussian through its drifts."""
     for z in np.unique(where[mine]):
         drifts = [_drift(continuum, int(s), *pixel) for s in mine if where[s] == z]
         for axis in dict.fromkeys(d.axis for d in drifts):
             fit = fit_drifts([d for d in drifts if d.axis == axis], options)
             value = fit.amplitude.value if fit.valid else float("nan")
-            yield float(z), value, fit.amplitude.error
+            yield Peak(float(z), value, fit.amplitude.error)
 
 
 def _stare_peaks(
     continuum: Continuum, where: F64, mine: npt.NDArray[np.intp], pixel: tuple[int, int]
-) -> list[tuple[float, float, float]]:
+) -> list[Peak]:
+    """One peak per subscan: the mean of its dumps, with the scatter pooled over all of them."""
     values = continuum.values[:, pixel[0], pixel[1], :][:, mine]
     good = np.isfinite(values)
     n = good.sum(axis=0)
@@ -157,4 +169,5 @@ def _stare_peaks(
     excess = continuum.noise.excess[mine] if continuum.noise is not None else np.ones(len(mine))
     errors = sigma * np.sqrt(excess / some)
     means = np.where(n > 0, mean, np.nan)
-    return list(zip(where[mine].tolist(), means.tolist(), errors.tolist(), strict=True))
+    columns = where[mine].tolist(), means.tolist(), errors.tolist()
+    return [Peak(*row) for row in zip(*columns, strict=True)]

@@ -6,31 +6,36 @@ source/ is taken too, every subscan of it as sky.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.physics.radiometry import airmass as airmass_of
-from gpucal.pipeline.reduction.continuum import Continuum, raw_continuum
-from gpucal.procedures.skydip import SkydipOptions, SkydipSeries
+from gpucal.pipeline.reduction.continuum import Continuum
+from gpucal.pipeline.reduction.load_scale import LoadScale
+from gpucal.procedures.skydip import SkydipSeries
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.sky_model import ambient_temperatures
 
-F64 = npt.NDArray[np.float64]
-LoadScale = Callable[[], tuple[tuple[F64, F64], Callable[[float], F64]]]
+
+@dataclass(frozen=True, eq=False)
+class SkySubscans:
+    """The subscans of a group that look at the sky."""
+
+    group: SubscanGroup
+    subscans: list[int]
 
 
-def sky_subscans(scan: Scan) -> tuple[SubscanGroup, list[int]]:
+def sky_of(scan: Scan) -> SkySubscans:
     """The subscans that look at the sky; raises LoadError when there are none."""
     loads = scan.calibration
     if loads is not None and len(loads.select("SKY")) > 1:
-        return loads, loads.select("SKY")
+        return SkySubscans(loads, loads.select("SKY"))
     if scan.source is not None:
-        return scan.source, list(range(scan.source.shape[4]))
+        return SkySubscans(scan.source, list(range(scan.source.shape[4])))
     raise LoadError(
         "there are not two SKY subscans in calibration/, and no source/: this is no skydip.",
         hint="Record the sky at several elevations as SKY.",
@@ -40,27 +45,20 @@ def sky_subscans(scan: Scan) -> tuple[SubscanGroup, list[int]]:
 
 
 def skydip_series(
-    scan: Scan, load_scale: LoadScale, config: CalibrationConfig, options: SkydipOptions
-) -> tuple[list[SkydipSeries], Continuum]:
+    sky: SkySubscans, continuum: Continuum, scale: LoadScale | None, config: CalibrationConfig
+) -> list[SkydipSeries]:
     """One series per pixel, each dump a sample at its own airmass; temperatures are J(nu, T).
 
-    load_scale: the scale of the counts and J(T), see ``RawScan.load_scale``. Without a scale the
-    total-power form is fitted to counts where its gain is free; the other forms raise the LoadError.
+    scale: that of ``continuum``; None: counts, for the total-power form whose gain is free.
     """
-    group, subscans = sky_subscans(scan)
-    t_amb, t_atm = ambient_temperatures(group, config)
-    _, _, n_rec, n_pix, _ = group.shape
-    try:
-        scale, brightness = load_scale()
-        j_atm, j_amb, j_bg = (brightness(t) for t in (t_atm, t_amb, T_BACKGROUND))
-        continuum = raw_continuum(group, subscans, scan.band, scale)
-    except LoadError:
-        if options.form != "total-power" or not options.free_gain:
-            raise
+    t_amb, t_atm = ambient_temperatures(sky.group, config)
+    _, _, n_rec, n_pix, _ = sky.group.shape
+    if scale is not None:
+        j_atm, j_amb, j_bg = (scale.brightness(t) for t in (t_atm, t_amb, T_BACKGROUND))
+    else:
         j_atm, j_amb, j_bg = (np.full((n_rec, n_pix), t) for t in (t_atm, t_amb, 0.0))
-        continuum = raw_continuum(group, subscans, scan.band)
     airmass = np.asarray(airmass_of(continuum.track.elevation, config.airmass), dtype=np.float64)
-    series = [
+    return [
         SkydipSeries(
             airmass=airmass.ravel(),
             values=continuum.values[:, r, a, :].ravel(),
@@ -69,10 +67,9 @@ def skydip_series(
             t_bg=float(j_bg[r, a]),
             receiver=r,
             pixel=a,
-            label=scan.band,
+            label=continuum.label,
             value_unit=continuum.unit,
         )
         for r in range(n_rec)
         for a in range(n_pix)
     ]
-    return series, continuum

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.in_memory import stream_in_memory
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.quality import quality_attributes
+from gpucal.steps.solution import ScanSolution
 
 F64 = npt.NDArray[np.float64]
 
@@ -78,16 +78,17 @@ def average_scan(
     config: CalibrationConfig,
     *,
     load: Scan | None,
-    table: AtmosphereTable | None,
+    table: AtmosphereTable | None = None,
     backend: Backend,
 ) -> AveragedScan:
     """Calibrate one scan and band as ``calibrate_scan`` does, and keep its averages only.
 
-    Raises the GpucalError of the step that fails.
+    ``load`` and ``table`` are those of ``calibrate_scan``. Raises the GpucalError of the step that fails.
     """
-    solution, sums, sink = stream_in_memory(
-        scan, config, _MeanSink, loads=(load, None), table=table, backend=backend
+    streamed = stream_in_memory(
+        scan, config, _MeanSink, load=load, later_load=None, table=table, backend=backend
     )
+    solution, sink = streamed.solution, streamed.sink
     t_sys = _median(np.moveaxis(sink.t_sys, -1, 1).reshape(-1, *sink.total.shape[1:]))
     known = t_sys[np.isfinite(t_sys)]
     t_rec = np.asarray(backend.to_host(solution.loads.t_rec), dtype=np.float64)
@@ -97,7 +98,7 @@ def average_scan(
         t_sys=t_sys,
         t_rec=_median(t_rec),
         quality=quality_attributes(
-            solution, sums, float(np.median(known)) if known.size else np.nan
+            solution, streamed.sums, float(np.median(known)) if known.size else np.nan
         ),
         solution=solution,
     )

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy.typing as npt
 
-from gpucal.backend import Backend, select_backend
-from gpucal.backend.cpu import usable_cores
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
+from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
-from gpucal.pipeline.scan.stream import TileSink, stream_scan
+from gpucal.pipeline.scan.stream import stream_scan
+from gpucal.pipeline.scan.tiles import TileSink
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.loads import load_means, nan_median
 from gpucal.steps.quality import QualitySums, quality_attributes
+from gpucal.steps.scale import gamma_of_scan
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 Host = npt.NDArray[Any]
@@ -52,6 +56,8 @@ class CalibratedScan:
 
 
 class _ArraySink:
+    """Keeps the whole scan in arrays of the backend; a TileSink."""
+
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
         xp = solution.backend.xp
@@ -73,24 +79,33 @@ class _ArraySink:
         self.t_sys[output, channels[0] : channels[1], ...] = t_sys
 
 
+@dataclass(frozen=True, eq=False)
+class StreamedInMemory(Generic[Sink]):
+    """A scan that was streamed into a sink."""
+
+    solution: ScanSolution
+    sums: QualitySums
+    sink: Sink
+
+
 def stream_in_memory(
     scan: Scan,
     config: CalibrationConfig,
     make_sink: Callable[[ScanSolution], Sink],
     *,
-    loads: tuple[Scan | None, Scan | None],
+    load: Scan | None,
+    later_load: Scan | None,
     table: AtmosphereTable | None,
     backend: Backend,
-) -> tuple[ScanSolution, QualitySums, Sink]:
-    """Solve one scan and hand its tiles to a sink; ``loads``: the load scan (None: its own), the later one.
+) -> StreamedInMemory[Sink]:
+    """Solve one scan and hand its tiles to the sink that ``make_sink`` makes for it.
 
-    Raises the GpucalError of the step that fails.
+    load: the scan whose loads serve, None: its own; later_load: the one after it, for gain interpolation;
+    table: None: what the configuration chooses for the store of the scan. Raises TableError when nothing
+    fits, and the GpucalError of the step that fails.
     """
-    if table is None and config.atmosphere not in ("none", "auto"):
-        from gpucal.io.atmosphere.tables import load_table
-
-        table = load_table(config.atmosphere)
-    load, later_load = loads
+    if table is None:
+        table = atmosphere_for(config, scan.store_attrs)
     source = load or scan
     if source.calibration is None:
         raise LoadError(
@@ -99,14 +114,14 @@ def stream_in_memory(
             scan=scan.number,
             band=scan.band,
         )
-    workers = config.workers or usable_cores()
-    with ThreadPoolExecutor(workers) as pool:
+    budget = MemoryBudget.of_config(config)
+    with ThreadPoolExecutor(budget.workers) as pool:
         first = load_means(source, config, backend, pool)
         second = load_means(later_load, config, backend, pool) if later_load is not None else None
         solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)
         sink = make_sink(solution)
-        sums = stream_scan(solution, sink, pool=pool, workers=workers, ring_bytes=config.ring << 20)
-    return solution, sums, sink
+        sums = stream_scan(solution, sink, budget, pool=pool)
+    return StreamedInMemory(solution, sums, sink)
 
 
 def calibrate_scan(
@@ -121,14 +136,22 @@ def calibrate_scan(
     """Calibrate one scan and band in memory.
 
     ``load``: the scan whose ``calibration`` serves (default: the scan itself); ``later_load``: the one after
-    it, for gain interpolation; ``table``: the atmosphere (None: ``config.tau`` everywhere, or the
-    table that ``config.atmosphere`` names). Raises the GpucalError of the step that fails.
+    it, for gain interpolation; ``table``: the atmosphere, in place of what ``config`` chooses. That is as in
+    ``calibrate_store``: by default the packaged table of the site in ``scan.store_attrs``. Raises TableError
+    when none fits the site, and the GpucalError of the step that fails.
     """
     config = config or CalibrationConfig()
     backend = backend or select_backend(config.backend)
-    solution, sums, sink = stream_in_memory(
-        scan, config, _ArraySink, loads=(load, later_load), table=table, backend=backend
+    streamed = stream_in_memory(
+        scan,
+        config,
+        _ArraySink,
+        load=load,
+        later_load=later_load,
+        table=table,
+        backend=backend,
     )
+    solution, sink = streamed.solution, streamed.sink
     xp = backend.xp
     t_sys = xp.moveaxis(sink.t_sys, 0, -1)
     median = float(nan_median(xp.reshape(sink.t_sys[sink.t_sys.shape[0] // 2, ...], (-1,)), xp))
@@ -137,9 +160,7 @@ def calibrate_scan(
         flags=xp.moveaxis(sink.flags, 0, -1),
         t_sys=t_sys,
         t_rec=solution.loads.t_rec,
-        gamma=solution.loads.gamma
-        if solution.loads.cold is not None
-        else solution.gamma_of_first_output(),
-        quality=quality_attributes(solution, sums, median),
+        gamma=gamma_of_scan(solution),
+        quality=quality_attributes(solution, streamed.sums, median),
         solution=solution,
     )

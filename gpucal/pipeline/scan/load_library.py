@@ -1,9 +1,4 @@
-"""Which load scan serves which science scan, and the means of the loads, kept for reuse.
-
-Rules: physics section 8. ``lloadsn`` wins when it names a valid load scan; then the scan's own
-calibration; then the nearest earlier valid one of the same setup; then the nearest later within
-``max_cal_age``. Scan numbers are taken to grow with time.
-"""
+"""The loads of each science scan: what the rules choose, read once and kept for the next scan."""
 
 from __future__ import annotations
 
@@ -13,20 +8,22 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import Protocol
 
-import numpy as np
-
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.pipeline.scan.load_rules import (
+    SECONDS_PER_DAY,
+    LoadScans,
+    candidates,
+    has_hot,
+    later_loads,
+    time_of,
+)
 from gpucal.pipeline.scan.solve import LoadChoice
 from gpucal.products import LoadMeans
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.loads import load_means
-
-SECONDS_PER_DAY = 86400.0
-SAME_FREQUENCY = 2e-4
-"""Doppler tracking moves the sky frequency by up to 1e-4 between scans of one setup."""
 
 NOTES_SHOWN = 3
 """Load scans that could not be used and are named in an error."""
@@ -34,9 +31,12 @@ NOTES_SHOWN = 3
 SCANS_KEPT = 64
 """Scans whose small arrays stay in memory, so that a long night does not fill it."""
 
+MEANS_KEPT = 8
+"""Load scans (and bands) whose means stay on the backend."""
+
 
 class ScanStore(Protocol):
-    """Where scans come from (``io.read.L0Store``)."""
+    """Where scans come from (``io.l0.store.L0Store``)."""
 
     def numbers(self) -> list[int]:
         """Scan numbers, ascending."""
@@ -105,7 +105,10 @@ class LoadLibrary:
     def choose(self, scan: Scan, pool: Executor | None = None) -> LoadChoice:
         """The loads of one scan and band; raises LoadError when there are none."""
         notes: list[str] = []
-        first = next(self._usable(self._candidates(scan, notes), notes, pool), None)
+        night = self._night(notes)
+        # Choose: the best load scan whose counts can be used.
+        found = candidates(scan, night, self._config.max_cal_age, notes.append)
+        first = next(self._usable((c.scan for c in found), notes, pool), None)
         if first is None:
             seen = " ".join(f"{note[0].upper()}{note[1:]}" for note in notes[:NOTES_SHOWN])
             raise LoadError(
@@ -116,17 +119,18 @@ class LoadLibrary:
                 band=scan.band,
                 stage="loads",
             )
-        when = _mid(scan.source or scan.calibration)
-        age = abs(when - first.mjd) * SECONDS_PER_DAY
+        # Judge its age: old loads are used, and every sample says so.
+        age = abs(time_of(scan) - first.mjd) * SECONDS_PER_DAY
         limit = self._config.max_cal_age
         if age > limit:
             notes.append(
                 f"the loads of scan {first.scan} are {age:.0f} s away, more than the {limit:.0f} s of "
                 "--max-cal-age: all samples have the flag CAL_STALE."
             )
+        # Find the one on the other side, where the gain is interpolated.
         second = None
         if self._config.gain_interpolate:
-            later = (c for c in self._later(scan, None, notes) if c.number != first.scan)
+            later = (c for c in later_loads(scan, night) if c.number != first.scan)
             second = next(self._usable(later, notes, pool), None)
         return LoadChoice(first, second, age > limit, tuple(notes))
 
@@ -143,6 +147,7 @@ class LoadLibrary:
                 notes.append(_passed_over(candidate.number, error))
 
     def _means_of(self, scan: Scan, pool: Executor | None) -> LoadMeans:
+        """Means of the loads of a scan and band, computed once as long as they are kept."""
         key = (scan.number, scan.band)
         with self._lock:
             if key in self._means:
@@ -152,98 +157,37 @@ class LoadLibrary:
         _forget(scan.calibration)
         with self._lock:
             self._means[key] = means
-            while len(self._means) > 8:
+            while len(self._means) > MEANS_KEPT:
                 self._means.popitem(last=False)
         return means
 
-    def _candidates(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:
-        """Scans whose loads could serve, best first; ``notes`` gets those that cannot be read."""
-        seen: set[int] = set()
-        for candidate in (*self._named(scan, notes), *self._own(scan, notes)):
-            if candidate.number not in seen:
-                seen.add(candidate.number)
-                yield candidate
-        for candidate in self._earlier(scan, notes):
-            if candidate.number not in seen:
-                seen.add(candidate.number)
-                yield candidate
-        later = self._later(scan, self._config.max_cal_age, notes)
-        yield from (c for c in later if c.number not in seen)
+    def _night(self, notes: list[str]) -> LoadScans:
+        """The scans of the store for the rules; ``notes`` gets those that cannot be read."""
 
-    def _named(self, scan: Scan, notes: list[str]) -> list[Scan]:
-        """The load scan that the data name."""
-        if scan.source is None:
-            return []
-        names = sorted({int(n) for n in scan.source.lloadsn if n >= 0})
-        return [c for n in names for c in self._load_scans(n, scan, notes)]
+        def bands(number: int) -> list[Scan]:
+            if number in self._without_loads:
+                return []
+            try:
+                found = [band for band in self.scan(number) if has_hot(band)]
+            except GpucalError as error:
+                note = _passed_over(number, error)
+                notes.extend([note] if note not in notes else [])
+                return []
+            if not found:
+                self._without_loads.add(number)
+            return found
 
-    def _own(self, scan: Scan, notes: list[str]) -> list[Scan]:
-        if _has_loads(scan) and not same_setup(scan, scan):
-            notes.append(
-                f"the loads of scan {scan.number} itself were passed over: their frequencies are not "
-                "those of its source."
-            )
-            return []
-        return [scan] if _has_loads(scan) else []
-
-    def _earlier(self, scan: Scan, notes: list[str]) -> Iterator[Scan]:
-        when = _mid(scan.source or scan.calibration)
-        for number in reversed([n for n in self._store.numbers() if n < scan.number]):
-            for candidate in self._load_scans(number, scan, notes):
-                if _mid(candidate.calibration) <= when:
-                    yield candidate
-
-    def _later(self, scan: Scan, max_age: float | None, notes: list[str]) -> Iterator[Scan]:
-        when = _mid(scan.source or scan.calibration)
-        for number in [n for n in self._store.numbers() if n > scan.number]:
-            for candidate in self._load_scans(number, scan, notes):
-                age = (_mid(candidate.calibration) - when) * SECONDS_PER_DAY
-                if max_age is not None and age > max_age:
-                    return
-                if age > 0:
-                    yield candidate
-
-    def _load_scans(self, number: int, scan: Scan, notes: list[str]) -> list[Scan]:
-        """The band of scan ``number`` that could serve ``scan``; [] when there is none."""
-        if number in self._without_loads:
-            return []
-        try:
-            bands = self.scan(number)
-        except GpucalError as error:
-            note = _passed_over(number, error)
-            notes += [note] if note not in notes else []
-            return []
-        if not any(_has_loads(b) for b in bands):
-            self._without_loads.add(number)
-        return [b for b in bands if b.band == scan.band and _has_loads(b) and same_setup(b, scan)]
+        return LoadScans(self._store.numbers, bands)
 
 
 def _passed_over(number: int, error: GpucalError) -> str:
+    """The note on a load scan that cannot be used."""
     # a LoadError says which option helps; the other hints are about the file, not about this scan
     text = f"load scan {number} was passed over: {error.message}"
     return f"{text} {error.hint}".rstrip() if isinstance(error, LoadError) else text
 
 
-def _has_loads(scan: Scan) -> bool:
-    return scan.calibration is not None and "HOT" in scan.calibration.sobsmode
-
-
 def _forget(group: SubscanGroup | None) -> None:
+    """Let go of the decoded counts of a group."""
     if group is not None and isinstance(group.counts, ZarrCounts):
         group.counts.forget()
-
-
-def _mid(group: SubscanGroup | None) -> float:
-    assert group is not None
-    return float(np.mean(group.mjd_mid))
-
-
-def same_setup(load: Scan, scan: Scan) -> bool:
-    """Whether a load scan was taken with the receiver setup of ``scan``: shape and frequencies."""
-    a, b = load.calibration, scan.source or scan.calibration
-    if a is None or b is None:
-        return False
-    if a.shape[0] != b.shape[0] or a.shape[2:4] != b.shape[2:4]:
-        return False
-    near = np.allclose(a.signal_freq[:, 0], b.signal_freq[:, 0], rtol=SAME_FREQUENCY, atol=0)
-    return bool(near and np.allclose(a.freq_res[:, 0], b.freq_res[:, 0], rtol=1e-4, atol=0))

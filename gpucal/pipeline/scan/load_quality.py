@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.scan import Scan
 from gpucal.steps.loads import load_means, solve_loads, spectral_setup

@@ -1,20 +1,20 @@
 """The chain on one page: a scan and its loads in, everything that its tiles need out.
 
 Stages: gain drift, loads, prepare (pairing and OFF means), atmosphere. Calibration itself is done
-tile by tile by ``pipeline.stream``. Batch, cluster and online work all call this.
+tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the online tasks all call this.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError, GpucalError, LoadError
 from gpucal.physics.atm import AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
@@ -22,24 +22,21 @@ from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
     Atmosphere,
     GainDrift,
-    Interpolated,
     LoadMeans,
     LoadSolution,
     MeanKey,
-    NodBeams,
-    Pairing,
     SkyModel,
     SpectralSetup,
     SubscanMean,
 )
 from gpucal.scan import Scan
 from gpucal.steps.atmosphere import SkyView, fit_atmosphere, given_atmosphere, on_airmass
-from gpucal.steps.calibrate import ScanSolution
 from gpucal.steps.gain_drift import drift_between
 from gpucal.steps.loads import solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
-from gpucal.steps.pairing import pair_subscans
+from gpucal.steps.pairing import Pairing, pair_subscans
 from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
+from gpucal.steps.solution import ScanSolution, VaneSky
 from gpucal.steps.vane import solve_vane, vane_temperatures
 
 Array = Any
@@ -93,7 +90,9 @@ def solve_scan(
     timer = timer or StageTimer()
     scheme = _scheme(choice.first, config)
     try:
+        # Pair: which subscans make each output.
         pairing = timer.run("prepare", lambda: pair_subscans(scan, config))
+        # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
         drift, warnings = _drift(choice, scheme, config)
         means: Means = timer.run(
@@ -106,9 +105,11 @@ def solve_scan(
                 drift=drift if drift is not None and drift.correct_off else None,
             ),
         )
+        # Solve the loads: counts per kelvin, receiver temperature, bad channels.
         loads = timer.run(
             "resolve", lambda: _loads(scheme, choice, setup, pairing, means, drift, config, backend)
         )
+        # Solve the atmosphere: PWV, and the transmission of every output.
         atmosphere, t_atm = timer.run(
             "atm",
             lambda: _atmosphere(scan, table, setup, loads, pairing, means, config, backend),
@@ -136,6 +137,7 @@ def _source(scan: Scan) -> Any:
 
 
 def _scheme(load: LoadMeans, config: CalibrationConfig) -> str:
+    """The calibration scheme: the one asked for, or what the loads allow."""
     if config.cal_scheme == "auto":
         return "vane" if load.cold is None else "hot-cold"
     if config.cal_scheme == "hot-cold" and load.cold is None:
@@ -149,6 +151,7 @@ def _scheme(load: LoadMeans, config: CalibrationConfig) -> str:
 def _drift(
     choice: LoadChoice, scheme: str, config: CalibrationConfig
 ) -> tuple[GainDrift | None, tuple[str, ...]]:
+    """The gain drift between the two load scans; None, and why, where it cannot be had."""
     if not config.gain_interpolate:
         return None, ()
     if scheme != "hot-cold" or choice.second is None or choice.second.cold is None:
@@ -169,15 +172,17 @@ def _loads(
     config: CalibrationConfig,
     backend: Backend,
 ) -> LoadSolution:
+    """The loads solved after the scheme; a vane is compared with the sky of the first output."""
     if scheme == "hot-cold":
         return solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
-    sky = means[pairing.sky[0]].mean
+    sky = means[pairing.recipes[0].sky_key()].mean
     return solve_vane(choice.first, sky, setup, scheme, config, backend, stale=choice.stale)
 
 
 def _opacity(
     table: AtmosphereTable | None, setup: SpectralSetup, config: CalibrationConfig, backend: Backend
 ) -> Array:
+    """Opacity of both sidebands per channel; without a table ``config.tau`` in all of them."""
     nu_sig, nu_img = (np.asarray(backend.to_host(x)) for x in (setup.nu_sig, setup.nu_img))
     n_chan, n_axes = nu_sig.shape
 
@@ -203,15 +208,16 @@ def _atmosphere(
     config: CalibrationConfig,
     backend: Backend,
 ) -> tuple[Atmosphere, float]:
+    """The atmosphere as the configuration wants it, given or fitted, and its physical temperature, K."""
     group = _source(scan)
     temperatures = ambient_temperatures(group, config)
     opacity = _opacity(table, setup, config, backend)
     model: SkyModel = build_sky_model(setup, opacity, temperatures, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     if table is None:
-        return given_atmosphere(model, airmass, float("nan"), "none"), temperatures[1]
+        return given_atmosphere(model, airmass, float("nan"), "none"), temperatures.effective
     if config.pwv != "fit":
-        return given_atmosphere(model, airmass, float(config.pwv)), temperatures[1]
+        return given_atmosphere(model, airmass, float(config.pwv)), temperatures.effective
     if loads.cold is None:
         raise AtmosphereError(
             "the PWV cannot be fitted without a COLD load.",
@@ -220,7 +226,7 @@ def _atmosphere(
     views, of_output = _sky_views(scan, pairing, means, config, backend)
     grid = pwv_grid(table)
     fitted = fit_atmosphere(views, of_output, loads, setup, model, airmass, grid, config, backend)
-    return fitted, temperatures[1]
+    return fitted, temperatures.effective
 
 
 def _sky_views(
@@ -229,28 +235,16 @@ def _sky_views(
     """The distinct skies of a scan (every OFF that is used), and which one each output has."""
     group = _source(scan)
     views: list[SkyView] = []
-    known: dict[tuple[Any, ...], int] = {}
-
-    def view(key: tuple[Any, ...], counts: Array, subscan: int, seconds: float) -> int:
-        if key not in known:
-            mass = float(airmass_of(np.asarray(group.elevation[:, subscan].mean()), config.airmass))
-            known[key] = len(views)
-            views.append(SkyView(counts, mass, seconds))
-        return known[key]
-
+    number: dict[Hashable, int] = {}
     of_output = []
-    for recipe, sky in zip(pairing.recipes, pairing.sky, strict=True):
-        if isinstance(recipe, NodBeams):
-            second = backend.asarray(recipe.second)[None, ...]
-            here, there = (means[MeanKey(s)] for s in (recipe.on, recipe.other))
-            counts = backend.xp.where(second, here.mean, there.mean)
-            of_output.append(view(("nod", recipe.on), counts, recipe.other, there.time))
-            continue
-        keys = [recipe.off1, recipe.off2] if isinstance(recipe, Interpolated) else []
-        for key in [*keys, sky]:
-            mean = means[key]
-            view(tuple(key), mean.mean, key.subscan, mean.time)
-        of_output.append(known[tuple(sky)])
+    for recipe in pairing.recipes:
+        for sky in recipe.skies(means, backend):
+            if sky.key not in number:
+                elevation = np.asarray(group.elevation[:, sky.subscan].mean())
+                mass = float(airmass_of(elevation, config.airmass))
+                number[sky.key] = len(views)
+                views.append(SkyView(sky.counts, mass, sky.time))
+        of_output.append(number[sky.key])
     return views, of_output
 
 
@@ -265,7 +259,7 @@ def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSol
                 f"the load scan {load.scan} has no SKY subscan.", hint="Use --vane-sky off."
             )
         mass = float(airmass_of(np.asarray(load.sky_elevation), config.airmass))
-        solution = replace(solution, load_sky=(load.sky, mass))
+        solution = replace(solution, load_sky=VaneSky(load.sky, mass))
     if solution.loads.scheme != "vane":
         return solution
     temperatures = []

@@ -11,9 +11,9 @@ from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store, write_failures
 from gpucal.pipeline.spread.gathered import Gathered
-from gpucal.pipeline.store.night import calibrate_here
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.report import Observer, StoreReport
+from gpucal.pipeline.store.run import calibrate_here
 from gpucal.pipeline.store.selection import select_scans
 
 CONNECT_SECONDS = 10.0
@@ -32,17 +32,14 @@ def calibrate_on_cluster(
     worker is lost is a failure like any other. Raises ConfigError when dask is missing or the scheduler
     does not answer, GpucalError when nothing can be done at all.
     """
-    client = _connect(str(config.scheduler))
-    with client:
+    with _connect(str(config.scheduler)) as client:
+        # Choose the scans and prepare the output, as every worker would have to.
         here, there = Path(l0).resolve(), Path(out).resolve()
         selection = select_scans(open_l0(here), config)
         L1Store(there, codec=config.codec, dtype=config.dtype)
-        observer.night_started(selection.numbers, 0)
-        for note in selection.notes:
-            observer.message("info", note)
         gathered = Gathered(observer)
-        for failure in selection.failures:
-            gathered.fail(failure)
+        gathered.begin(selection)
+        # One task per scan.
         alone = config.model_copy(update={"scheduler": None})
         futures = {
             client.submit(
@@ -54,18 +51,21 @@ def calibrate_on_cluster(
             ): n
             for n in selection.numbers
         }
+        # Wait for them; Ctrl-C keeps what is calibrated.
         interrupted = False
         try:
             _collect(futures, gathered)
         except KeyboardInterrupt:
             interrupted = True
             client.cancel(list(futures), force=True)
-    report = gathered.report(interrupted)
+    # Report.
+    report = gathered.report(interrupted=interrupted)
     write_failures(there, [f.as_dict() for f in report.failures])
     return report
 
 
 def _connect(address: str) -> Any:
+    """A client of the scheduler; raises ConfigError when there is none."""
     try:
         from distributed import Client
     except ImportError as error:
@@ -83,7 +83,7 @@ def _connect(address: str) -> Any:
 def _calibrate_one(
     paths: tuple[str, str], config: CalibrationConfig, command_line: list[str]
 ) -> StoreReport:
-    """What a worker does: the batch of a single scan."""
+    """What a worker does: a run over a single scan."""
     return calibrate_here(*paths, config, command_line=command_line)
 
 

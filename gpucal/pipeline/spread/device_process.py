@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -23,15 +24,17 @@ KILLED_HINT = (
 )
 
 Event = dict[str, Any]
+Events = queue.SimpleQueue[tuple["DeviceProcess", Event | None]]
 
 
 class DeviceProcess:
     """A process that sees one device, the scans it was given, and its last words.
 
-    Its events come out of ``events`` as (process, event); (process, None) is the last one.
+    Its events come out of ``events`` as (process, event); (process, None) is the last one. scans: what it was
+    given and has not reported; streaming: the scan begun last; ready: it takes scans; lost: its device is, and it ends.
     """
 
-    def __init__(self, device: str, job: dict[str, Any], events: Any) -> None:
+    def __init__(self, device: str, job: dict[str, Any], events: Events) -> None:
         self.device = device
         self.scans: list[int] = []
         self.streaming: int | None = None
@@ -99,12 +102,14 @@ class DeviceProcess:
         )
 
     def _write(self, message: dict[str, Any]) -> None:
+        """One line on its stdin."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # its end shows on stdout
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
-    def _read(self, events: Any) -> None:
+    def _read(self, events: Events) -> None:
+        """Pass its events on, until its stdout ends."""
         assert self._process.stdout is not None
         with contextlib.suppress(ValueError):  # half a line, of a process that was killed
             for line in self._process.stdout:

@@ -2,7 +2,7 @@
 
 Both are lines of JSON. The first line is the job, the others are ``{"scan": n}`` or ``{"end": true}``;
 an end of file without that means that the parent is gone, and stops the work. Started by
-``pipeline.devices``, which sets CUDA_VISIBLE_DEVICES before anything can import CuPy.
+``spread.device_process``, which sets CUDA_VISIBLE_DEVICES before anything can import CuPy.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal, TextIO
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError
-from gpucal.pipeline.store.night import Night
-from gpucal.pipeline.store.report import ScanSummary
+from gpucal.pipeline.store.report import ScanSummary, StoreReport
+from gpucal.pipeline.store.run import Run
 
 
 class Sender:
@@ -60,7 +60,10 @@ class Sender:
 
 
 class _Numbers:
-    """Scan numbers as they come; None when none has come and one is still to be finished."""
+    """Scan numbers as they come; None when none has come and one is still to be finished.
+
+    An end of ``lines`` without a word sets ``cancel``: the parent is gone.
+    """
 
     def __init__(self, lines: Iterable[str], cancel: threading.Event) -> None:
         self._come: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -102,33 +105,43 @@ def serve(lines: Iterator[str], sender: Sender, backend: Backend | None = None) 
     with summaries and failures, and last ``lost`` when the device is.
     """
     job = json.loads(next(lines))
-    config = CalibrationConfig(**job["config"])
+    cancel = threading.Event()
+
+    def scan_done(number: int, known: StoreReport) -> None:
+        sender.send(
+            "scan_done",
+            scan=number,
+            summaries=[asdict(s) for s in known.summaries],
+            failures=[f.as_dict() for f in known.failures],
+        )
+        # The parent starts a new process for a lost device: this one takes no more scans.
+        if run.lost is not None:
+            numbers.end()
+
+    # Open: the stores, the table and the device of the job.
     try:
-        night = Night(job["l0"], job["out"], config, backend, sender, job["command_line"])
+        run = Run(
+            job["l0"],
+            job["out"],
+            CalibrationConfig(**job["config"]),
+            backend=backend,
+            observer=sender,
+            command_line=job["command_line"],
+            cancel=cancel,
+            scan_done=scan_done,
+            cpu_after_loss=False,
+        )
     except GpucalError as error:
         kind = type(error).__name__
         sender.send("refused", error=kind, message=error.message, hint=error.hint)
         return
-
-    numbers = _Numbers(lines, night.cancel)
-
-    def scan_done(number: int) -> None:
-        sender.send(
-            "scan_done",
-            scan=number,
-            summaries=[asdict(s) for s in list(night.summaries) if s.scan == number],
-            failures=[f.as_dict() for f in list(night.failures) if f.scan == number],
-        )
-        if night.lost is not None:
-            numbers.end()
-
-    night.goes_on = False
-    night.scan_done = scan_done
-    chosen = night.solver.backend
+    chosen = run.solver.backend
     sender.send("ready", pid=os.getpid(), backend=chosen.name, name=chosen.device)
-    night.work(numbers)
-    if night.lost is not None:
-        sender.send("lost", message=night.lost.message)
+    # Calibrate scans as their numbers come.
+    numbers = _Numbers(lines, cancel)
+    run.calibrate(numbers)
+    if run.lost is not None:
+        sender.send("lost", message=run.lost.message)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpucal.pipeline.store.report import Failure, Observer, ScanSummary, StoreReport
+from gpucal.pipeline.store.selection import Selection
 
 
 class Gathered:
@@ -14,6 +15,14 @@ class Gathered:
         self.observer = observer
         self._summaries: list[ScanSummary] = []
         self._failures: list[Failure] = []
+
+    def begin(self, selection: Selection) -> None:
+        """Tell what there is to do; scans that cannot be read are failures already."""
+        self.observer.night_started(selection.numbers, 0)
+        for note in selection.notes:
+            self.observer.message("info", note)
+        for failure in selection.failures:
+            self.fail(failure)
 
     def add(self, summaries: Iterable[ScanSummary], failures: Iterable[Failure]) -> None:
         """Take what a process reports of its scans."""
@@ -28,7 +37,7 @@ class Gathered:
         summary = ScanSummary(failure.scan, "", "", "failed", error=failure.message)
         self.add([summary], [failure])
 
-    def report(self, interrupted: bool) -> StoreReport:
+    def report(self, *, interrupted: bool) -> StoreReport:
         """Everything in the order of the scans."""
         return StoreReport(
             tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),

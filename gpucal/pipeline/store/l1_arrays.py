@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.chunks.codecs import Payload
 from gpucal.io.chunks.device import frames_payload
 from gpucal.io.l1.writer import ScanWriter
-from gpucal.pipeline.scan.stream import l1_blocks, t_sys_blocks
-from gpucal.products import BeamMerge, NodBeams, Recipe
-from gpucal.scan import SubscanGroup
-from gpucal.steps.calibrate import ScanSolution
+from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.work_units import l1_blocks, t_sys_blocks
 from gpucal.steps.loads import describe_loads
+from gpucal.steps.scale import gamma_of_scan
 from gpucal.steps.sky_diff import SkyDifferences
 from gpucal.steps.sky_model import zenith_opacity
+from gpucal.steps.solution import ScanSolution
 
 Array = Any
 Layout = dict[str, tuple[npt.NDArray[Any], tuple[str, ...], str]]
@@ -36,6 +36,28 @@ PAYLOADS_KEPT = 64
 def root_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """What the root of the calibrated store takes over from ``attrs``, those of the raw store."""
     return {k: attrs[k] for k in ("telescope", "site", "instrument") if k in attrs}
+
+
+def scan_attributes(
+    solution: ScanSolution,
+    failed_bands: Sequence[str],
+    table: AtmosphereTable | None,
+    checksums: Mapping[str, str],
+) -> dict[str, Any]:
+    """Attributes of a whole scan: those of L0 that users look for in L1, and what tells whether it must be done again.
+
+    ``solution``: of its first band; ``checksums``: of the L0 metadata of it and of its load scans.
+    """
+    not_of_l1 = {"complete", "raw_headers"}
+    return {
+        **{k: v for k, v in solution.scan.attrs.items() if k not in not_of_l1},
+        "scan_number": solution.scan.number,
+        "failed_bands": list(failed_bands),
+        "config_sha256": solution.config.fingerprint(),
+        "config": solution.config.result_keys(),
+        "l0_metadata_sha256": dict(checksums),
+        "atmosphere_sha256": table.sha256 if table is not None else None,
+    }
 
 
 class L1Sink:
@@ -175,14 +197,13 @@ def small_arrays(
 
     pwv = atmosphere.pwv[np.isfinite(atmosphere.pwv)]
     mean_pwv = float(pwv.mean()) if pwv.size else 0.0
-    gamma = loads.gamma if loads.cold is not None else solution.gamma_of_first_output()
     # Nothing is known of an image sideband that the receiver does not see.
     tau_image = axis(zenith_opacity(atmosphere.model, 1, mean_pwv))
     if not bool(np.any(np.asarray(host(setup.g_img)) > 0)):
         tau_image = np.full_like(tau_image, np.nan)
     out: Layout = {
         "t_rec": (np.asarray(host(loads.t_rec)), CRA, "K"),
-        "gamma": (np.asarray(host(gamma)), CRA, "K"),
+        "gamma": (np.asarray(host(gamma_of_scan(solution))), CRA, "K"),
         "tau_signal": (axis(zenith_opacity(atmosphere.model, 0, mean_pwv)), per_axis, "Np"),
         "tau_image": (tau_image, per_axis, "Np"),
         "frequency": (axis(setup.nu_sig), per_axis, "Hz"),
@@ -213,55 +234,18 @@ def _by_scope(
 
 def _track(solution: ScanSolution) -> Layout:
     """Times and directions of the output subscans, [D,S_on] as in L0."""
-    group = solution.group
-    recipes = solution.pairing.recipes
+    group, recipes = solution.group, solution.pairing.recipes
+    n_dumps = solution.pairing.n_dumps
     out: Layout = {}
     units = {"mjd": "d", "exptime": "s", "elevation": "rad", "azimuth": "rad"}
     units |= {"otf_lon": "deg", "otf_lat": "deg"}
     for name, unit in units.items():
         values = np.asarray(getattr(group, name), dtype=np.float64)
-        columns = [_per_output(values, r, group, solution.pairing.n_dumps, name) for r in recipes]
+        columns = [r.track(values, n_dumps, total=name == "exptime") for r in recipes]
         out[name] = (np.stack(columns, axis=-1), ("dump", "subscan"), unit)
-    pixels = [_pixel_offsets(group, recipe) for recipe in recipes]
+    pixels = [recipe.pixel_offsets(group) for recipe in recipes]
     for i, name in enumerate(("pixel_offset_lon", "pixel_offset_lat")):
         out[name] = (np.stack([p[i] for p in pixels], axis=-1), RAS, "deg")
-    return out
-
-
-def _pixel_offsets(group: SubscanGroup, recipe: Recipe) -> list[npt.NDArray[np.float64]]:
-    """Offsets in lon and lat f64 [R,A] deg, from the track of the ON; where a pixel saw the source.
-
-    In the second beam of a nod that is where it was in the second position.
-    """
-    one = recipe.a if isinstance(recipe, BeamMerge) else recipe
-    offsets = [
-        np.array(x, dtype=np.float64) for x in (group.pixel_offset_lon, group.pixel_offset_lat)
-    ]
-    found = [x[:, :, one.on] for x in offsets]
-    if not isinstance(one, NodBeams):
-        return found
-    lon, lat = group.otf_lon, group.otf_lat
-    turn = (lon[:, one.other] - lon[:, one.on] + 180.0) % 360.0 - 180.0
-    moved = turn * np.cos(np.deg2rad(lat[:, one.on])), lat[:, one.other] - lat[:, one.on]
-    return [
-        np.where(one.second, x[:, :, one.other] + float(step.mean()), here)
-        for x, here, step in zip(offsets, found, moved, strict=True)
-    ]
-
-
-def _per_output(
-    values: npt.NDArray[np.float64], recipe: Recipe, group: SubscanGroup, n_dumps: int, name: str
-) -> npt.NDArray[np.float64]:
-    """One column [D]; chop cycles take the mean (exptime: the sum) over their source dumps."""
-    one = recipe.a if isinstance(recipe, BeamMerge) else recipe
-    column = values[:, recipe.on]
-    cycles = getattr(one, "cycles", None)
-    if cycles is None:
-        return column
-    out = np.full(n_dumps, np.nan)
-    for i, (source, _) in enumerate(cycles):
-        part = column[list(source)]
-        out[i] = part.sum() if name == "exptime" else part.mean()
     return out
 
 
@@ -299,7 +283,7 @@ def band_attributes(solution: ScanSolution) -> dict[str, Any]:
         "forward_efficiency": setup.f_eff,
         "gain_signal": float(g_sig.mean()),
         "line_scale": solution.config.line_scale,
-        "folded": solution.pairing.mode == "fsw" and solution.config.fold,
+        "folded": any(r.fold_throw() is not None for r in solution.pairing.recipes),
         "gain_drift_corrected": solution.drift is not None,
         "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings))),
         **describe_loads(solution.loads),

@@ -12,13 +12,14 @@ from gpucal.errors import GpucalError
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.solve import StageTimer
 from gpucal.pipeline.store.report import NAN, Failure, ScanSummary
-from gpucal.steps.calibrate import ScanSolution, scale_of_output
 from gpucal.steps.loads import nan_median
 from gpucal.steps.quality import (
     QualitySums,
     quality_attributes,
     system_temperature_from_counts,
 )
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
 
 
 def failure_of(number: int, stage: str, error: BaseException) -> Failure:

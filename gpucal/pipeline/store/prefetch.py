@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, wait
 
 from gpucal.errors import DeviceMemoryError
-from gpucal.pipeline.scan.stream import Cancelled
+from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.store.solver import Solved, Solver
 
 POLL_SECONDS = 0.2
@@ -53,9 +53,11 @@ class Prefetch:
         return True
 
     def _submit(self, number: int, pool: Executor | None) -> Future[Solved]:
+        """Have a scan solved by the solver of the moment."""
         return self._ahead.submit(self._solver().solve, number, pool)
 
     def _result(self, pending: Future[Solved]) -> Solved:
+        """A scan when it is solved; solved again where the device was short of memory, or is lost by now."""
         solved = self._wait(pending)
         if isinstance(solved.trouble, DeviceMemoryError):
             # Once more, block by block and behind the one being solved: nothing else is at work then.
@@ -67,6 +69,7 @@ class Prefetch:
         return solved
 
     def _wait(self, pending: Future[Solved]) -> Solved:
+        """Wait for a scan; raises Cancelled when the work is to stop."""
         while not wait([pending], timeout=POLL_SECONDS).done:
             if self._cancel.is_set():
                 raise Cancelled

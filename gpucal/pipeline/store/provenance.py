@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-import gpucal
 from gpucal.physics.atm import AtmosphereTable
-from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.solution import ScanSolution
+from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """started: when the scan was begun, UTC; checksums: SHA-256 of the L0 metadata of it and of its load scans,
+    "number/band" -> digest; command_line: what the user gave."""
+
+    started: str
+    checksums: dict[str, str]
+    command_line: tuple[str, ...] = ()
 
 
 def now() -> str:
@@ -22,7 +32,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that touch the numbers."""
-    found = {"gpucal": gpucal.__version__, "python": platform.python_version()}
+    found = {"gpucal": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
@@ -32,20 +42,13 @@ def versions() -> dict[str, str]:
 
 
 def provenance(
-    solution: ScanSolution,
-    table: AtmosphereTable | None,
-    checksums: dict[str, str],
-    started: str,
-    command_line: Sequence[str],
+    solution: ScanSolution, table: AtmosphereTable | None, origin: Origin
 ) -> dict[str, Any]:
-    """The ``provenance`` attribute of L1.
-
-    ``checksums``: SHA-256 of the L0 metadata of the scan and of its load scans.
-    """
+    """The ``provenance`` attribute of a band of L1."""
     return {
         "l0_path": solution.scan.path,
         "l0_scan": solution.scan.number,
-        "l0_metadata_sha256": checksums,
+        "l0_metadata_sha256": origin.checksums,
         "versions": versions(),
         "backend": solution.backend.name,
         "backend_reason": solution.backend.reason,
@@ -59,7 +62,7 @@ def provenance(
             "site": str(table.attrs.get("site", "")),
         },
         "load_scans": list(solution.loads.scans),
-        "started": started,
+        "started": origin.started,
         "finished": now(),
-        "command_line": list(command_line),
+        "command_line": list(origin.command_line),
     }

@@ -1,10 +1,13 @@
-"""What a batch tells: one summary per scan and band, failures, the exit code."""
+"""What a run reports: one summary per scan and band, failures, the exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from gpucal import errors
+from gpucal.errors import GpucalError
 
 NAN = float("nan")
 
@@ -57,6 +60,11 @@ class Failure:
     def sentence(self) -> str:
         """What happened, and what to do about it."""
         return f"{self.message} {self.hint}".rstrip()
+
+    def is_a(self, kind: type[GpucalError]) -> bool:
+        """Whether the error was one of ``kind``; ``error`` is the name of its class, as in the file."""
+        found = getattr(errors, self.error, None)
+        return isinstance(found, type) and issubclass(found, kind)
 
     def as_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)

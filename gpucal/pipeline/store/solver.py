@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from gpucal.backend import Backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import BackendError
 from gpucal.io.l0.store import L0Store
@@ -18,19 +19,26 @@ from gpucal.pipeline.store.provenance import now
 from gpucal.pipeline.store.report import Failure
 from gpucal.pipeline.store.selection import already_done, checksums
 from gpucal.scan import Scan
-from gpucal.steps.calibrate import ScanSolution
+from gpucal.steps.solution import ScanSolution
+
+
+class BandSolution(NamedTuple):
+    """One band ready to stream, and the time spent on it so far."""
+
+    solution: ScanSolution
+    timer: StageTimer
 
 
 @dataclass
 class Solved:
     """A scan ready to stream: one solution per band that could be solved.
 
-    ``trouble``: the device failed, nothing is said about the scan.
+    trouble: the device failed, nothing is said about the scan. done: it is in L1 already. started: when, UTC.
     """
 
     number: int
     backend: Backend
-    solutions: list[tuple[ScanSolution, StageTimer]] = field(default_factory=list)
+    solutions: list[BandSolution] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     failed_bands: list[str] = field(default_factory=list)
     trouble: BackendError | None = None
@@ -59,6 +67,7 @@ class Solver:
         """Solve all bands of a scan, without ``pool`` block by block; what goes wrong is in the result."""
         solved = Solved(number, self.backend, started=now())
         timer = StageTimer()
+        # Read it, and see whether it is there already.
         try:
             bands = timer.run("load", lambda: self.library.scan(number))
             found = self._l1.finished(number)
@@ -66,9 +75,11 @@ class Solver:
         except Exception as error:
             solved.failures.append(failure_of(number, "read", error))
             return solved
+        # Bands that cannot be read are failures; the others go on.
         for band, broken in self.library.broken_bands(number).items():
             solved.failures.append(failure_of(number, "read", broken))
             solved.failed_bands.append(band)
+        # A scan that is there is solved only for its sky, which the next one is compared with.
         if solved.done and not self._config.skydiff:
             return solved
         for scan in bands:
@@ -77,7 +88,7 @@ class Solver:
             own = StageTimer()
             own.milliseconds = dict(timer.milliseconds)
             try:
-                solved.solutions.append((self._band(scan, pool, own), own))
+                solved.solutions.append(BandSolution(self._band(scan, pool, own), own))
             except Exception as error:
                 solved.trouble = self.backend.health.failure(error)
                 if solved.trouble is not None:
@@ -89,10 +100,11 @@ class Solver:
 
     def checksums(self, solved: Solved) -> dict[str, str]:
         """SHA-256 of the metadata of a scan and of its load scans."""
-        loads = [n for solution, _ in solved.solutions for n in solution.loads.scans]
+        loads = [n for band in solved.solutions for n in band.solution.loads.scans]
         return checksums(self.library, [solved.number, *loads])
 
     def _band(self, scan: Scan, pool: Executor | None, timer: StageTimer) -> ScanSolution:
+        """Choose the loads of one band, and solve it."""
         choice = timer.run("load", lambda: self.library.choose(scan, pool))
         return solve_scan(
             scan, choice, self._table, self._config, self.backend, pool=pool, timer=timer

@@ -14,6 +14,26 @@ FILL = np.iinfo(np.int32).min
 Damage = Callable[[Night], Any]
 
 
+def steps(*edits: Damage) -> Damage:
+    """One damage after the other."""
+
+    def damage(night: Night) -> None:
+        for edit in edits:
+            edit(night)
+
+    return damage
+
+
+def each(edit: Callable[[Night, int], object], *scans: int) -> Damage:
+    """The same damage to several scans."""
+
+    def damage(night: Night) -> None:
+        for scan in scans:
+            edit(night, scan)
+
+    return damage
+
+
 @dataclass(frozen=True)
 class Case:
     """One kind of damage.

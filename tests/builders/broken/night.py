@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import zarr
 
-from gpucal.simulate.night import simulate_night
+from gpucal import simulate_night
 from gpucal.simulate.presets import preset
+from gpucal.simulate.setup import Kind
 
-PRESETS: dict[str, tuple[str, dict[str, int], tuple[str, ...]]] = {
+PRESETS: dict[str, tuple[str, dict[str, int], tuple[Kind, ...]]] = {
     # night: (preset, its sizes, kinds of its scans)
     "hera": ("hera", {"channels": 64, "dumps": 3, "n_on": 2}, ("tp", "tp", "otf")),
     "fsw": ("hera", {"channels": 64, "dumps": 3, "n_on": 2}, ("tp", "fsw", "tp")),
@@ -140,4 +141,4 @@ def spectra(store: Path, number: int) -> dict[str, bytes]:
 def _of_array(path: Path) -> bool:
     if path.name != "zarr.json":
         return True
-    return json.loads(path.read_text())["node_type"] == "array"
+    return bool(json.loads(path.read_text())["node_type"] == "array")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import google_crc32c
 import numpy as np
 
-from builders.broken.cases import Case
+from builders.broken.cases import Case, steps
 from builders.broken.night import Night
 
 
@@ -14,7 +14,7 @@ def _other_shape(n: Night) -> None:
 
 
 def _calibrated_otherwise(n: Night) -> None:
-    from gpucal.cli.main import main
+    from gpucal import main
 
     line = ["calibrate", str(n.l0), str(n.out), "--atmosphere", str(n.table), "--quiet"]
     assert main([*line, "--scans", "2", "--dtype", "f32"]) == 0
@@ -121,7 +121,10 @@ LAYOUT = (
     ),
     Case(
         "bands of an unknown layout",
-        lambda n: (n.scan(2, "source").rename(n.scan(2, "raw")), n.remove(2, "calibration")),
+        steps(
+            lambda n: n.scan(2, "source").rename(n.scan(2, "raw")),
+            lambda n: n.remove(2, "calibration"),
+        ),
         ("neither source/ nor calibration/",),
     ),
     Case(
@@ -175,7 +178,10 @@ CHUNKS = (
     ),
     Case(
         "a directory in place of a file",
-        lambda n: (n.chunk(2, "source", 2).unlink(), n.chunk(2, "source", 2).mkdir()),
+        steps(
+            lambda n: n.chunk(2, "source", 2).unlink(),
+            lambda n: n.chunk(2, "source", 2).mkdir(),
+        ),
         ("scan 2, subscan 2", "Is a directory"),
         error="CorruptDataError",
     ),

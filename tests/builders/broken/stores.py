@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.broken.cases import Damage, StoreCase
+from builders.broken.cases import Damage, StoreCase, each, steps
 from builders.broken.night import Night
 
 
@@ -51,7 +51,7 @@ STORE = (
     StoreCase("store missing", lambda n: shutil.rmtree(n.l0), ("l0.zarr does not exist",)),
     StoreCase(
         "store is a file",
-        lambda n: (shutil.rmtree(n.l0), _write(n.l0, "text")),
+        steps(lambda n: shutil.rmtree(n.l0), lambda n: _write(n.l0, "text")),
         ("l0.zarr is a file", "expected an L0 store"),
         hint="An L0 store is a folder",
     ),
@@ -81,7 +81,7 @@ STORE = (
     ),
     StoreCase(
         "store without scans",
-        lambda n: [n.remove(number, "") for number in (1, 2, 3)],
+        each(lambda n, number: n.remove(number, ""), 1, 2, 3),
         ("l0.zarr holds no scan at all", "nothing to calibrate"),
         hint="gpucal inspect",
     ),
@@ -93,7 +93,7 @@ STORE = (
     ),
     StoreCase(
         "output holds other files",
-        lambda n: (n.out.mkdir(), _write(n.out / "notes.txt", "text")),
+        steps(lambda n: n.out.mkdir(), lambda n: _write(n.out / "notes.txt", "text")),
         ("l1.zarr holds other files",),
         hint="Choose another output",
     ),
@@ -105,7 +105,7 @@ STORE = (
     ),
     StoreCase(
         "output document broken",
-        lambda n: (n.out.mkdir(), _write(n.out / "zarr.json", "{")),
+        steps(lambda n: n.out.mkdir(), lambda n: _write(n.out / "zarr.json", "{")),
         ("l1.zarr has no readable zarr.json",),
         hint="Choose another output",
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from builders.broken.cases import FILL, Case, DoubtfulCase
+from builders.broken.cases import FILL, Case, DoubtfulCase, each
 from builders.broken.night import Night
 
 
@@ -170,7 +170,7 @@ VALUES = (
     ),
     Case(
         "no loads anywhere",
-        lambda n: [n.remove(number, "calibration") for number in (1, 2, 3)],
+        each(lambda n, number: n.remove(number, "calibration"), 1, 2, 3),
         ("no valid HOT/COLD", "load scan of the same setup"),
         error="LoadError",
         stage="loads",
@@ -179,7 +179,7 @@ VALUES = (
     ),
     Case(
         "both load scans without HOT",
-        lambda n: [n.modes(number, ["COLD", "COLD"], "calibration") for number in (1, 5)],
+        each(lambda n, number: n.modes(number, ["COLD", "COLD"], "calibration"), 1, 5),
         ("no valid HOT/COLD", "Load scan 1 was passed over", "no HOT subscan in calibration/"),
         error="LoadError",
         stage="loads",

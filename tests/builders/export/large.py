@@ -6,10 +6,13 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 AXES = ["channel", "dump", "receiver", "array", "subscan"]
 MEASURE = """
@@ -47,12 +50,14 @@ def make_large_store(path: Path, shape: tuple[int, ...], step: int) -> None:
         _put(group, name, values, ["dump", "subscan"])
 
 
-def _put(group, name, values, dims) -> None:
+def _put(group: Any, name: str, values: Any, dims: Sequence[str]) -> None:
     array = group.create_array(name, shape=values.shape, dtype="f8", dimension_names=dims)
     array[...] = values
 
 
-def _linked(group, name, shape, block, dims) -> None:
+def _linked(
+    group: Any, name: str, shape: tuple[int, ...], block: NDArray[Any], dims: Sequence[str]
+) -> None:
     array = group.create_array(
         name, shape=shape, dtype=block.dtype, chunks=block.shape, dimension_names=dims
     )

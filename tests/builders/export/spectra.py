@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from gpucal.spectrum import Spectrum
+from gpucal import Spectrum
 
 LIGHT = 299792458.0
 
 
-def make_spectrum(n: int = 300, seed: int = 1, **changes) -> Spectrum:
+def make_spectrum(n: int = 300, seed: int = 1, **changes: Any) -> Spectrum:
     """A spectrum whose axis runs down, with a blank channel and a fractional reference."""
     values = np.random.default_rng(seed).normal(1.0, 3.0, n)
     values[7] = np.nan

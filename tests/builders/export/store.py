@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -38,10 +39,17 @@ class Truth:
     arrays: dict[str, np.ndarray]
 
 
-def make_store(folder: Path, name: str = "l1.zarr", *, shape=SHAPE, chunks=None, **options) -> Path:
+def make_store(
+    folder: Path,
+    name: str = "l1.zarr",
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    chunks: tuple[int, ...] | None = None,
+    **options: Any,
+) -> Path:
     """Write a store whose T_sys differs between pixels and subscans, with flags of several kinds."""
     path = write_l1(folder / name, (7, 12), shape, **options)
-    root = zarr.open_group(path, mode="r+")
+    root: Any = zarr.open_group(path, mode="r+")
     root.attrs.update({"telescope": "CCAT-FYST", "instrument": "CHAI", "site": SITE})
     for number in (7, 12):
         scan = root[f"scan_{number:06d}"]
@@ -54,7 +62,7 @@ def make_store(folder: Path, name: str = "l1.zarr", *, shape=SHAPE, chunks=None,
     return path
 
 
-def _spoil(group, shape) -> None:
+def _spoil(group: Any, shape: tuple[int, ...]) -> None:
     c, d, r, a, s = shape
     t_sys, flags, spectra = (group[n][...] for n in ("t_sys", "flags", "spectra"))
     t_sys *= (1.0 + np.arange(s)) * (1.0 + 0.1 * np.arange(a))[:, None]
@@ -81,7 +89,7 @@ def _spoil(group, shape) -> None:
         array[...] = values
 
 
-def _rechunk(group, chunks) -> None:
+def _rechunk(group: Any, chunks: tuple[int, ...]) -> None:
     for name in ("spectra", "flags"):
         old = group[name]
         values, dims = old[...], old.metadata.dimension_names
@@ -94,7 +102,7 @@ def _rechunk(group, chunks) -> None:
 
 def truth(path: Path, number: int = 7, band: str = "") -> Truth:
     """What must come out, computed plainly from the arrays."""
-    group = zarr.open_group(path, mode="r")[f"scan_{number:06d}/{band}".rstrip("/")]
+    group: Any = zarr.open_group(path, mode="r")[f"scan_{number:06d}/{band}".rstrip("/")]
     arrays = {name: array[...] for name, array in group.arrays()}
     spectra = np.where(arrays["flags"] & SPIKE, np.nan, arrays["spectra"])
     transmission = np.exp(-arrays["tau_signal"][:, None] / np.sin(arrays["elevation"].mean(axis=0)))

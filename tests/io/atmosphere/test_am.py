@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from gpucal import ImportFormatError, load_table
 from gpucal.cli.commands.atm import app
-from gpucal.errors import ImportFormatError
 from gpucal.io.atmosphere.am import amc_pwv_mm, import_am
-from gpucal.io.atmosphere.tables import load_table
 
 FREQ = np.linspace(200.0, 210.0, 11)
 B, Q, C = 0.05 + 0.001 * FREQ, 1e-3 + 1e-5 * FREQ, 0.02 + 1e-4 * FREQ
@@ -37,7 +39,13 @@ column h2o vmr 1.0e-3
 """
 
 
-def write_run(path, pwv, q=Q, note="", freq=FREQ):
+def write_run(
+    path: Path,
+    pwv: float,
+    q: NDArray[Any] | float = Q,
+    note: str = "",
+    freq: NDArray[Any] = FREQ,
+) -> Path:
     tau = B * pwv + q * pwv**2 + C
     rows = "\n".join(f"{f:.7e} {t:.12e} 100.0" for f, t in zip(freq, tau, strict=True))
     text = f"{note}{rows}\n".encode()
@@ -45,7 +53,7 @@ def write_run(path, pwv, q=Q, note="", freq=FREQ):
     return path
 
 
-def test_three_runs_give_b_q_c(tmp_path):
+def test_three_runs_give_b_q_c(tmp_path: Path) -> None:
     pwv = [0.5, 1.0, 3.0]
     paths = [write_run(tmp_path / f"r{i}.out", p) for i, p in enumerate(pwv)]
     table = import_am(paths, tmp_path / "t.npz", pwv_mm=pwv)
@@ -57,7 +65,7 @@ def test_three_runs_give_b_q_c(tmp_path):
     np.testing.assert_array_equal(load_table(tmp_path / "t.npz").b, table.b)
 
 
-def test_two_runs_give_b_c(tmp_path):
+def test_two_runs_give_b_c(tmp_path: Path) -> None:
     paths = [write_run(tmp_path / f"r{p}.txt.gz", p, q=0) for p in (1.0, 2.0)]
     table = import_am(paths, pwv_mm=[1.0, 2.0])
     np.testing.assert_allclose(table.b, B, rtol=1e-9)
@@ -65,7 +73,7 @@ def test_two_runs_give_b_c(tmp_path):
     np.testing.assert_array_equal(table.q, 0)
 
 
-def test_pwv_from_comment_and_configuration(tmp_path):
+def test_pwv_from_comment_and_configuration(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a.txt", 1.2, q=0, note="# PWV = 1200 um\n")
     known = amc_pwv_mm(AMC.format(scale="%9"))
     second = write_run(tmp_path / "b.txt.gz", known, q=0)
@@ -76,7 +84,7 @@ def test_pwv_from_comment_and_configuration(tmp_path):
     assert table.attrs["t_ground_k"] == 260.0
 
 
-def test_configuration_integral():
+def test_configuration_integral() -> None:
     # vmr dP m_w / (m_air g): 100 hPa of 4e-6 and 400 hPa of 1e-3
     want = (100e2 * 4e-6 + 400e2 * 1e-3) * 18.01528 / 28.964 / 9.80665
     assert amc_pwv_mm(AMC.format(scale="%9")) == pytest.approx(want, rel=1e-12)
@@ -94,13 +102,13 @@ def test_configuration_integral():
         ("", "no water"),
     ],
 )
-def test_configurations_that_do_not_tell(text, match):
+def test_configurations_that_do_not_tell(text: str, match: str) -> None:
     with pytest.raises(ImportFormatError, match=match):
         amc_pwv_mm(text)
 
 
 @given(text=st.text(max_size=300))
-def test_any_configuration_gives_a_number_or_an_error(text):
+def test_any_configuration_gives_a_number_or_an_error(text: str) -> None:
     try:
         pwv = amc_pwv_mm("layer\nPbase 1 mbar\ncolumn h2o vmr 1e-3\n" + text)
     except ImportFormatError:
@@ -108,7 +116,7 @@ def test_any_configuration_gives_a_number_or_an_error(text):
     assert pwv > 0
 
 
-def test_errors(tmp_path):
+def test_errors(tmp_path: Path) -> None:
     a, b = (write_run(tmp_path / f"{n}.txt", p, q=0) for n, p in (("a", 1.0), ("b", 2.0)))
     other = write_run(tmp_path / "other.txt", 2.0, q=0, freq=FREQ + 0.1)
     words = tmp_path / "words.txt"
@@ -143,7 +151,7 @@ def test_errors(tmp_path):
             import_am(files, pwv_mm=pwv)
 
 
-def test_command(tmp_path):
+def test_command(tmp_path: Path) -> None:
     paths = [str(write_run(tmp_path / f"r{p}.txt", p)) for p in (1.0, 2.0, 3.0)]
     out = tmp_path / "t.zarr"
     arguments = [x for p in (1, 2, 3) for x in ("--pwv", str(p))]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from gpucal import (
+    AtmosphereTable,
+    ConfigError,
+    GpucalError,
+    GpucalWarning,
+    TableError,
+    load_table,
+    save_table,
+)
 from gpucal.cli.commands.atm import app
-from gpucal.errors import ConfigError, GpucalError, GpucalWarning, TableError
 from gpucal.io.atmosphere import build as atm_build
 from gpucal.io.atmosphere.choice import site_table
-from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table
-from gpucal.physics.atm import AtmosphereTable
+from gpucal.io.atmosphere.tables import packaged_tables
 
 ATTRS = {
     "model": "made up",
@@ -27,16 +37,19 @@ ATTRS = {
 }
 
 
-def make_table(attrs=ATTRS):
+COLUMNS = ("b", "q", "c_dry", "c_o3", "c_minor")
+
+
+def make_table(attrs: Mapping[str, Any] = ATTRS) -> AtmosphereTable:
     rng = np.random.default_rng(5)
     f = np.concatenate([np.linspace(100e9, 110e9, 50), np.linspace(200e9, 205e9, 30)])
-    columns = [rng.uniform(0, 1, f.size) for _ in range(5)]
+    columns: dict[str, Any] = {n: rng.uniform(0, 1, f.size) for n in COLUMNS}
     edges = np.array([[100e9, 110e9], [200e9, 205e9]])
-    return AtmosphereTable(f, *columns, band_edges_hz=edges, attrs=attrs)
+    return AtmosphereTable(f, **columns, band_edges_hz=edges, attrs=attrs)
 
 
 @pytest.mark.parametrize("ending", [".npz", ".zarr"])
-def test_round_trip(tmp_path, ending):
+def test_round_trip(tmp_path: Path, ending: str) -> None:
     table = make_table()
     path = tmp_path / f"t{ending}"
     save_table(path, table)
@@ -55,20 +68,20 @@ def test_round_trip(tmp_path, ending):
     assert len(got.sha256) == 64
 
 
-def test_npz_bytes_depend_on_the_table_alone(tmp_path):
+def test_npz_bytes_depend_on_the_table_alone(tmp_path: Path) -> None:
     save_table(tmp_path / "a.npz", make_table())
     save_table(tmp_path / "b.npz", make_table(dict(reversed(ATTRS.items()))))
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-def test_checksum_follows_the_content(tmp_path):
+def test_checksum_follows_the_content(tmp_path: Path) -> None:
     save_table(tmp_path / "a.zarr", make_table())
     first = load_table(tmp_path / "a.zarr").sha256
     save_table(tmp_path / "a.zarr", make_table(ATTRS | {"site": "elsewhere"}))
     assert load_table(tmp_path / "a.zarr").sha256 != first
 
 
-def test_foreign_zarr_v2_is_read(tmp_path):
+def test_foreign_zarr_v2_is_read(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "t.zarr", mode="w", zarr_format=2)
     for name in ("freq_hz", "b", "c_dry"):
         group.create_array(name, data=np.array([1.0, 2.0, 3.0]))
@@ -79,7 +92,7 @@ def test_foreign_zarr_v2_is_read(tmp_path):
     assert table.pwv_range_mm == (0.1, 2.0)
 
 
-def write(path, **entries):
+def write(path: Path, **entries: Any) -> Path:
     np.savez(path, **entries)
     return path
 
@@ -88,7 +101,7 @@ GOOD = {"freq_hz": [1e9, 2e9], "b": [1.0, 2.0], "c_dry": [0.1, 0.2]}
 KNOWN = {"model": "m", "pwv_range_mm": [0.1, 1.0]}
 
 
-def test_missing_columns_are_zero_and_single_precision_is_read(tmp_path):
+def test_missing_columns_are_zero_and_single_precision_is_read(tmp_path: Path) -> None:
     entries = GOOD | KNOWN | {"b": np.array([1, 2], dtype=np.float32)}
     table = load_table(write(tmp_path / "t.npz", **entries))
     for name in ("q", "c_o3", "c_minor"):
@@ -98,7 +111,7 @@ def test_missing_columns_are_zero_and_single_precision_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["model", "pwv_range_mm"])
-def test_missing_provenance_is_a_warning(tmp_path, missing):
+def test_missing_provenance_is_a_warning(tmp_path: Path, missing: str) -> None:
     entries = GOOD | {key: value for key, value in KNOWN.items() if key != missing}
     path = write(tmp_path / "t.npz", **entries)
     with pytest.warns(GpucalWarning, match=missing):
@@ -119,7 +132,7 @@ def test_missing_provenance_is_a_warning(tmp_path, missing):
         ({"pwv_range_mm": [2.0, 1.0]}, "pwv_range_mm"),
     ],
 )
-def test_malformed_files(tmp_path, changes, text):
+def test_malformed_files(tmp_path: Path, changes: dict[str, Any], text: str) -> None:
     entries = {k: v for k, v in (GOOD | KNOWN | changes).items() if v is not None}
     with pytest.raises(TableError, match=text) as caught:
         load_table(write(tmp_path / "t.npz", **entries))
@@ -127,20 +140,20 @@ def test_malformed_files(tmp_path, changes, text):
 
 
 @given(content=st.binary(max_size=200))
-def test_garbage_is_a_table_error(tmp_path, content):
+def test_garbage_is_a_table_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "t.npz"
     path.write_bytes(content)
     with pytest.raises(TableError):
         load_table(path)
 
 
-def test_pickles_are_not_run(tmp_path):
+def test_pickles_are_not_run(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", freq_hz=np.array([object()]))
     with pytest.raises(TableError, match="cannot be read"):
         load_table(tmp_path / "t.npz")
 
 
-def test_paths_that_are_no_table(tmp_path):
+def test_paths_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="iram_30m"):
         load_table(tmp_path / "missing.npz")
     (tmp_path / "t.txt").write_text("1 2 3")
@@ -151,7 +164,7 @@ def test_paths_that_are_no_table(tmp_path):
         load_table(tmp_path / "t.zarr")
 
 
-def test_save_errors(tmp_path):
+def test_save_errors(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="ends neither"):
         save_table(tmp_path / "t.dat", make_table())
     with pytest.raises(TableError, match="cannot be written"):
@@ -159,7 +172,7 @@ def test_save_errors(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_packaged_tables_are_complete():
+def test_packaged_tables_are_complete() -> None:
     tables = packaged_tables()
     assert set(tables) == {"chile_5600m", "iram_30m", "sofia_great"}
     for name, path in tables.items():
@@ -170,6 +183,7 @@ def test_packaged_tables_are_complete():
         assert path.stat().st_size < 1_000_000
         for key in ("model", "version", "site", "alt_m", "pwv_range_mm", "credit", "licence"):
             assert key in table.attrs, (name, key)
+        assert table.pwv_range_mm is not None
         lo, hi = table.pwv_range_mm
         for column in (table.b, table.c_dry, table.c_o3, table.c_minor):
             assert np.all(column >= 0)
@@ -178,13 +192,13 @@ def test_packaged_tables_are_complete():
 
 
 @pytest.mark.parametrize("name", ["iram_30m", "chile_5600m"])
-def test_packaged_ranges(name):
+def test_packaged_ranges(name: str) -> None:
     table, site = load_table(name), atm_build.SITES[name]
     assert table.range_hz == site.range_hz
     assert table.pwv_range_mm == site.pwv_range_mm
 
 
-def site(lat=None, alt=None):
+def site(lat: float | None = None, alt: float | None = None) -> dict[str, Any]:
     given = {"lat_deg": lat, "lon_deg": -67.0, "alt_m": alt}
     return {key: value for key, value in given.items() if value is not None}
 
@@ -204,7 +218,7 @@ def site(lat=None, alt=None):
         ({"site": site(alt=12300.0)}, "sofia_great"),
     ],
 )
-def test_site_choice(attrs, name):
+def test_site_choice(attrs: dict[str, Any], name: str) -> None:
     assert site_table(attrs) == name
 
 
@@ -221,13 +235,13 @@ def test_site_choice(attrs, name):
         {"telescope": "APEX", "site": {"alt_m": float("nan")}},
     ],
 )
-def test_no_table_for_the_site(attrs):
+def test_no_table_for_the_site(attrs: dict[str, Any]) -> None:
     with pytest.raises(TableError, match="--atmosphere") as caught:
         site_table(attrs)
     assert "iram_30m" in str(caught.value)
 
 
-def test_command_info():
+def test_command_info() -> None:
     runner = CliRunner()
     listed = runner.invoke(app, ["info"])
     assert listed.exit_code == 0
@@ -243,7 +257,7 @@ def test_command_info():
     assert isinstance(runner.invoke(app, ["info", "nothing"]).exception, TableError)
 
 
-def test_command_build_refuses_before_computing(tmp_path):
+def test_command_build_refuses_before_computing(tmp_path: Path) -> None:
     runner = CliRunner()
     out = str(tmp_path / "t.npz")
     for arguments, text in (
@@ -260,7 +274,7 @@ def test_command_build_refuses_before_computing(tmp_path):
         assert text in str(error)
 
 
-def test_build_without_pyrtlib_says_how_to_get_it(monkeypatch):
+def test_build_without_pyrtlib_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyrtlib.absorption_model", None)
     with pytest.raises(GpucalError, match=r"atm-build") as caught:
         atm_build.build_table(atm_build.SITES["iram_30m"])
@@ -268,7 +282,7 @@ def test_build_without_pyrtlib_says_how_to_get_it(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["iram_30m", "chile_5600m"])
-def test_packaged_tables_hold_between_their_knots(name):
+def test_packaged_tables_hold_between_their_knots(name: str) -> None:
     pytest.importorskip("pyrtlib")
     table, site = load_table(name), atm_build.SITES[name]
     models, air = atm_build._load_models(), atm_build.site_atmosphere(site)
@@ -286,7 +300,7 @@ def test_packaged_tables_hold_between_their_knots(name):
         )
 
 
-def test_build_a_small_table(tmp_path):
+def test_build_a_small_table(tmp_path: Path) -> None:
     pytest.importorskip("pyrtlib")
     result = CliRunner().invoke(
         app,

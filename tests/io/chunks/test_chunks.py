@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -12,9 +15,10 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from gpucal.errors import CorruptDataError
+from gpucal import CorruptDataError
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.chunks.layout import chunk_files
 
@@ -42,7 +46,9 @@ V2_CODECS = {
 ZSTD = V3_CODECS["zstd"]
 
 
-def make(path, data, chunks, codecs=ZSTD, **options):
+def make(
+    path: Path, data: NDArray[Any], chunks: tuple[int, ...], codecs: Any = ZSTD, **options: Any
+) -> Any:
     array = zarr.create_array(
         str(path),
         shape=data.shape,
@@ -56,16 +62,16 @@ def make(path, data, chunks, codecs=ZSTD, **options):
     return zarr.open_array(str(path), mode="r")
 
 
-def sample(shape, dtype="i4", seed=0):
+def sample(shape: tuple[int, ...], dtype: str = "i4", seed: int = 0) -> NDArray[Any]:
     return np.random.default_rng(seed).integers(0, 1000, shape).astype(dtype)
 
 
-def chunk_file(path):
+def chunk_file(path: Path) -> Path:
     return next(p for p in sorted(path.rglob("*")) if p.is_file() and p.name[0] not in "z.")
 
 
 @st.composite
-def layouts(draw):
+def layouts(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     shape = tuple(draw(st.integers(1, n)) for n in (9, 4, 3, 3, 4))
     chunks = tuple(draw(st.integers(1, n + 1)) for n in shape)
     return shape, chunks
@@ -81,11 +87,20 @@ def layouts(draw):
     separator=st.sampled_from(["/", "."]),
     data=st.data(),
 )
-def test_reading_equals_zarr(tmp_path, layout, dtype, codec, version, cache, separator, data):
+def test_reading_equals_zarr(
+    tmp_path: Path,
+    layout: tuple[tuple[int, ...], tuple[int, ...]],
+    dtype: str,
+    codec: int,
+    version: int,
+    cache: int,
+    separator: str,
+    data: st.DataObject,
+) -> None:
     shape, chunks = layout
     values = sample(shape, dtype)
     values[0] = 7  # some chunks hold nothing but the fill value, so they have no file
-    options = {"zarr_format": version, "fill_value": 7}
+    options: dict[str, Any] = {"zarr_format": version, "fill_value": 7}
     if version == 3:
         options["serializer"] = BytesCodec(endian="big" if dtype[0] == ">" else "little")
         options["chunk_key_encoding"] = {"name": "default", "separator": separator}
@@ -120,7 +135,7 @@ def test_reading_equals_zarr(tmp_path, layout, dtype, codec, version, cache, sep
     ],
     ids=["sharded", "transposed", "F order", "bz2", "filter", "two compressors"],
 )
-def test_other_layouts_are_left_to_zarr(tmp_path, options):
+def test_other_layouts_are_left_to_zarr(tmp_path: Path, options: dict[str, Any]) -> None:
     values = sample((8, 3, 2, 2, 4))
     array = make(tmp_path / "a.zarr", values, (4, 3, 2, 1, 2), **options)
     counts = ZarrCounts(array)
@@ -130,7 +145,7 @@ def test_other_layouts_are_left_to_zarr(tmp_path, options):
         np.testing.assert_array_equal(counts.read(1, 6, s), values[1:6, ..., s])
 
 
-def test_store_in_memory_is_left_to_zarr():
+def test_store_in_memory_is_left_to_zarr() -> None:
     values = sample((8, 3, 2, 2, 4))
     array = zarr.create_array({}, data=values, chunks=(4, 3, 2, 2, 1))
     counts = ZarrCounts(array)
@@ -144,14 +159,16 @@ def test_store_in_memory_is_left_to_zarr():
     [((4, 3, 2, 2, 1), 4), ((4, 3, 2, 2, 4), 4), ((8, 3, 2, 2, 1), 3), ((8, 3, 2, 2, 2), 5)],
     ids=["aligned", "chunk holds subscans", "block cuts chunk", "both"],
 )
-def test_each_chunk_is_decoded_once_by_many_threads(tmp_path, chunks, block, options):
+def test_each_chunk_is_decoded_once_by_many_threads(
+    tmp_path: Path, chunks: tuple[int, int, int, int, int], block: int, options: dict[str, Any]
+) -> None:
     values = sample((16, 3, 2, 2, 4))
     array = make(tmp_path / "a.zarr", values, chunks, **options)
     counts = ZarrCounts(array)
     start = threading.Barrier(4)
     requests = [(c, min(c + block, 16), s) for s in range(4) for c in range(0, 16, block)]
 
-    def work(i):
+    def work(i: int) -> list[Any]:
         start.wait()
         return [(r, counts.read(*r)) for r in requests[i::4]]
 
@@ -164,7 +181,7 @@ def test_each_chunk_is_decoded_once_by_many_threads(tmp_path, chunks, block, opt
     assert counts.chunks == chunks
 
 
-def test_cache_stays_within_its_bytes(tmp_path):
+def test_cache_stays_within_its_bytes(tmp_path: Path) -> None:
     values = sample((16, 3, 2, 2, 4))
     array = make(tmp_path / "a.zarr", values, (4, 3, 2, 2, 4))
     chunk_bytes = 4 * 3 * 2 * 2 * 4 * 4
@@ -176,7 +193,7 @@ def test_cache_stays_within_its_bytes(tmp_path):
     assert counts.decoded_chunks == 8
 
 
-def test_read_into_a_given_array(tmp_path):
+def test_read_into_a_given_array(tmp_path: Path) -> None:
     values = sample((8, 3, 2, 2, 2))
     counts = ZarrCounts(make(tmp_path / "a.zarr", values, (4, 3, 2, 2, 1)))
     out = np.empty((8, 3, 2, 2), "i4")
@@ -189,7 +206,7 @@ def test_read_into_a_given_array(tmp_path):
             counts.read(*bad)
 
 
-def test_hidden_subscans(tmp_path):
+def test_hidden_subscans(tmp_path: Path) -> None:
     values = sample((8, 3, 2, 2, 4))
     counts = ZarrCounts(make(tmp_path / "a.zarr", values, (4, 3, 2, 2, 4)), n_subscans=3)
     assert counts.shape == (8, 3, 2, 2, 3)
@@ -198,7 +215,7 @@ def test_hidden_subscans(tmp_path):
         counts.read(0, 8, 3)
 
 
-CORRUPTIONS = {
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
     "cut": lambda b: b[: len(b) // 2],
     "cut to nothing": lambda b: b"",
     "last byte gone": lambda b: b[:-1],
@@ -209,7 +226,7 @@ CORRUPTIONS = {
 
 @pytest.mark.parametrize("how", CORRUPTIONS)
 @pytest.mark.parametrize("codec", V3_CODECS)
-def test_corrupt_chunks_are_named(tmp_path, codec, how):
+def test_corrupt_chunks_are_named(tmp_path: Path, codec: str, how: str) -> None:
     values = sample((4, 3, 2, 2, 1))
     path = tmp_path / "a.zarr"
     array = make(path, values, (4, 3, 2, 2, 1), V3_CODECS[codec])
@@ -226,7 +243,7 @@ def test_corrupt_chunks_are_named(tmp_path, codec, how):
 
 
 @pytest.mark.parametrize("codec", ["crc", "zstd+checksum+crc", "blosc+crc"])
-def test_a_flipped_bit_is_found(tmp_path, codec):
+def test_a_flipped_bit_is_found(tmp_path: Path, codec: str) -> None:
     values = sample((4, 3, 2, 2, 1))
     path = tmp_path / "a.zarr"
     array = make(path, values, (4, 3, 2, 2, 1), V3_CODECS[codec])
@@ -240,7 +257,9 @@ def test_a_flipped_bit_is_found(tmp_path, codec):
 
 @pytest.mark.parametrize("size", [4 * 3 * 2 * 2 - 1, 4 * 3 * 2 * 2 + 1])
 @pytest.mark.parametrize("codec", [c for c in V2_CODECS if c != "none"])
-def test_a_chunk_that_decodes_to_another_size_is_corrupt(tmp_path, codec, size):
+def test_a_chunk_that_decodes_to_another_size_is_corrupt(
+    tmp_path: Path, codec: str, size: int
+) -> None:
     """numcodecs leaves the rest of a destination as it was when the data are short."""
     path = tmp_path / "a.zarr"
     array = make(path, sample((4, 3, 2, 2, 1)), (4, 3, 2, 2, 1), V2_CODECS[codec], zarr_format=2)
@@ -249,7 +268,7 @@ def test_a_chunk_that_decodes_to_another_size_is_corrupt(tmp_path, codec, size):
         ZarrCounts(array).read(0, 4, 0)
 
 
-def test_a_failed_decode_is_tried_again(tmp_path):
+def test_a_failed_decode_is_tried_again(tmp_path: Path) -> None:
     values = sample((4, 3, 2, 2, 2))
     path = tmp_path / "a.zarr"
     counts = ZarrCounts(make(path, values, (4, 3, 2, 2, 2)))
@@ -262,7 +281,7 @@ def test_a_failed_decode_is_tried_again(tmp_path):
     np.testing.assert_array_equal(counts.read(0, 4, 0), values[..., 0])
 
 
-def plain_frame(data, *, declare, checksum_bit=False):
+def plain_frame(data: bytes, *, declare: bool, checksum_bit: bool = False) -> bytes:
     """A zstd frame of one raw block, with or without the content size in its header."""
     header = struct.pack("<I", 0xFD2FB528)
     if declare:
@@ -274,7 +293,7 @@ def plain_frame(data, *, declare, checksum_bit=False):
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 7])
 @pytest.mark.parametrize("kind", ["compressed", "plain", "plain, size not declared", "skippable"])
-def test_concatenated_zstd_frames(tmp_path, kind, pieces):
+def test_concatenated_zstd_frames(tmp_path: Path, kind: str, pieces: int) -> None:
     """A chunk may be several zstd frames one after the other (batched GPU encoders write so)."""
     values = sample((4, 3, 2, 2, 1))
     path = tmp_path / "a.zarr"
@@ -291,7 +310,7 @@ def test_concatenated_zstd_frames(tmp_path, kind, pieces):
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
-def test_cut_concatenated_frames(tmp_path, cut):
+def test_cut_concatenated_frames(tmp_path: Path, cut: int) -> None:
     values = sample((4, 3, 2, 2, 1))
     path = tmp_path / "a.zarr"
     array = make(path, values, (4, 3, 2, 2, 1), numcodecs.Zstd(1), zarr_format=2)
@@ -302,7 +321,7 @@ def test_cut_concatenated_frames(tmp_path, cut):
         ZarrCounts(array).read(0, 4, 0)
 
 
-def test_layout_names_the_files(tmp_path):
+def test_layout_names_the_files(tmp_path: Path) -> None:
     values = sample((4, 3, 2, 2, 2))
     array = make(tmp_path / "a.zarr", values, (4, 3, 2, 2, 1), V3_CODECS["blosc+crc"])
     files = chunk_files(array)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError, L1Error
+from gpucal import CalibrationConfig, ConfigError, L1Error
 from gpucal.io.chunks.codecs import ChunkEncoder, parse_codec
 
 CODECS = ("zstd:1", "zstd:-3", "zstd:5", "blosc-lz4", "blosc-zstd", "none")

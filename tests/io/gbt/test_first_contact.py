@@ -18,10 +18,17 @@ import numpy as np
 import pytest
 from builders.gbt import Row, row, write_table
 
-from gpucal import CalibrationConfig, calibrate_store, open_l0, open_l1
-from gpucal.cli.main import main
-from gpucal.errors import GpucalWarning, ImportFormatError
-from gpucal.io.gbt.importer import ImportReport, import_sdfits
+from gpucal import (
+    CalibrationConfig,
+    GpucalWarning,
+    ImportFormatError,
+    ImportReport,
+    calibrate_store,
+    import_sdfits,
+    main,
+    open_l0,
+    open_l1,
+)
 
 VANE, OFF, ON = 3000.0, 1000.0, 1100.0
 T_CAL = (260.0 - 2.725) + (280.15 - 260.0) * np.exp(0.1 / np.sin(np.radians(60.0)))

@@ -6,21 +6,31 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from builders.gbt import N_CHAN, nod, row, vane, write_table
+from builders.gbt import N_CHAN, Row, nod, row, vane, write_table
+from builders.groups import source_of
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from gpucal.cli.main import main
-from gpucal.config import load_config
-from gpucal.errors import ConfigError, GpucalWarning, ImportFormatError, L0Error
+from gpucal import (
+    ConfigError,
+    GpucalWarning,
+    ImportFormatError,
+    L0Error,
+    import_sdfits,
+    load_config,
+    main,
+    open_l0,
+    write_l0_scan,
+)
 from gpucal.io.gbt import importer as gbt
 from gpucal.io.gbt.flags import flagged_channels, integration_numbers, read_flags
-from gpucal.io.gbt.importer import import_sdfits
 from gpucal.io.gbt.resume import resumable
-from gpucal.io.l0.store import open_l0
 
 pytest.importorskip("astropy.io.fits")
 
@@ -34,24 +44,26 @@ created_by = sdfits
 
 
 @pytest.fixture(autouse=True)
-def _no_sync(monkeypatch):
+def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    for place in ("importer", "resume"):
-        monkeypatch.setattr(f"gpucal.io.gbt.{place}.sync_tree", lambda path: None)
+    for place in ("gbt.importer", "gbt.resume"):
+        monkeypatch.setattr(f"gpucal.io.{place}.sync_tree", lambda path: None)
 
 
-def counts_of(group):
+def counts_of(group: Any) -> NDArray[Any]:
     return np.stack([group.counts.read(0, group.shape[0], s) for s in range(group.shape[4])], -1)
 
 
-def science(store, number=5):
+def science(store: Path, number: int = 5) -> NDArray[Any]:
     return counts_of(open_l0(store).load(number)[0].source)
 
 
 # --- flags ---------------------------------------------------------------------------------------
 
 
-def with_flags(tmp_path, *rules, rows=None):
+def with_flags(
+    tmp_path: Path, *rules: str, rows: list[Row] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """A file with flags beside it, imported; counts of scan 5 without and with them."""
     file = write_table(tmp_path / "bank.fits", rows or vane() + nod())
     file.with_suffix(".flag").write_text(HEAD + "\n".join(rules) + "\n")
@@ -60,11 +72,11 @@ def with_flags(tmp_path, *rules, rows=None):
     return science(tmp_path / "raw.zarr"), science(tmp_path / "flagged.zarr")
 
 
-def differing(raw, flagged):
+def differing(raw: NDArray[Any], flagged: NDArray[Any]) -> NDArray[Any]:
     """Where counts became NaN; all others are as they were."""
     bad = np.isnan(flagged)
     np.testing.assert_array_equal(raw[~bad], flagged[~bad])
-    return bad
+    return np.asarray(bad)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +94,14 @@ def differing(raw, flagged):
         ("* | 5 | * | * | * | 3 | 3.0 | 4 | spaces", np.s_[3:5, :, :, 0, 0]),
     ],
 )
-def test_flags_become_nan(tmp_path, rule, where):
+def test_flags_become_nan(tmp_path: Path, rule: str, where: Any) -> None:
     raw, flagged = with_flags(tmp_path, rule)
     expected = np.zeros(raw.shape, dtype=bool)
     expected[where] = True
     np.testing.assert_array_equal(differing(raw, flagged), expected)
 
 
-def test_flags_add_up_and_are_counted(tmp_path):
+def test_flags_add_up_and_are_counted(tmp_path: Path) -> None:
     raw, flagged = with_flags(tmp_path, "*|5|0|*|*|3|0|1|a", "*|5|0|*|*|3|1|2|b", "")
     assert np.nonzero(differing(raw, flagged)[:, 0, 0, 0, 0])[0].tolist() == [0, 1, 2]
     attrs = open_l0(tmp_path / "flagged.zarr").load(5)[0].attrs
@@ -97,7 +109,7 @@ def test_flags_add_up_and_are_counted(tmp_path):
     assert "flagged_spectra" not in open_l0(tmp_path / "raw.zarr").load(5)[0].attrs
 
 
-def test_integer_spectra_with_flags_become_floating_point(tmp_path):
+def test_integer_spectra_with_flags_become_floating_point(tmp_path: Path) -> None:
     rows = [{**r, "DATA": r["DATA"].astype("i4")} for r in vane() + nod()]
     file = tmp_path / "bank.fits"
     from astropy.io import fits
@@ -112,13 +124,13 @@ def test_integer_spectra_with_flags_become_floating_point(tmp_path):
     import_sdfits([file], tmp_path / "raw.zarr", flags=False)
     import_sdfits([file], tmp_path / "flagged.zarr")
     raw, flagged = science(tmp_path / "raw.zarr"), science(tmp_path / "flagged.zarr")
-    assert (raw.dtype, flagged.dtype) == (np.int32, np.float64)
+    assert (raw.dtype, flagged.dtype) == (np.dtype(np.int32), np.dtype(np.float64))
     expected = np.zeros(raw.shape, dtype=bool)
     expected[3, ..., 1] = True
     np.testing.assert_array_equal(differing(raw, flagged), expected)
 
 
-def test_each_bank_has_its_own_flags(tmp_path):
+def test_each_bank_has_its_own_flags(tmp_path: Path) -> None:
     """RECNUM counts the rows of one file, and rules hold for that file alone."""
     rows = vane() + nod()
     banks = [
@@ -132,7 +144,7 @@ def test_each_bank_has_its_own_flags(tmp_path):
     np.testing.assert_array_equal(np.isnan(science(tmp_path / "night.zarr")), expected)
 
 
-def test_integration_numbers_count_each_output_in_time():
+def test_integration_numbers_count_each_output_in_time() -> None:
     keys = ("SCAN", "IFNUM", "PLNUM", "FDNUM", "SIG", "CAL")
     rows = [
         (5, 0, 0, 0, "T", "F", 2.0),
@@ -157,7 +169,7 @@ def test_integration_numbers_count_each_output_in_time():
         (HEAD.replace("BCHAN,ECHAN", "ECHAN,BCHAN"), "line 6: the columns are RECNUM, SCAN"),
     ],
 )
-def test_a_malformed_flag_file_is_one_sentence(tmp_path, text, pattern):
+def test_a_malformed_flag_file_is_one_sentence(tmp_path: Path, text: str, pattern: str) -> None:
     file = write_table(tmp_path / "bank.fits", vane() + nod())
     file.with_suffix(".flag").write_text(text)
     with pytest.raises(ImportFormatError, match=pattern):
@@ -169,7 +181,7 @@ def test_a_malformed_flag_file_is_one_sentence(tmp_path, text, pattern):
     )
 
 
-def test_rules_are_read_and_files_without_flags_have_none(tmp_path):
+def test_rules_are_read_and_files_without_flags_have_none(tmp_path: Path) -> None:
     path = tmp_path / "bank.flag"
     path.write_text(HEAD + "*|6|*|*|2|0|3072,9|3072,12|VEGAS_SPUR\n")
     (rule,) = read_flags(path)
@@ -189,18 +201,22 @@ def test_rules_are_read_and_files_without_flags_have_none(tmp_path):
 # --- interrupted ---------------------------------------------------------------------------------
 
 
-def night_of_nods(path, numbers=(5, 8, 11)):
+def night_of_nods(path: Path, numbers: Sequence[int] = (5, 8, 11)) -> Path:
     rows = vane()
     for n in numbers:
         rows += nod(n)
     return write_table(path, rows)
 
 
-def interrupt_at(monkeypatch, number, error=KeyboardInterrupt):
+def interrupt_at(
+    monkeypatch: pytest.MonkeyPatch,
+    number: int | None,
+    error: BaseException | type[BaseException] = KeyboardInterrupt,
+) -> list[int]:
     """Let ``write_l0_scan`` stop when it is to write a scan; returns the numbers it was given."""
-    original, seen = gbt.write_l0_scan, []
+    original, seen = write_l0_scan, list[int]()
 
-    def write(store, n, **options):
+    def write(store: Path, n: int, **options: Any) -> None:
         seen.append(n)
         if n == number:
             raise error
@@ -210,12 +226,14 @@ def interrupt_at(monkeypatch, number, error=KeyboardInterrupt):
     return seen
 
 
-def content(store):
+def content(store: Path) -> dict[str, bytes]:
     files = (p for p in Path(store).rglob("*") if p.is_file())
     return {p.relative_to(store).as_posix(): p.read_bytes() for p in files}
 
 
-def test_an_interrupted_import_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_an_interrupted_import_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = night_of_nods(tmp_path / "bank.fits")
     whole, out = tmp_path / "whole.zarr", tmp_path / "night.zarr"
     import_sdfits([file], whole)
@@ -239,7 +257,7 @@ def test_an_interrupted_import_goes_on_where_it_was(tmp_path, monkeypatch):
     assert not waiting.exists()
 
 
-def test_other_input_begins_anew(tmp_path, monkeypatch):
+def test_other_input_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "night.zarr"
     with monkeypatch.context() as patch:
         interrupt_at(patch, 8)
@@ -257,7 +275,9 @@ def test_other_input_begins_anew(tmp_path, monkeypatch):
     assert open_l0(out).numbers() == [2, 5, 8]
 
 
-def test_a_kill_while_the_draft_is_cleared_loses_no_scan(tmp_path, monkeypatch):
+def test_a_kill_while_the_draft_is_cleared_loses_no_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first input comes back after a run with another one was killed at the worst moment."""
     first, other = night_of_nods(tmp_path / "a.fits"), night_of_nods(tmp_path / "b.fits", (5, 8))
     whole, out = tmp_path / "whole.zarr", tmp_path / "night.zarr"
@@ -269,7 +289,7 @@ def test_a_kill_while_the_draft_is_cleared_loses_no_scan(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         remove = shutil.rmtree
 
-        def killed(path, **options):
+        def killed(path: Any, **options: Any) -> None:
             remove(path, **options)
             raise KeyboardInterrupt
 
@@ -288,7 +308,9 @@ def test_a_kill_while_the_draft_is_cleared_loses_no_scan(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_kill_right_after_the_store_is_in_place(tmp_path, monkeypatch, there):
+def test_a_kill_right_after_the_store_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
     """What is left of the draft is not taken for the store when the import is done again."""
     old, new = night_of_nods(tmp_path / "a.fits", (5,)), night_of_nods(tmp_path / "b.fits")
     whole, out = tmp_path / "whole.zarr", tmp_path / "night.zarr"
@@ -298,7 +320,7 @@ def test_a_kill_right_after_the_store_is_in_place(tmp_path, monkeypatch, there):
     name = "exchange" if there else "rename_into_place"
     move = getattr(gbt, name)
 
-    def killed(*paths):
+    def killed(*paths: Any) -> None:
         move(*paths)
         raise KeyboardInterrupt
 
@@ -316,7 +338,9 @@ def test_a_kill_right_after_the_store_is_in_place(tmp_path, monkeypatch, there):
     assert content(out) == content(whole)
 
 
-def test_an_error_leaves_nothing_and_the_old_store(tmp_path, monkeypatch):
+def test_an_error_leaves_nothing_and_the_old_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = night_of_nods(tmp_path / "bank.fits")
     out = tmp_path / "night.zarr"
     import_sdfits([file], out)
@@ -328,7 +352,7 @@ def test_an_error_leaves_nothing_and_the_old_store(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bank.fits", "night.zarr"]
 
 
-def test_two_imports_into_one_store_do_not_mix(tmp_path):
+def test_two_imports_into_one_store_do_not_mix(tmp_path: Path) -> None:
     file = night_of_nods(tmp_path / "bank.fits")
     out = tmp_path / "night.zarr"
     with resumable(out, [file]), pytest.raises(L0Error, match=r"another import into .* is running"):
@@ -345,7 +369,7 @@ def test_two_imports_into_one_store_do_not_mix(tmp_path):
 
 MEASURE = """
 import resource, sys
-from gpucal.io.gbt.importer import import_sdfits
+from gpucal import import_sdfits
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 import_sdfits([sys.argv[1]], sys.argv[2] + "/small.zarr")
@@ -355,7 +379,7 @@ print(before, peak())
 """
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """A file of 128 MiB takes less than 64 MiB more than one of a few kB, read pages included."""
     small = night_of_nods(tmp_path / "small.fits")
     spectrum = np.arange(1 << 17, dtype=np.float32)
@@ -375,10 +399,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
 # --- what is refused -----------------------------------------------------------------------------
 
 
-def test_loads_without_numbers(tmp_path):
+def test_loads_without_numbers(tmp_path: Path) -> None:
     empty = np.full(N_CHAN, np.nan, np.float32)
 
-    def spoiled(feeds):
+    def spoiled(feeds: Sequence[int]) -> list[Row]:
         return [
             {**r, "DATA": empty} if r["OBJECT"] == "VANE" and r["FDNUM"] in feeds else r
             for r in vane() + nod()
@@ -394,14 +418,16 @@ def test_loads_without_numbers(tmp_path):
         import_sdfits([write_table(tmp_path / "one.fits", spoiled((7,)))], out)
 
 
-def test_loads_of_unknown_temperature_are_a_warning(tmp_path):
+def test_loads_of_unknown_temperature_are_a_warning(tmp_path: Path) -> None:
     file = write_table(tmp_path / "bank.fits", vane(TWARM=np.nan) + nod())
     with pytest.warns(GpucalWarning, match="temperature of the warm load is not recorded.*--t-hot"):
         import_sdfits([file], tmp_path / "night.zarr")
 
 
 @pytest.mark.parametrize("logical", [False, True])
-def test_noise_diode_data_are_refused_on_every_path(tmp_path, capsys, logical):
+def test_noise_diode_data_are_refused_on_every_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], logical: bool
+) -> None:
     """CAL as the letter T, or as a logical column; nods, and scans that would be left out anyway."""
     diode = [
         row(8, 2.0 * d, CAL=c, OBSMODE="Track:NONE:TPWCAL", PROCSIZE=1)
@@ -426,7 +452,7 @@ def test_noise_diode_data_are_refused_on_every_path(tmp_path, capsys, logical):
     assert open_l0(out).numbers() == [2, 5]
 
 
-def test_there_is_no_noise_diode_scheme():
+def test_there_is_no_noise_diode_scheme() -> None:
     with pytest.raises(ConfigError, match="cal_scheme is 'noise-diode'"):
         load_config(cal_scheme="noise-diode")
 
@@ -440,7 +466,9 @@ def test_there_is_no_noise_diode_scheme():
         ("CRVAL1", "D", np.full(12, np.inf), "scan 2: column CRVAL1 is not a number in 2 rows"),
     ],
 )
-def test_a_wrong_column_is_one_sentence(tmp_path, name, form, values, pattern):
+def test_a_wrong_column_is_one_sentence(
+    tmp_path: Path, name: str, form: str, values: Any, pattern: str
+) -> None:
     from astropy.io import fits
 
     file = write_table(tmp_path / "bank.fits", vane() + nod())
@@ -453,7 +481,7 @@ def test_a_wrong_column_is_one_sentence(tmp_path, name, form, values, pattern):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bank.fits"]
 
 
-def test_many_banks_with_bands_of_different_width(tmp_path):
+def test_many_banks_with_bands_of_different_width(tmp_path: Path) -> None:
     """Two files per band, three bands of 16, 32 and 8 channels, each with its own frequency axis."""
     files = []
     for ifnum, channels in enumerate((16, 32, 8)):
@@ -472,19 +500,19 @@ def test_many_banks_with_bands_of_different_width(tmp_path):
     out = tmp_path / "night.zarr"
     import_sdfits(files, out)
     bands = {s.band: s for s in open_l0(out).load(5)}
-    assert [bands[b].source.shape for b in sorted(bands)] == [
+    assert [source_of(bands[b]).shape for b in sorted(bands)] == [
         (16, 2, 1, 2, 2),
         (32, 2, 1, 2, 2),
         (8, 2, 1, 2, 2),
     ]
     for i, band in enumerate(sorted(bands)):
-        source = bands[band].source
+        source = source_of(bands[band])
         assert source.signal_freq[0, 0] == 90e9 + i * 1e9
         data = counts_of(source)
         assert data[:, 0, 0, 1, 1].tolist() == [c + 706.0 for c in range(data.shape[0])]
 
 
-def test_command_without_flags(tmp_path):
+def test_command_without_flags(tmp_path: Path) -> None:
     from gpucal.cli.commands.import_ import app
 
     file = write_table(tmp_path / "bank.fits", vane() + nod())

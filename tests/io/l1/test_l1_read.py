@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
+from gpucal import L1Error, open_l1
 from gpucal.axes import AXES
-from gpucal.errors import L1Error
-from gpucal.io.l1.reader import L1, open_l1
+from gpucal.io.l1.reader import L1
 from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
 
 SPECTRA = np.random.default_rng(2).normal(size=(6, 2, 1, 3, 2))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import zarr
 
-from gpucal.errors import ConfigError, L1Error
+from gpucal import ConfigError, L1Error
 from gpucal.io.files import atomic
 from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
 

@@ -16,8 +16,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal.axes import AXES, Flag
-from gpucal.errors import L1Error
+from gpucal import Flag, L1Error
+from gpucal.axes import AXES
 from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.l1.writer import L1Store, ScanWriter
 
@@ -73,17 +73,18 @@ def test_zarr_and_xarray_read_it(codec: str, dtype: str, tmp_path: Path) -> None
     store.set_root_attrs({"telescope": "T"})
     expected = add_scan(store, 25650, mode="tp").astype(store.dtype)
 
-    root = zarr.open_group(store.path, mode="r")
+    root: Any = zarr.open_group(store.path, mode="r")
     assert dict(root.attrs) == {"format": "gpucal-l1", "format_version": 1, "telescope": "T"}
     assert [name for name, _ in root.groups()] == ["scan_025650"]
-    array = root["scan_025650/spectra"]
+    array: Any = root["scan_025650/spectra"]
     assert isinstance(array, zarr.Array)
     np.testing.assert_array_equal(array[:], expected)
     assert array.dtype == store.dtype
     assert array.chunks == CHUNKS
-    assert array.metadata.dimension_names == AXES
+    metadata: Any = array.metadata
+    assert metadata.dimension_names == AXES
     assert np.isnan(array.fill_value)
-    assert array.metadata.codecs[-1].to_dict() == {"name": "crc32c"}
+    assert metadata.codecs[-1].to_dict() == {"name": "crc32c"}
 
     dataset = xarray.open_zarr(store.path, group="scan_025650", consolidated=False, chunks=None)
     assert dataset["spectra"].dims == AXES
@@ -100,7 +101,7 @@ def test_zarr_writes_the_same_metadata_and_chunks(tmp_path: Path) -> None:
     store = L1Store(tmp_path / "out.zarr", codec="blosc-lz4")
     values = add_scan(store, 1)
     ours = store.scan_path(1) / "spectra"
-    array = zarr.create_array(
+    array: Any = zarr.create_array(
         tmp_path / "theirs",
         shape=SHAPE,
         chunks=CHUNKS,
@@ -153,7 +154,7 @@ def test_any_shape_and_chunks_come_back(
         write_all(scan.array("band_1", "a", shape, chunks, dtype, dims), values)
         scan.put("band_1/extra", "b", values, dims)
         scan.commit()
-    band = zarr.open_group(store.path, mode="r")["scan_000003/band_1"]
+    band: Any = zarr.open_group(store.path, mode="r")["scan_000003/band_1"]
     assert isinstance(band, zarr.Group)
     for name in ("a", "extra/b"):
         array = band[name]
@@ -169,7 +170,7 @@ def test_large_small_arrays_are_split(tmp_path: Path, monkeypatch: pytest.Monkey
     with store.begin(1) as scan:
         scan.put("", "t_sys", values, ("channel", "subscan"))
         scan.commit()
-    array = zarr.open_array(store.scan_path(1) / "t_sys", mode="r")
+    array: Any = zarr.open_array(store.scan_path(1) / "t_sys", mode="r")
     assert array.chunks == (4, 6)
     np.testing.assert_array_equal(array[:], values)
 
@@ -221,7 +222,7 @@ def test_a_flipped_bit_is_detected(codec: str, tmp_path: Path) -> None:
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 4
     chunk.write_bytes(content)
-    array = zarr.open_array(store.scan_path(1) / "spectra", mode="r")
+    array: Any = zarr.open_array(store.scan_path(1) / "spectra", mode="r")
     array[:4]
     with pytest.raises(ValueError, match="checksum"):
         array[:]
@@ -242,7 +243,7 @@ def test_attributes_are_valid_json_whatever_they_hold(tmp_path: Path) -> None:
 
     text = (store.scan_path(1) / "band_1" / "zarr.json").read_text(encoding="utf-8")
     json.loads(text, parse_constant=refuse)
-    attrs = dict(zarr.open_group(store.scan_path(1), mode="r")["band_1"].attrs)
+    attrs: dict[str, Any] = dict(zarr.open_group(store.scan_path(1), mode="r")["band_1"].attrs)
     assert attrs == {"rms": 0.5, "n": 4, "bad": "NaN", "list": [1.0, "Infinity", "-Infinity"]}
     assert np.isnan(float(attrs["bad"]))
     attrs = store.finished(1) or {}

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from builders.truth_setup import steady
 
-from gpucal.backend import select_backend
-from gpucal.config import CalibrationConfig
-from gpucal.pipeline.scan import stream
+from gpucal import CalibrationConfig, calibrate_scan, select_backend, simulate_scan
+from gpucal.pipeline.scan import work_units
 from gpucal.pipeline.scan.averaging import average_scan
-from gpucal.pipeline.scan.in_memory import calibrate_scan
-from gpucal.simulate.night import simulate_scan
+from gpucal.simulate.setup import Kind
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("kind", ["tp", "otf", "fsw", "wsw-chopped"])
-def test_averages(kind: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "L1_CHUNK_BYTES", 1 << 14)
+def test_averages(kind: Kind, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 14)
     setup = replace(steady("hera"), fill_fraction=0.01)
     simulated = simulate_scan(setup, kind, 7)
     config = CalibrationConfig(pwv=3.0, workers=workers)

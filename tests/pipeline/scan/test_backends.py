@@ -10,7 +10,8 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.strict_backend import read_only_backend, strict_backend, to_numpy
 
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig
+from gpucal.simulate.setup import Kind
 
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("hera", "tp", {"pwv_scope": "per-pair"}),
@@ -28,7 +29,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("make", [strict_backend, read_only_backend])
 @pytest.mark.parametrize(("name", "kind", "options"), CASES)
-def test_same_numbers_as_numpy(make: Any, name: str, kind: str, options: dict[str, Any]) -> None:
+def test_same_numbers_as_numpy(make: Any, name: str, kind: Kind, options: dict[str, Any]) -> None:
     setup = steady(name)
     bands = tuple(
         replace(b, channels=64, throw_hz=4.25 * b.bandwidth_hz / 64) for b in setup.bands[:1]
@@ -50,7 +51,7 @@ def test_gain_drift_on_strict_arrays() -> None:
     first = simulate_scan(setup, "load", 1, start=60000.0)
     science = simulate_scan(setup, "tp", 2, start=60000.01, mjd0=60000.0, lloadsn=1)
     last = simulate_scan(setup, "load", 3, start=60000.03, mjd0=60000.0)
-    loads = {"load": first.scans[0], "later_load": last.scans[0]}
+    loads: dict[str, Any] = {"load": first.scans[0], "later_load": last.scans[0]}
     config = CalibrationConfig(gain_interpolate=3)
     ours = calibrated(science, config, **loads)
     theirs = calibrated(science, config, backend=strict_backend(), **loads)

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from builders.truth_setup import calibrated, simulate_scan, spectra_error, steady, without_lines
 
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.errors import AtmosphereError
+from gpucal import AtmosphereError, CalibrationConfig, Flag
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.presets import preset
+from gpucal.simulate.setup import Kind
 
 KELVIN = 1e-6
 MODES = ["tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped"]
@@ -44,7 +43,7 @@ def whole_throw(setup: Any) -> Any:
 
 @pytest.mark.parametrize("kind", MODES)
 @pytest.mark.parametrize("name", ["hera", "upgreat", "chai", "argus", "superc"])
-def test_every_mode_returns_the_truth(name: str, kind: str) -> None:
+def test_every_mode_returns_the_truth(name: str, kind: Kind) -> None:
     simulated = simulate_scan(whole_throw(steady(name)), kind, 7)
     for band, truth in enumerate(simulated.truths):
         config = config_for(simulated, band)
@@ -67,7 +66,7 @@ def test_every_mode_returns_the_truth(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("scope", ["full", "per-pixel", "per-pair"])
 @pytest.mark.parametrize("kind", ["tp", "otf-chopped", "nod", "wsw-chopped"])
-def test_every_scope_returns_the_water_and_the_opacity(kind: str, scope: str) -> None:
+def test_every_scope_returns_the_water_and_the_opacity(kind: Kind, scope: str) -> None:
     from gpucal.pipeline.store.l1_arrays import small_arrays
 
     simulated = simulate_scan(steady("chai"), kind, 7)
@@ -114,7 +113,7 @@ def test_per_dump_reference_follows_the_sky_within_a_subscan() -> None:
 
 
 @pytest.mark.parametrize("kind", ["otf-chopped", "wsw-chopped"])
-def test_merged_beams_return_the_truth_on_a_steady_sky(kind: str) -> None:
+def test_merged_beams_return_the_truth_on_a_steady_sky(kind: Kind) -> None:
     setup = steady("hera")
     simulated = simulate_scan(setup, kind, 7)
     plain = calibrated(simulated, CalibrationConfig())
@@ -195,7 +194,7 @@ def test_f32_spectra_are_the_rounded_f64_spectra() -> None:
         ("argus", "tp", "full"),
     ],
 )
-def test_noise_is_that_of_the_radiometer_equation(name: str, kind: str, scope: str) -> None:
+def test_noise_is_that_of_the_radiometer_equation(name: str, kind: Kind, scope: str) -> None:
     setup = steady(name)
     bands = tuple(
         replace(b, channels=4096, throw_hz=256 * b.bandwidth_hz / 4096) for b in setup.bands[:1]

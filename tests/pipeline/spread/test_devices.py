@@ -16,13 +16,19 @@ import pytest
 from builders.night_stores import KINDS, assert_same, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.errors import BackendError, ConfigError, L0Error, TableError
+from gpucal import (
+    BackendError,
+    CalibrationConfig,
+    ConfigError,
+    L0Error,
+    StoreReport,
+    TableError,
+    calibrate_store,
+)
 from gpucal.io.files import atomic
-from gpucal.pipeline.spread import device_process, devices
+from gpucal.pipeline.spread import device_process, devices, fleet
 from gpucal.pipeline.spread.device_process import DeviceProcess
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
 LOSING = Path(__file__).resolve().parents[2] / "fakes" / "losing_worker.py"
 
@@ -115,6 +121,13 @@ def stuck(night: Path, tmp_path: Path) -> tuple[Path, int]:
     return tmp_path, number
 
 
+def losing_in(monkeypatch: pytest.MonkeyPatch, scans: str) -> None:
+    """Let the processes lose their device in these scans; they find the fakes as pytest does."""
+    paths = [str(LOSING.parents[1]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
+    monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(LOSING), scans))
+
+
 def test_same_bytes_as_one_process(night: Path, tmp_path: Path) -> None:
     watching = Watching()
     report = run(night, tmp_path / "l1", watching)
@@ -187,7 +200,7 @@ def test_ctrl_c_ends_all_and_the_same_command_does_the_rest(
             if len(self.finished) == 2:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    monkeypatch.setattr(devices, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(fleet, "STOP_SECONDS", 1.0)
     report = run(folder, out, Interrupting())
     assert report.interrupted
     assert report.exit_code == 130
@@ -208,7 +221,7 @@ def test_a_lost_device_gets_a_new_process(
     night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The device is lost in scan 3; a new process of the same device does the others."""
-    monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(LOSING), "3"))
+    losing_in(monkeypatch, "3")
     watching = Watching()
     report = run(night, tmp_path / "l1", watching, devices="0", backend="auto")
     [failure] = report.failures
@@ -227,7 +240,7 @@ def test_a_lost_device_gets_a_new_process(
 def test_a_device_that_is_lost_again_and_again_is_given_up(
     night: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(LOSING), "2,3,4,5,6,7,8"))
+    losing_in(monkeypatch, "2,3,4,5,6,7,8")
     watching = Watching()
     report = run(night, tmp_path / "l1", watching, devices="0", backend="auto")
     assert [f.scan for f in report.failures] == [2, 3]

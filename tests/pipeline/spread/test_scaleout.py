@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 from builders.night_stores import assert_same, fast_folder, make_night, small_setup
 
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError, L0Error, TableError
-from gpucal.io.l1.reader import open_l1
+from gpucal import (
+    CalibrationConfig,
+    ConfigError,
+    L0Error,
+    StoreReport,
+    TableError,
+    calibrate_store,
+    open_l1,
+)
 from gpucal.pipeline.spread import cluster as scaleout
-from gpucal.pipeline.store.report import ScanSummary, SilentObserver, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [

@@ -8,15 +8,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from builders.broken.night import make_night, spectra
+from builders.broken.cases import Case, DoubtfulCase, StoreCase
+from builders.broken.night import Night, make_night, spectra
 from builders.broken.scans import BROKEN_SCANS
 from builders.broken.stores import STORE
 from builders.broken.values import DOUBTFUL, VALUES
 
-from gpucal.cli.main import main
+from gpucal import main
 
 WITH_OWN_LOADS = {"hera", "fsw", "wsw", "nod", "argus"}
 """Nights whose scans 1, 2, 3 hold their own loads; in the others 1 and 5 are load scans."""
@@ -29,25 +32,25 @@ FOREIGN = re.compile(r"Traceback|NoneType|object at 0x|\w*Error: |\.\.$|unexpect
 class Nights:
     """Good nights and what they calibrate to, made when first asked for."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.made = {}
-        self.calibrated = {}
-        self.told = {}
+        self.made: dict[str, Night] = {}
+        self.calibrated: dict[tuple[str, tuple[str, ...]], Path] = {}
+        self.told: dict[str, str] = {}
 
-    def tell(self, case, message):
+    def tell(self, case: Case | StoreCase | DoubtfulCase, message: str) -> None:
         """Remember a message; no two cases may say the same."""
         assert self.told.setdefault(message, case.name) == case.name
 
-    def night(self, name):
+    def night(self, name: str) -> Night:
         if name not in self.made:
             self.made[name] = make_night(name, self.folder / name)
         return self.made[name]
 
-    def science(self, name):
+    def science(self, name: str) -> set[int]:
         return {1, 2, 3} if name in WITH_OWN_LOADS else {2, 3, 4}
 
-    def result(self, name, options=()):
+    def result(self, name: str, options: tuple[str, ...] = ()) -> Path:
         """The store that the undamaged night gives."""
         if (name, options) not in self.calibrated:
             out = self.folder / f"good{len(self.calibrated)}.zarr"
@@ -58,43 +61,45 @@ class Nights:
         return self.calibrated[name, options]
 
 
-def command(night, options=()):
+def command(night: Night, options: Sequence[str] = ()) -> list[str]:
     table = ["--atmosphere", str(night.table)]
     return ["calibrate", str(night.l0), str(night.out), *table, *options]
 
 
 @pytest.fixture(scope="session")
-def nights(tmp_path_factory):
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     return Nights(tmp_path_factory.mktemp("nights"))
 
 
-def damage(case, night):
+def damage(case: Case | StoreCase | DoubtfulCase, night: Night) -> tuple[str, ...]:
     """Break the night; what the case returns besides strings is of no interest."""
     returned = case.damage(night)
     is_options = isinstance(returned, tuple) and all(isinstance(x, str) for x in returned)
     return returned if is_options else ()
 
 
-def numbers_in(store):
+def numbers_in(store: Path) -> set[int]:
     return {int(path.name.removeprefix("scan_")) for path in store.glob("scan_*")}
 
 
-def check_good_scans(night, good, numbers):
+def check_good_scans(night: Night, good: Path, numbers: set[int]) -> None:
     for number in sorted(numbers):
         assert spectra(night.out, number) == spectra(good, number)
     assert not night.out.with_name("l1.zarr.staging").exists()
 
 
-def ids(cases):
+def ids(cases: Sequence[Case | StoreCase | DoubtfulCase]) -> dict[str, Any]:
     return {"argvalues": cases, "ids": [c.name.replace(" ", "-") for c in cases]}
 
 
 @pytest.mark.parametrize("case", **ids(FAILURES))
-def test_a_broken_scan_fails_alone(case, nights, tmp_path, capfd):
+def test_a_broken_scan_fails_alone(
+    case: Case, nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night(case.night).copy(tmp_path)
     asked = nights.science(case.night) - set(case.unasked)
     saved = asked - set(case.failed)
-    good = nights.result(case.night, case.options) if saved else None
+    good = nights.result(case.night, case.options) if saved else Path("nothing saved")
     added = damage(case, night)
     there = numbers_in(night.out)
     capfd.readouterr()
@@ -112,7 +117,7 @@ def test_a_broken_scan_fails_alone(case, nights, tmp_path, capfd):
     check_good_scans(night, good, saved)
 
 
-def check_failure(entry, case, streams):
+def check_failure(entry: dict[str, Any], case: Case, streams: Any) -> None:
     assert set(entry) == {"scan", "stage", "error", "message", "hint"}
     assert (entry["error"], entry["stage"]) == (case.error, case.stage)
     message, hint, label = entry["message"], entry["hint"], f"scan {entry['scan']}"
@@ -134,7 +139,9 @@ def check_failure(entry, case, streams):
 
 
 @pytest.mark.parametrize("case", **ids(STORE))
-def test_nothing_to_be_done_is_one_sentence(case, nights, tmp_path, capfd):
+def test_nothing_to_be_done_is_one_sentence(
+    case: StoreCase, nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night("hera").copy(tmp_path)
     added = damage(case, night)
     before = sorted(night.folder.rglob("*"))
@@ -154,7 +161,9 @@ def test_nothing_to_be_done_is_one_sentence(case, nights, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("case", **ids(DOUBTFUL))
-def test_doubtful_input_is_calibrated_with_a_warning(case, nights, tmp_path, capfd):
+def test_doubtful_input_is_calibrated_with_a_warning(
+    case: DoubtfulCase, nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night(case.night).copy(tmp_path)
     good = nights.result(case.night, case.options)
     added = damage(case, night)
@@ -174,7 +183,9 @@ def test_doubtful_input_is_calibrated_with_a_warning(case, nights, tmp_path, cap
     check_good_scans(night, good, everything if case.same else everything - set(case.scans))
 
 
-def test_an_unreadable_load_scan_is_a_failure_and_the_next_one_serves(nights, tmp_path, capfd):
+def test_an_unreadable_load_scan_is_a_failure_and_the_next_one_serves(
+    nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night("upgreat").copy(tmp_path)
     (night.scan(1) / "zarr.json").write_text("{")
     assert main(command(night)) == 2
@@ -189,12 +200,17 @@ def test_an_unreadable_load_scan_is_a_failure_and_the_next_one_serves(nights, tm
         assert any(key.startswith("5/") for key in attrs["attributes"]["l0_metadata_sha256"])
 
 
-def test_disk_full_while_a_scan_is_written(nights, tmp_path, capfd, monkeypatch):
+def test_disk_full_while_a_scan_is_written(
+    nights: Nights,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     night = nights.night("hera").copy(tmp_path)
     good = nights.result("hera")
     real = os.writev
 
-    def writev(descriptor, buffers):
+    def writev(descriptor: int, buffers: Any) -> int:
         if "scan_000002" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, buffers)
@@ -215,7 +231,9 @@ def test_disk_full_while_a_scan_is_written(nights, tmp_path, capfd, monkeypatch)
     assert not (night.out / "failures.json").exists()
 
 
-def test_output_that_may_not_be_written(nights, tmp_path, capfd):
+def test_output_that_may_not_be_written(
+    nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night("hera").copy(tmp_path)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
@@ -229,7 +247,9 @@ def test_output_that_may_not_be_written(nights, tmp_path, capfd):
     assert re.search(f"l1.zarr cannot be written: {reason}. Choose an output directory", err)
 
 
-def test_a_repaired_scan_is_done_by_the_same_command(nights, tmp_path, capfd):
+def test_a_repaired_scan_is_done_by_the_same_command(
+    nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night("hera").copy(tmp_path)
     elevation = night.read(2, "source/elevation")
     night.put(2, "source/elevation", elevation * 57.3)
@@ -242,7 +262,9 @@ def test_a_repaired_scan_is_done_by_the_same_command(nights, tmp_path, capfd):
     check_good_scans(night, nights.result("hera"), {1, 2, 3})
 
 
-def test_verbose_shows_the_traceback_of_a_failed_scan(nights, tmp_path, capfd):
+def test_verbose_shows_the_traceback_of_a_failed_scan(
+    nights: Nights, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     night = nights.night("hera").copy(tmp_path)
     night.remove(2, "source/mjd")
     assert main(command(night, ("--verbose",))) == 2
@@ -254,7 +276,7 @@ def test_verbose_shows_the_traceback_of_a_failed_scan(nights, tmp_path, capfd):
 @pytest.mark.parametrize(
     "name", ["bit flipped in an ON", "store missing", "option that does not exist"]
 )
-def test_a_real_process_ends_the_same_way(name, nights, tmp_path):
+def test_a_real_process_ends_the_same_way(name: str, nights: Nights, tmp_path: Path) -> None:
     (case,) = [c for c in (*FAILURES, *STORE) if c.name == name]
     night = nights.night("hera").copy(tmp_path)
     line = command(night, damage(case, night))
@@ -269,6 +291,6 @@ def test_a_real_process_ends_the_same_way(name, nights, tmp_path):
         check_good_scans(night, nights.result("hera"), {1, 3})
 
 
-def test_there_are_at_least_forty_kinds():
-    cases = [*FAILURES, *STORE, *DOUBTFUL]
+def test_there_are_at_least_forty_kinds() -> None:
+    cases: list[Case | StoreCase | DoubtfulCase] = [*FAILURES, *STORE, *DOUBTFUL]
     assert len({c.name for c in cases}) == len(cases) >= 40

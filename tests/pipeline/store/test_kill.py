@@ -15,8 +15,7 @@ import pytest
 from builders.night_stores import assert_same, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
+from gpucal import CalibrationConfig, calibrate_store
 from gpucal.io.files import atomic
 
 KILLS = 20

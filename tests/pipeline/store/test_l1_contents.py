@@ -15,12 +15,8 @@ from builders.gbt import N_CHAN, nod, vane, write_table
 from builders.night_stores import KINDS, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.axes import Flag
-from gpucal.config import CalibrationConfig
-from gpucal.io.gbt.importer import import_sdfits
-from gpucal.io.l0.store import open_l0
-from gpucal.io.l1.reader import L1Scan
+from gpucal import CalibrationConfig, Flag, calibrate_store, import_sdfits, open_l0
+from gpucal.io.l1.reader import L1, L1Scan
 
 C, D, R, A = "channel", "dump", "receiver", "array"
 S = "subscan"
@@ -69,7 +65,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def calibrated(folder: Path, out: Path, **options: Any) -> gpucal.io.l1.reader.L1:  # type: ignore[name-defined]
+def calibrated(folder: Path, out: Path, **options: Any) -> L1:
     options = {"atmosphere": str(folder / "table.npz"), **options}
     config = CalibrationConfig(**options)
     report = calibrate_store(folder / "l0.zarr", out, config, command_line=["gpucal", "x"])
@@ -120,7 +116,7 @@ def test_every_mode_has_the_whole_table(night: Path, tmp_path: Path, scope: str)
         check_attributes(scan, kind, night)
 
 
-def check_values(scan: L1Scan, source: Any) -> None:
+def check_values(scan: Any, source: Any) -> None:
     """The streamed arrays agree with each other, and times and places with L0."""
     spectra, flags = scan["spectra"][...], scan["flags"][...]
     blank = (flags & int(Flag.BAD_CHANNEL | Flag.FILL_VALUE)) != 0
@@ -183,7 +179,7 @@ def test_bands_and_diagnostics(tmp_path: Path) -> None:
             check_xarray(scan, TABLE)
             assert scan.groups == names
             for name in names:
-                array = scan[f"{name}/spectrum_K"]
+                array: Any = scan[f"{name}/spectrum_K"]
                 n = array.attrs["n_diffs"]
                 assert array.shape == (n, 64, 1, 4)
                 assert array.attrs["units"] == "K"
@@ -224,7 +220,7 @@ def test_zarr_alone_can_walk_the_store(night: Path, tmp_path: Path) -> None:
     calibrated(night, tmp_path / "l1", scans="1-2")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        root = zarr.open_group(str(tmp_path / "l1"), mode="r")
+        root: Any = zarr.open_group(str(tmp_path / "l1"), mode="r")
         assert root.attrs["format"] == "gpucal-l1"
         assert root.attrs["telescope"] == "IRAM-30M"
         assert sorted(root.group_keys()) == ["scan_000001", "scan_000002"]
@@ -248,12 +244,12 @@ def test_both_beams_of_a_nod_lie_on_the_source(tmp_path: Path, step: float) -> N
             row["CRVAL2"] = 100.0 + away / np.cos(np.pi / 3)
     import_sdfits([write_table(tmp_path / "bank.fits", [*loads, *rows])], tmp_path / "l0.zarr")
     if step:
-        l0 = zarr.open_group(tmp_path / "l0.zarr" / "scan_000005", mode="r+")
+        l0: Any = zarr.open_group(tmp_path / "l0.zarr" / "scan_000005", mode="r+")
         l0.attrs["nod_beams"] = [[0, 0], [0, 1]]
     config = CalibrationConfig(atmosphere="none", tau=0.1, t_hot=290.0, t_atm=270.0, workers=1)
     report = calibrate_store(tmp_path / "l0.zarr", tmp_path / "l1.zarr", config)
     assert report.exit_code == 0, report.failures
-    scan = gpucal.open_l1(tmp_path / "l1.zarr")[5]
+    scan: Any = gpucal.open_l1(tmp_path / "l1.zarr")[5]
     lon = scan["otf_lon"][0, 0] + scan["pixel_offset_lon"][0, :, 0] / np.cos(np.pi / 3)
     np.testing.assert_allclose(lon, 100.0, atol=1e-9)
     np.testing.assert_allclose(scan["pixel_offset_lat"][0, :, 0], 0.0, atol=1e-9)

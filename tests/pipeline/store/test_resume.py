@@ -14,14 +14,11 @@ import zarr
 from builders.night_stores import assert_same, contents, fast_folder, make_night, small_setup
 
 import gpucal
-from gpucal import calibrate_store
-from gpucal.config import CalibrationConfig
-from gpucal.io.atmosphere.tables import load_table, save_table
+from gpucal import CalibrationConfig, StoreReport, calibrate_store, load_table, open_l1, save_table
 from gpucal.io.files import atomic
-from gpucal.io.l1.reader import open_l1
-from gpucal.pipeline.store.report import StoreReport
+from gpucal.simulate.setup import Kind
 
-KINDS = ("otf", "tp", "otf", "otf-chopped")
+KINDS: tuple[Kind, ...] = ("otf", "tp", "otf", "otf-chopped")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     assert inodes(parts / "scan_000003") == kept
     assert_same(parts, whole)
     if options:
-        found = open_l1(parts)[4]["skydiff/spectrum_K"]
+        found: Any = open_l1(parts)[4]["skydiff/spectrum_K"]
         assert found.attrs["ref_scans"][0] in (3, 4)
         assert 3 in found.attrs["ref_scans"]
 

@@ -1,0 +1,1 @@
+"""Benches of the NumPy twins, one module a kernel: ``python -m bench NAME``."""

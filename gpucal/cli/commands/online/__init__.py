@@ -1,0 +1,1 @@
+"""Commands of ``gpucal online``, registered in app. Ordinary commands lie one folder up."""

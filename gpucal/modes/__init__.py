@@ -1,0 +1,1 @@
+"""Observing modes, one file per recipe: which counts minus which. Pairing and the scale belong in steps."""

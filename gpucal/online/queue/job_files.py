@@ -1,0 +1,61 @@
+"""What lies in the directory of a task, and how it is read and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ACTIVE, FAILED, INCOMING = ".active", ".failed", ".incoming"
+"""Folders: a folder per worker with the jobs it holds; jobs that were given up; jobs being written."""
+DONE = "done.jsonl"
+"""A line per job that was done."""
+REASON = ".reason"
+"""Ending of the file beside a failed job that says why."""
+HEARTBEAT = ".heartbeat"
+"""File in the folder of a worker, touched while it lives."""
+
+
+def is_job(name: str) -> bool:
+    """Whether a file of this name is a job."""
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def entries_of(path: Path) -> Iterator[os.DirEntry[str]]:
+    """The entries of a folder; none when it is not there."""
+    try:
+        with os.scandir(path) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def names_in(path: Path) -> list[str]:
+    """Their names in order."""
+    return sorted(entry.name for entry in entries_of(path))
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file; returns when it is on stable storage."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line by one write to a file opened for appending: lines of several workers do not mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def count_lines(path: Path) -> int:
+    """Number of lines of a file; 0 when it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,124 @@
+"""Rows of the tables of results, from the results of procedures and from calibrated spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gpucal.io.l1.reader import open_l1
+from gpucal.online.queue.events import Job
+from gpucal.online.site.context import Context
+from gpucal.online.site.tables import MEAN
+from gpucal.procedures.results import (
+    FocusResult,
+    Measured,
+    PointingResult,
+    SkydipResult,
+    SwitchedResult,
+    WeightedMean,
+)
+
+Row = dict[str, Any]
+
+
+def pointing_rows(result: PointingResult) -> Iterator[Row]:
+    """Rows of pointings: every drift, then the mean offsets."""
+    for fit in result.fits:
+        yield {
+            **_pixel_place(fit.label, fit.receiver, fit.pixel, fit.valid, fit.reason),
+            "direction": fit.axis,
+            **_with_error("offset", fit.offset),
+            **_with_error("width", fit.fwhm),
+            **_with_error("amplitude", fit.corrected if fit.corrected.error > 0 else fit.amplitude),
+        }
+    for mean in result.means:
+        if mean.name == "offset":
+            width = result.mean(mean.axis, "fwhm").mean
+            yield {**_mean_place(mean), "direction": mean.axis} | {
+                **_with_error("offset", mean.mean),
+                **_with_error("width", width),
+            }
+
+
+def focus_rows(result: FocusResult) -> Iterator[Row]:
+    """Rows of foci: every fit, then the mean position of each axis."""
+    for fit in result.fits:
+        yield {
+            **_pixel_place(fit.label, fit.receiver, fit.pixel, fit.valid, fit.reason),
+            "axis": fit.axis,
+            **_with_error("position", fit.best),
+            **_with_error("peak", fit.peak),
+        }
+    for mean in result.means:
+        yield {**_mean_place(mean), "axis": mean.axis, **_with_error("position", mean.mean)}
+
+
+def skydip_rows(result: SkydipResult) -> Iterator[Row]:
+    """Rows of skydips: every pixel, then the mean."""
+    for fit in result.fits:
+        yield {
+            **_pixel_place(fit.label, fit.receiver, fit.pixel, fit.valid, fit.reason),
+            **_with_error("tau", fit.tau),
+            **_with_error("f_eff", fit.f_eff),
+        }
+    mean = result.mean("airmass", "tau")
+    yield {
+        **_mean_place(mean),
+        **_with_error("tau", mean.mean),
+        **_with_error("f_eff", result.mean("airmass", "f_eff").mean),
+    }
+
+
+def spectrum_rows(result: Mapping[str, SwitchedResult]) -> Iterator[Row]:
+    """Rows of spectra: noise of the average of every pixel, against what is expected."""
+    for band, found in result.items():
+        for r, a in np.ndindex(*found.rms.shape):
+            yield {
+                **_pixel_place(band, r, a, found.valid, found.reason),
+                "rms": float(found.rms[r, a]),
+                "rms_expected": float(found.expected[r, a]),
+                "exptime": float(found.time[r, a]),
+            }
+
+
+def rows_of_l1(job: Job, context: Context) -> Iterator[Row]:
+    """T_sys (of the middle subscan) and rms of each pixel, as the calibrated store has them."""
+    scan = open_l1(context.l1(job)).scan(job.scan)
+    for band in scan.bands or [""]:
+        part = scan.band_scan(band) if band else scan
+        quality = part.attrs["qa"]
+        t_sys = part["t_sys"]
+        middle = np.asarray(t_sys[..., t_sys.shape[-1] // 2], dtype=np.float64)
+        rms, expected = (
+            np.array(quality[k], dtype=object).astype(np.float64)
+            for k in ("rms_measured", "rms_expected")
+        )
+        mjd = float(np.nanmean(np.asarray(part["mjd"][...])))
+        for r, a in np.ndindex(*middle.shape[1:]):
+            good = middle[:, r, a][np.isfinite(middle[:, r, a])]
+            yield {
+                "project": job.project,
+                "scan": job.scan,
+                "mjd": mjd,
+                **_pixel_place(band, r, a, bool(good.size), "" if good.size else "no good channel"),
+                "t_sys": float(np.median(good)) if good.size else float("nan"),
+                "rms": float(rms[r, a]),
+                "rms_expected": float(expected[r, a]),
+            }
+
+
+def _pixel_place(band: str, receiver: int, pixel: int, valid: bool, reason: str) -> Row:
+    """The columns that say of which pixel a row is, and whether it is good."""
+    return {"band": band, "receiver": receiver, "pixel": pixel, "valid": valid, "reason": reason}
+
+
+def _mean_place(mean: WeightedMean) -> Row:
+    """The same of a mean over all pixels."""
+    return _pixel_place("", MEAN, MEAN, mean.valid, mean.reason)
+
+
+def _with_error(name: str, measured: Measured) -> Row:
+    """The two columns of a value with an error."""
+    return {name: measured.value, f"{name}_error": measured.error}

@@ -1,0 +1,67 @@
+"""A new calibration of the calibration task: T_rec, T_sys, PWV and bad channels of a load scan, per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpucal.errors import GpucalError
+from gpucal.online.looks.computing import calibrated_look
+from gpucal.online.looks.look import BandLook
+from gpucal.online.looks.subset import sky_as_scan
+from gpucal.online.tasks.scan_in_hand import ScanInHand
+from gpucal.pipeline.scan.load_quality import load_quality
+from gpucal.scan import Scan, SubscanGroup
+
+NAN = float("nan")
+
+
+def enter_loads(scan: ScanInHand) -> bool:
+    """Enter the loads of all bands in the results; returns whether there were any that can be used."""
+    rows: list[dict[str, Any]] = []
+    for band in scan.bands:
+        if band.calibration is None:
+            continue
+        try:
+            rows += list(_rows_of_band(scan, band, band.calibration))
+        except GpucalError as error:
+            scan.say(f"the loads cannot be used: {error}", "error")
+    scan.context.results.save("calibrations", rows)
+    return bool(rows)
+
+
+def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator[dict[str, Any]]:
+    """A row of the table of calibrations for each pixel. Raises GpucalError when the loads are no good."""
+    quality = load_quality(band, scan.options, scan.backend, scan.pool)
+    sky = _sky(scan, band)
+    for r, a in np.ndindex(*quality.t_rec.shape):
+        good = bool(np.isfinite(quality.t_rec[r, a]))
+        yield {
+            "project": scan.job.project,
+            "scan": scan.job.scan,
+            "band": band.band,
+            "receiver": r,
+            "pixel": a,
+            "setup": scan.job.setup,
+            "t_rec": float(quality.t_rec[r, a]),
+            "bad_fraction": float(quality.bad[r, a]),
+            "mjd": float(np.mean(loads.mjd_mid)),
+            "valid": good,
+            "reason": "" if good else "every channel is bad",
+            "t_sys": float(sky.t_sys[r, a]) if sky is not None else NAN,
+            "pwv": sky.pwv if sky is not None else NAN,
+        }
+
+
+def _sky(scan: ScanInHand, band: Scan) -> BandLook | None:
+    """T_sys and PWV of a load scan that also saw the sky."""
+    pseudo = sky_as_scan(band)
+    if pseudo is None:
+        return None
+    try:
+        return calibrated_look(scan.calibrated_with(pseudo, band))
+    except GpucalError as error:
+        scan.say(f"no T_sys from the SKY of this calibration: {error}", "warning")
+        return None

@@ -1,0 +1,39 @@
+"""How many jobs a task does, lately."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+RATE_WINDOW_S = 600.0
+TAIL = 1 << 16
+"""Bytes at the end of done.jsonl that the rate is taken from."""
+
+
+def job_rate(path: Path, now: float) -> float:
+    """Jobs per minute of the last ten minutes, from the end of a task's done.jsonl."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return 0.0
+    if size > TAIL:
+        lines = lines[1:]  # the first one is cut
+    times = sorted(t for t in map(_finished, lines) if 0.0 <= now - t < RATE_WINDOW_S)
+    if not times:
+        return 0.0
+    # The tail of a busy task is shorter than the window: then it is the window.
+    whole = size <= TAIL or len(times) < len(lines) - 2
+    window = RATE_WINDOW_S if whole else max(now - times[0], 1.0)
+    return 60.0 * len(times) / window
+
+
+def _finished(line: bytes) -> float:
+    """When the job of a line was done, s since the epoch; NaN where the line does not say."""
+    try:
+        return float(json.loads(line)["finished"])
+    except (ValueError, KeyError, TypeError):
+        return float("nan")

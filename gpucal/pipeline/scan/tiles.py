@@ -1,0 +1,167 @@
+"""What is done with one tile: read its raw counts, calibrate it, and hand it to a sink.
+
+A tile is a block of channels of one output subscan. Each worker takes one through decoding, calibration and the sink
+(encode, store) while it is in cache. Shapes: C channels, D dumps, R receivers, A pixels.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import FLAG_DTYPE
+from gpucal.backend.lanes import Lane, Lanes
+from gpucal.pipeline.scan.ordered_pool import Cancelled
+from gpucal.pipeline.scan.work_units import Unit, t_sys_blocks
+from gpucal.steps.quality import TileStatistics, tile_statistics
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.solution import ScanSolution
+from gpucal.steps.tile import calibrate_tile
+
+Array = Any
+Host = npt.NDArray[Any]
+
+
+class TileSink(Protocol):
+    """Takes calibrated tiles, from several threads at once; arrays are reused after the call."""
+
+    def write_tile(
+        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
+    ) -> None:
+        """On the host: spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output."""
+
+    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+        """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
+
+
+@runtime_checkable
+class EncodedSink(Protocol):
+    """A ``TileSink`` that also takes tiles where they were made, and has them encoded there."""
+
+    def write_on_device(
+        self,
+        lane: Lane,
+        output: int,
+        channels: tuple[int, int],
+        spectra: Array,
+        flags: Array,
+        n_fill: int,
+    ) -> None:
+        """As ``TileSink.write_tile`` with arrays of the backend, written by ``lane``."""
+
+
+class CountsWindows:
+    """Raw counts of one unit: a window per subscan that moves up and decodes each chunk once."""
+
+    def __init__(self, solution: ScanSolution, lane: Lane) -> None:
+        self._counts = solution.group.counts
+        self._xp = solution.backend.xp
+        self._lane = lane
+        self._windows: dict[int, tuple[int, Array]] = {}
+        self._reads: dict[int, int] = {}
+
+    def __call__(self, c0: int, c1: int, subscan: int) -> Array:
+        """Counts [c1-c0, D, R, A]; requests come with ascending c0."""
+        start, held = self._windows.get(subscan, (c0, None))
+        stop = start if held is None else start + held.shape[0]
+        # A first request, or a jump: nothing that is held helps.
+        if held is None or not start <= c0 <= stop:
+            start, stop, held = c0, c0, None
+        # Move up: decode whole chunks to the end of the request, and keep what overlaps with it.
+        if c1 > stop:
+            step = self._counts.chunks[0]
+            end = min(-(-c1 // step) * step, self._counts.shape[0])
+            new = self._read(stop, end, subscan)
+            if held is not None and c0 < stop:
+                new = self._xp.concat([held[c0 - start :, ...], new], axis=0)
+                start = c0
+            else:
+                start = stop
+            held = new
+            self._windows[subscan] = (start, held)
+        return held[c0 - start : c1 - start, ...]
+
+    def _read(self, c0: int, c1: int, subscan: int) -> Array:
+        """Decode into the lane's memory; two pieces by turns, as the old window is still needed."""
+        n = self._reads[subscan] = self._reads.get(subscan, -1) + 1
+        place = list(self._reads).index(subscan)
+        key = 2 * place + n % 2
+        return self._lane.read(key, self._counts, c0, c1, subscan)
+
+
+TileResults = list[tuple[tuple[int, int], TileStatistics]]
+"""(channels, statistics) of each tile of a unit, in the order of its tiles."""
+
+
+class TileWork:
+    """What one worker does with a unit; shared by all workers of a scan.
+
+    stop: raises Cancelled before the next tile; progress: gets the bytes of raw counts of each tile that is
+    done.
+    """
+
+    def __init__(
+        self,
+        solution: ScanSolution,
+        sink: TileSink,
+        lanes: Lanes,
+        stop: threading.Event,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._solution = solution
+        self._sink = sink
+        self._lanes = lanes
+        self._stop = stop
+        self._progress = progress
+        self._dtype = np.dtype(np.float64 if solution.config.dtype == "f64" else np.float32)
+
+    def tasks(self, units: Sequence[Unit]) -> Iterator[Callable[[], TileResults]]:
+        """All the work of a scan, in the order in which its results are added up."""
+        for unit in units:
+            yield partial(self._unit, unit)
+        for output in range(self._solution.output_shape[4]):
+            yield partial(self._t_sys, output)
+
+    def _unit(self, unit: Unit) -> TileResults:
+        """All tiles of a unit, block by block, so that the windows move up."""
+        with self._lanes.take() as lane:
+            read = CountsWindows(self._solution, lane)
+            return [
+                (channels, self._tile(lane, read, output, channels))
+                for channels in unit.blocks
+                for output in unit.outputs
+            ]
+
+    def _tile(
+        self, lane: Lane, read: CountsWindows, output: int, channels: tuple[int, int]
+    ) -> TileStatistics:
+        """Read, calibrate, judge and hand on one tile."""
+        if self._stop.is_set():
+            raise Cancelled
+        solution = self._solution
+        shape = (channels[1] - channels[0], *solution.output_shape[1:4])
+        spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
+        n_fill, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
+        statistics = tile_statistics(solution, output, scale, spectra, flags, n_fill)
+        # A device that can encode does so before the samples leave it.
+        if lane.encodes and isinstance(self._sink, EncodedSink):
+            self._sink.write_on_device(lane, output, channels, spectra, flags, n_fill)
+        else:
+            spectra_here, flags_here = lane.download(spectra, flags)
+            self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
+        if self._progress is not None:
+            self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
+        return statistics
+
+    def _t_sys(self, output: int) -> TileResults:
+        """T_sys of one output; it needs no counts and counts for no statistics."""
+        for c0, c1 in t_sys_blocks(self._solution):
+            scale = scale_of_output(self._solution, output, c0, c1)
+            self._sink.write_t_sys(output, (c0, c1), scale.t_sys)
+        return []

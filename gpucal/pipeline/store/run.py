@@ -1,0 +1,249 @@
+"""One run over the scans of a store, in this process.
+
+Open the stores, choose the scans, solve them one ahead, stream their bands, put them in place, report. What goes wrong
+with a scan never stops the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from gpucal.backend.cpu import cpu_backend
+from gpucal.backend.device_io import with_device_io
+from gpucal.backend.protocol import Backend
+from gpucal.backend.select import select_backend
+from gpucal.config import CalibrationConfig
+from gpucal.errors import DeviceLostError, GpucalWarning
+from gpucal.io.atmosphere.choice import atmosphere_for
+from gpucal.io.l0.store import L0Store, open_l0
+from gpucal.io.l1.writer import L1Store, write_failures
+from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.scan.ordered_pool import Cancelled
+from gpucal.pipeline.store.band_writer import BandWriter
+from gpucal.pipeline.store.commits import Commits, ScanDone, StagedScan, nobody_waits
+from gpucal.pipeline.store.interrupt import ctrl_c_sets
+from gpucal.pipeline.store.l1_arrays import root_attributes, scan_attributes
+from gpucal.pipeline.store.outcome import failure_of
+from gpucal.pipeline.store.prefetch import Prefetch
+from gpucal.pipeline.store.provenance import Origin
+from gpucal.pipeline.store.record import Record
+from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
+from gpucal.pipeline.store.selection import select_scans
+from gpucal.pipeline.store.solver import BandSolution, Solved, Solver
+
+
+def calibrate_here(
+    l0: str | Path,
+    out: str | Path,
+    config: CalibrationConfig,
+    *,
+    backend: Backend | None = None,
+    observer: Observer | None = None,
+    command_line: Sequence[str] = (),
+) -> StoreReport:
+    """Calibrate the chosen scans of a store in this process; see ``calibrate_store``."""
+    run = Run(
+        l0,
+        out,
+        config,
+        backend=backend,
+        observer=observer or SilentObserver(),
+        command_line=command_line,
+    )
+    return run.chosen_scans()
+
+
+class Run:
+    """One run of ``calibrate_store`` in this process, or the part of it that a process of several does.
+
+    cancel: set from outside, it stops the work soon. scan_done: called, in another thread, when all is known about
+    a scan. cpu_after_loss: the CPU does the other scans when the device is lost; else the work ends there.
+    ``lost`` is the loss. Raises GpucalError when nothing can be done at all: unreadable store, unknown table, output
+    in the way.
+    """
+
+    def __init__(
+        self,
+        l0: str | Path,
+        out: str | Path,
+        config: CalibrationConfig,
+        *,
+        backend: Backend | None = None,
+        observer: Observer,
+        command_line: Sequence[str] = (),
+        cancel: threading.Event | None = None,
+        scan_done: ScanDone = nobody_waits,
+        cpu_after_loss: bool = True,
+    ) -> None:
+        self._config = config
+        self._observer = observer
+        self._command_line = command_line
+        self._cpu_after_loss = cpu_after_loss
+        self._cancel = cancel or threading.Event()
+        chosen = with_device_io(
+            backend or select_backend(config.backend), config.io, config.codec, observer.message
+        )
+        self._l0 = open_l0(l0)
+        self._table = _atmosphere_of(self._l0, config, observer)
+        self._l1 = L1Store(out, codec=config.codec, dtype=config.dtype)
+        self._budget = MemoryBudget.of_config(config)
+        self._bands = BandWriter(config, self._table, observer, self._budget, self._cancel)
+        self._record = Record(observer)
+        self._scan_done = scan_done
+        self.solver = Solver(self._l0, self._l1, config, self._table, chosen)
+        self.lost: DeviceLostError | None = None
+
+    def chosen_scans(self) -> StoreReport:
+        """Calibrate the scans that the configuration chooses, and report."""
+        # Choose: the science scans asked for. Those that cannot be read are failures already.
+        self._l1.set_root_attrs(root_attributes(self._l0.attrs))
+        selection = select_scans(self._l0, self._config)
+        self._observer.night_started(selection.numbers, 0)
+        for note in selection.notes:
+            self._observer.message("info", note)
+        for failure in selection.failures:
+            self._record.scan_failed(failure)
+        # Calibrate them.
+        interrupted = not self.calibrate(selection.numbers)
+        # Report: what could not be done stays beside the scans, so that it can be looked up later.
+        report = self._record.report(interrupted)
+        write_failures(self._l1, [f.as_dict() for f in report.failures])
+        return report
+
+    def calibrate(self, numbers: Iterable[int | None]) -> bool:
+        """Calibrate scans as their numbers come; True at their end, False when it was interrupted.
+
+        None among the numbers: the next one is not known yet, and what is begun should be finished.
+        """
+        backend = self.solver.backend
+        if self._config.backend == "auto":
+            text = f"backend {backend.name} ({backend.device}), {backend.reason}"
+            self._observer.message("info", text)
+        with ExitStack() as threads:
+            # The commits come first, so that they end last: what is calibrated is kept, come what may.
+            commits = threads.enter_context(
+                Commits(self._l1, self._record, self._config.overwrite, self._scan_done)
+            )
+            pool = threads.enter_context(ThreadPoolExecutor(self._budget.workers, "tile"))
+            ahead = threads.enter_context(ThreadPoolExecutor(1, "prefetch"))
+            prefetch = Prefetch(lambda: self.solver, ahead, pool, self._cancel)
+            try:
+                with ctrl_c_sets(self._cancel):
+                    self._each_scan(numbers, prefetch, pool, commits)
+            except (KeyboardInterrupt, Cancelled):
+                self._cancel.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                ahead.shutdown(wait=True, cancel_futures=True)
+                return False
+        return True
+
+    def _each_scan(
+        self,
+        numbers: Iterable[int | None],
+        prefetch: Prefetch,
+        pool: ThreadPoolExecutor,
+        commits: Commits,
+    ) -> None:
+        """The loop: while one scan streams, the next is solved and the one before it is synced to disk."""
+        # Solve: loads, OFF means and atmosphere of the next scan.
+        for solved in prefetch.solved(numbers):
+            if self._cancel.is_set():
+                raise Cancelled
+            # Stream: its spectra, into files aside.
+            staged = self._staged(solved, prefetch, pool)
+            self.solver.library.release(solved.number)
+            # Commit: the whole scan at once, at its place.
+            commits.submit(solved.number, staged)
+        commits.finish()
+
+    def _staged(
+        self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor
+    ) -> StagedScan | None:
+        """Stream a solved scan; None where there is nothing to commit, and the record says why."""
+        number, record = solved.number, self._record
+        if solved.trouble is not None:
+            self._in_trouble(number, "solve", solved.trouble)
+            return None
+        record.add_failures(solved.failures, tell=bool(solved.solutions))
+        if solved.done:
+            for band in solved.solutions:
+                self._bands.remember_sky(band.solution)
+            record.skipped(number)
+            return None
+        if not solved.solutions:
+            record.nothing_left(number, solved.failures)
+            return None
+        try:
+            return self._stream(solved, prefetch, pool)
+        except Cancelled:
+            raise
+        except Exception as error:
+            self._in_trouble(number, "calibrate", error)
+            return None
+
+    def _stream(self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor) -> StagedScan:
+        """Stream all bands of a scan into a staged one; raises when none of them can be calibrated."""
+        origin = Origin(solved.started, self.solver.checksums(solved), tuple(self._command_line))
+        staged = StagedScan(self._l1.begin(solved.number))
+        try:
+            for band in solved.solutions:
+                try:
+                    summary = self._bands.write(band, staged.writer, origin, pool, prefetch.alone)
+                    staged.summaries.append(summary)
+                except Cancelled:
+                    raise
+                except Exception as error:
+                    self._drop_band(band, staged, solved, error)
+            attributes = scan_attributes(
+                solved.solutions[0].solution, solved.failed_bands, self._table, origin.checksums
+            )
+            staged.writer.set_attrs("", attributes)
+        except BaseException:
+            staged.writer.abort()
+            raise
+        return staged
+
+    def _drop_band(
+        self, band: BandSolution, staged: StagedScan, solved: Solved, error: Exception
+    ) -> None:
+        """Leave out a band that failed; raises ``error`` where no other band can be saved."""
+        lost = isinstance(band.solution.backend.health.failure(error), DeviceLostError)
+        if lost or (not staged.summaries and band is solved.solutions[-1]):
+            raise error
+        name = band.solution.scan.band
+        staged.writer.drop(name)
+        self._record.add_failures([failure_of(solved.number, "calibrate", error)], tell=True)
+        solved.failed_bands.append(name)
+
+    def _in_trouble(self, number: int, stage: str, error: Exception) -> None:
+        """Record a scan as failed; after the loss of the device nothing that lies on it is used again."""
+        found = self.solver.backend.health.failure(error) or error
+        if isinstance(found, DeviceLostError):
+            device, self.lost = self.solver.backend.device, found
+            what_now = ""
+            if self._cpu_after_loss:
+                what_now = " The CPU calibrates the other scans of this run."
+            else:
+                self._cancel.set()
+            self._observer.message("error", f"scan {number}: {found.message}{what_now}")
+            cpu = cpu_backend(reason=f"{device} was lost in scan {number}")
+            self.solver = Solver(self._l0, self._l1, self._config, self._table, cpu)
+        self._record.scan_failed(failure_of(number, stage, found))
+
+
+def _atmosphere_of(
+    store: L0Store, config: CalibrationConfig, observer: Observer
+) -> AtmosphereTable | None:
+    """The table of the run; what is odd about it is told to the observer once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GpucalWarning)
+        table = atmosphere_for(config, store.attrs)
+    for warning in caught:
+        observer.message("warning", str(warning.message))
+    return table
