@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
+from gpucal import CalibrationConfig
 from gpucal.cli.main import app
-from gpucal.config import CalibrationConfig
 
 PAGE = Path(__file__).resolve().parent / "reference" / "options.md"
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import mmap
 import os
-import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
+from gpucal.io.files.unpacked import open_unpacked
 
 SPECTRA = "DATA"
 UNIT = "UNIT"
@@ -175,7 +174,7 @@ def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any])
         # astropy only warns about truncation and odd headers; what matters is checked below.
         warnings.simplefilter("ignore")
         try:
-            with _plain_file(path) as stream, fits.open(stream, mode="readonly") as hdus:
+            with open_unpacked(path) as stream, fits.open(stream, mode="readonly") as hdus:
                 tables = [hdu for hdu in hdus if _is_single_dish(hdu)]
                 for hdu in tables:
                     _check_whole(path, stream, hdu)
@@ -213,21 +212,6 @@ def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any])
         text = f"{path} holds {empty} SINGLE DISH table without rows beside others: left out."
         warnings.warn(text, GpucalWarning, stacklevel=2)
     return found
-
-
-def _plain_file(path: Path) -> IO[bytes]:
-    """A file opened to be mapped; one that is compressed with gzip is unpacked into a nameless one."""
-    stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
-    magic = stream.read(2)
-    stream.seek(0)
-    if magic != b"\x1f\x8b":
-        return stream
-    with stream, tempfile.TemporaryFile(prefix="gpucal-") as unpacked:
-        with gzip.GzipFile(fileobj=stream) as packed:
-            shutil.copyfileobj(packed, unpacked, _BLOCK_BYTES)
-        unpacked.flush()
-        unpacked.seek(0)
-        return os.fdopen(os.dup(unpacked.fileno()), "rb")
 
 
 def _is_single_dish(hdu: Any) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 AXES = ["channel", "dump", "receiver", "array", "subscan"]
 MEASURE = """
 import re, sys
-from gpucal.cli.main import main
+from gpucal import main
 code = main(sys.argv[1:])
 high = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
 print(code, int(high.group(1)))

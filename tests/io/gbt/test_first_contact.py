@@ -306,7 +306,7 @@ def test_the_command_imports_what_is_wanted_and_says_what_is_lost(
     assert main(["import", "sdfits", file, str(tmp_path / "l0")]) == 2
     printed = capsys.readouterr()
     assert "2 scans in" in printed.out
-    assert "not imported: scan 5" in printed.err
+    assert "not imported: scans 5, 6: 2 rows were taken with the noise diode" in printed.err
     assert main(["import", "sdfits", file, str(tmp_path / "some"), "--scans", "1-4"]) == 0
     assert open_l0(tmp_path / "some").numbers() == [1, 3]
     assert main(["import", "sdfits", file, str(tmp_path / "no"), "--scans", "77"]) == 1
