@@ -20,7 +20,7 @@ STOREYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("bytes on disk", ("io",)),
     ("what is done to a scan", ("steps", "modes", "procedures")),
     ("equations", ("physics",)),
-    ("where it is computed", ("backend", "kernels", "cpu_fallback")),
+    ("where it is computed", ("backend", "kernels", "kernel_contract", "cpu_fallback")),
 )
 """Storeys from top to bottom; a room imports from its own storey and from lower ones."""
 

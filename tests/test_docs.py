@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,7 +203,7 @@ def test_the_navigation_lists_every_page_once() -> None:
 
 _PATH = re.compile(
     rf"(?<![\w./-])(?:{'|'.join((*ROOMS, 'docs'))})/(?:[\w-]+/)*[\w-]*"
-    r"(?:\.(?:py|md|npz|toml|cu|json|service))?(?![\w*-])"
+    r"(?:\.(?:py|md|npz|toml|cuh?|jsonl?|service|sh|png|svg|h))?(?![\w*-])"
 )
 _DOTTED = re.compile(r"(?<![\w./-])gpucal(?:\.[A-Za-z_]\w*)+")
 NOT_NAMES = re.compile(r"gpucal\.(db|zarr|toml|json)$")
@@ -268,3 +271,42 @@ def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     exec(compile("\n".join(blocks), f"{name}.md", "exec"), {"__name__": name})
+
+
+# --- pages that follow the code --------------------------------------------------------------------
+
+
+def script(name: str) -> Any:
+    """A script of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_packages() -> None:
+    drawn = script("draw_rooms")
+    assert drawn.PICTURE.read_text("utf-8") == drawn.picture()
+
+
+def defined_names() -> set[str]:
+    """Names of all functions and classes of the package."""
+    return {
+        node.name
+        for room in ("gpucal", "cpu_fallback")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+
+
+def test_the_code_that_the_physics_page_names_exists() -> None:
+    page = PHYSICS.read_text("utf-8")
+    parts = re.findall(r"^Code: (.*?)\.\sTests:", page, re.MULTILINE | re.DOTALL)
+    assert len(parts) == len(re.findall(r"^## \d+ ", page, re.MULTILINE))
+    named = {name for part in parts for name in re.findall(r"`(\w+)`", part)}
+    kernels = {"calibrate", "reference", "fold", "chi2", "dump_mean"}
+    assert len(named) > 40
+    assert named - defined_names() - kernels == set()
