@@ -200,7 +200,7 @@ def test_the_navigation_lists_every_page_once() -> None:
 
 _PATH = re.compile(
     rf"(?<![\w./-])(?:{'|'.join((*ROOMS, 'docs'))})/(?:[\w-]+/)*[\w-]*"
-    r"(?:\.(?:py|md|npz|toml|cu|json|service))?(?![\w*-])"
+    r"(?:\.(?:py|md|npz|toml|cuh?|h|sh|png|svg|json|service))?(?![\w*-])"
 )
 _DOTTED = re.compile(r"(?<![\w./-])gpucal(?:\.[A-Za-z_]\w*)+")
 NOT_NAMES = re.compile(r"gpucal\.(db|zarr|toml|json)$")
