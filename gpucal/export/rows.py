@@ -81,6 +81,7 @@ def spectra_of_scan(scan: L1Scan, root: Any, selection: Selection) -> Iterator[S
 
 
 def _dumps(reader: SpectraReader, table: ScanTable, budget: int) -> Iterator[Spectrum]:
+    """One spectrum per dump, receiver and pixel with a good channel, a slab of dumps in memory at a time."""
     n_channels, dumps, receivers, pixels, subscans = reader.shape
     per_dump = receivers * pixels
     fixed = [table.of_pixel(*divmod(i, pixels)) for i in range(per_dump)]

@@ -147,6 +147,7 @@ def block_ranges(view: ScanView, name: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _row_centres(row_of: npt.NDArray[np.int64], rows: int) -> F64:
+    """Mean dump number of each display row."""
     count = np.maximum(1, np.bincount(row_of, minlength=rows))
     return np.asarray(
         np.bincount(row_of, weights=np.arange(row_of.size), minlength=rows) / count,

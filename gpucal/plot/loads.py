@@ -170,6 +170,7 @@ def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
 
 
 def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]]) -> None:
+    """Give all panels of T_rec the same limits, with room for the legend."""
     if t_rec is None:
         return
     shown = np.array([t_rec[:, r, a] for r, a in chosen])
@@ -179,6 +180,7 @@ def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]])
 
 
 def _finish(panels: Any, view: ScanView, binned: Binned, chosen: list[tuple[int, int]]) -> None:
+    """Labels, limits and legend, when all rows are drawn."""
     for column in panels.T:
         column[-1].set_xlabel("signal frequency [GHz]")
         column[-1].locator_params(axis="x", nbins=6)

@@ -120,6 +120,7 @@ def _quantity(unit: str) -> str:
 
 
 def _mean(values: F64, axis: int) -> F64:
+    """NaN-aware mean; NaN, without a warning, where nothing is known."""
     good = np.isfinite(values)
     n = good.sum(axis=axis)
     return np.where(n > 0, np.where(good, values, 0.0).sum(axis=axis) / np.maximum(n, 1), np.nan)

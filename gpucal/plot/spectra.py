@@ -154,6 +154,7 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
 
 
 def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
+    """Median T_sys over the pixels of each receiver, with the 16-84 % range behind it."""
     shown = []
     for receiver in receivers:
         t_sys = binned.t_sys[:, receiver]

@@ -150,6 +150,7 @@ def _show(table: AtmosphereTable, json: bool) -> None:
 
 
 def _rows(value: Any) -> list[Any]:
+    """The rows of a 2-D value; any other value as one row."""
     array = np.asarray(value)
     return list(array) if array.ndim == 2 else [array]
 

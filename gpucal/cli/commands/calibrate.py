@@ -117,6 +117,7 @@ def _tracebacks(shown: bool) -> Iterator[None]:
 
 
 def _read_pwv(options: dict[str, Any]) -> dict[str, Any]:
+    """``pwv`` as "fit" or a number in mm; on the command line it is a text."""
     text = options.get("pwv")
     if text in (None, "fit"):
         return options

@@ -87,6 +87,7 @@ def describe(found: Any) -> Row:
 
 
 def _measured(value: Any) -> Row:
+    """A ``Measured`` as plain values, with the text that a table shows."""
     return {"value": value.value, "error": value.error, "unit": value.unit, "text": str(value)}
 
 
@@ -129,6 +130,7 @@ def _fits(result: Any) -> Iterator[Row]:
 
 
 def _pixels(band: str, switched: Any) -> Iterator[Row]:
+    """One row per pixel of a switched average: rms, expected rms, time, and the line if one was asked for."""
     lines = {(check.receiver, check.pixel): check for check in switched.line}
     for r, a in np.ndindex(*switched.rms.shape):
         line = lines.get((r, a))

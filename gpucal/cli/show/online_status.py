@@ -52,6 +52,7 @@ def _looks(config: OnlineConfig, watch: bool) -> Iterator[Status]:
 
 
 def _live(states: Iterator[Status], console: Console) -> None:
+    """Redraw the whole screen for each state, until interrupted."""
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for state in states:
             live.update(render(state), refresh=True)
