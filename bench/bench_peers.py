@@ -142,6 +142,7 @@ def run_bench(
 
 
 def _compared(result: PeerResult, dysh: PeerResult) -> PeerResult:
+    """``result`` with its speed as a ratio to dysh's."""
     return replace(
         result,
         ratio_to_dysh=result.msamples_per_s / dysh.msamples_per_s,
@@ -158,6 +159,7 @@ def _result(
     runs: Sequence[tuple[float, float]],
     versions: dict[str, str],
 ) -> PeerResult:
+    """Summary of the (seconds, peak bytes) of one peer; a quarter (dysh) or the ON share of samples is calibrated."""
     times = [seconds for seconds, _ in runs]
     peak = max(found for _, found in runs)
     median = statistics.median(times)

@@ -90,6 +90,7 @@ class Ledger:
 
     @staticmethod
     def _key(message: Message) -> tuple[str, int, str]:
+        """What a message is about; a later message with the same key replaces it."""
         return message["project"], message["scan"], message["procedure"]
 
 
