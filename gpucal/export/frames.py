@@ -1,4 +1,4 @@
-"""Where a scan looked, and how fast the site moves against the frame of its velocities.
+"""Direction of a scan, and the velocity of the site against the frame of its velocities.
 
 Source: astropy's ephemeris, Earth rotation and frames.
 """
@@ -62,7 +62,7 @@ class Pointing:
 
 @dataclass(frozen=True, eq=False)
 class ScanFrame:
-    """What a scan knows of its direction and its velocities.
+    """Direction and velocities of a scan, as far as they are known.
 
     ra, dec deg ICRS; frame and velocity (m/s, radio) of the source; site_velocity f64 [D, S] m/s, as in
     ``Spectrum``; offset_lon, offset_lat f64 [D, S] deg: of the tracked point from the source. turn: rad, by

@@ -162,7 +162,7 @@ def _weights(table: ScanTable, group: list[int]) -> F64:
 def _mean_numbers(
     table: ScanTable, group: list[int], weights: F64, r: int, a: int
 ) -> dict[str, Any]:
-    """What goes with an average: exptime summed, the rest weighted as the spectrum; [D, n] weights.
+    """Numbers that belong to an average: exptime summed, the rest weighted as the spectrum; [D, n] weights.
 
     T_sys* is the one that gives the noise of the average with the summed time:
     sum(t) / T^2 = sum(t_i / T_i^2).

@@ -1,4 +1,4 @@
-"""Everything about the spectra of one band of an L1 scan but the spectra themselves."""
+"""Everything about the spectra of one band of an L1 scan except the spectra themselves."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _rms_ratio(view: ScanView) -> F64:
 
 
 def _draw_page(view: ScanView, rows: list[tuple[str, F64]], columns: list[int], path: Path) -> None:
-    """One receiver: the quantities side by side; several: a row per quantity."""
+    """Draw one page: for one receiver the quantities side by side, for several a row per quantity."""
     flat = len(columns) == 1
     size = (5.0 * len(rows), 4.9) if flat else (1.6 + 3.6 * len(columns), 1.0 + 3.3 * len(rows))
     with picture(path, size, view.title) as figure:

@@ -1,4 +1,4 @@
-"""Spectra averaged for display, read once and block by block: memory does not grow with the scan.
+"""Spectra averaged for display, read once, block by block: memory does not grow with the scan.
 
 Shapes: C channels, B display bins, D dumps, R receivers, A pixels, S ON subscans.
 """

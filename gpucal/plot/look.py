@@ -93,7 +93,7 @@ def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64
 
 
 def _continuum(axes: Any, panel: LookPanel) -> None:
-    """Against the offset where the telescope moved, else against the dump."""
+    """Draw the continuum against the offset where the telescope moved, else against the dump."""
     dumps, receivers, pixels, subscans = panel.continuum.shape
     lon, lat = ARCSEC * panel.lon, ARCSEC * panel.lat
     extent = [

@@ -156,7 +156,7 @@ def _rows(value: Any) -> list[Any]:
 
 
 def _check_ending(out: Path) -> None:
-    """Before minutes of computing, not after."""
+    """Refuse a wrong file ending before minutes of computing, not after."""
     if out.suffix not in (".npz", ".zarr"):
         raise ConfigError(f"{out} ends neither in .npz nor in .zarr.")
     if not out.resolve().parent.is_dir():

@@ -91,7 +91,7 @@ def _backend(name: str) -> dict[str, Any]:
 
 
 def _chosen() -> dict[str, str]:
-    """What ``--backend auto`` takes here, and why."""
+    """The backend that ``--backend auto`` chooses here, and why."""
     backend = select_backend("auto")
     return {"backend": backend.name, "reason": backend.reason.removeprefix("auto: ")}
 

@@ -99,7 +99,7 @@ def _describe_l0(store: L0Store) -> Row:
 
 
 def _load(store: L0Store, number: int, problems: list[str]) -> list[Scan]:
-    """Load a scan; when it is faulty note why, and take what can be read of it."""
+    """Load a scan; when it is faulty, note why, and return the part that can be read."""
     try:
         return store.load(number)
     except GpucalError as error:
@@ -176,7 +176,7 @@ def _frequency_range(group: SubscanGroup) -> list[float]:
 
 
 def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
-    """Which load scan serves a scan, or that none does."""
+    """Add to a row the load scan that serves the scan, or the problem that none does."""
     found = serving_load(scan, scans, load_config().max_cal_age)
     if found is None:
         row["problems"].append(f"{scan.label}: no load scan of the same setup serves it.")
@@ -228,7 +228,7 @@ def _l1_row(scan: L1Scan) -> Row:
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
-    """Sentences about arrays whose shape does not go with the spectra."""
+    """Sentences about arrays whose shape does not match the spectra."""
     shape = scan["spectra"].shape
     if len(shape) != 5:
         return [f"{label}: spectra has {len(shape)} axes, expected five."]

@@ -69,7 +69,7 @@ def reduce(
 
 
 def describe(found: Any) -> Row:
-    """What is printed of a ``Reduced``: plain values; arrays are left out."""
+    """The printed content of a ``Reduced`` as plain values; arrays are left out."""
     return {
         "scan": found.scan,
         "procedure": found.procedure,
@@ -92,7 +92,7 @@ def _measured(value: Any) -> Row:
 
 
 def _means(result: Any) -> Iterator[Row]:
-    """The means over pixels: what the observer wants to know."""
+    """The means over pixels, one row each."""
     if isinstance(result, dict):
         return
     for m in result.means:

@@ -103,7 +103,7 @@ def _tasks(state: Status) -> Table:
 
 
 def _word(task: TaskState, state: Status) -> tuple[str, str]:
-    """What the task does, in one or two words, and how they look."""
+    """The state of a task in one or two words, and their style."""
     if any(p.task == task.task and p.level == "error" for p in state.problems):
         return ("trouble" if task.workers else "no worker"), "bold red"
     if not task.workers:
@@ -132,5 +132,5 @@ def _message(message: dict[str, Any]) -> Text:
 
 
 def printable(text: str) -> str:
-    """``text`` without what would steer the terminal."""
+    """``text`` without control characters of the terminal."""
     return "".join(c if c.isprintable() else "·" for c in text)
