@@ -1,4 +1,4 @@
-"""Load, calibrate and write the same number of samples: dysh, a plain NumPy script, gpucal.
+"""Bench against other programs: dysh, a plain NumPy script and gpucal on equally many samples.
 
 dysh reads SDFITS and calibrates position switching with a noise diode; the others read a Zarr L0
 store and calibrate total power with hot and cold loads. The inputs differ in format, and each

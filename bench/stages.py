@@ -1,4 +1,4 @@
-"""Where the time of a calibration goes: clocks around the functions that do the work."""
+"""Time of each stage of a calibration, from clocks around the functions that do the work."""
 
 from __future__ import annotations
 

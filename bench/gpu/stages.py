@@ -1,4 +1,4 @@
-"""Each stage of a night alone, with as many threads and the same tiles as the whole has.
+"""Each stage of a night alone, with the threads and tiles of the whole.
 
 If all overlap, the wall time of the whole is that of its slowest stage. The counts are read and the spectra
 written by the host here (``io = host``), so that each stage can be timed without the others.
