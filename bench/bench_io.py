@@ -116,7 +116,7 @@ class Night:
             raise RuntimeError(report.failures[0].message)
 
     def clean(self) -> None:
-        """Remove what was written; not part of any time."""
+        """Remove the output; not part of any measured time."""
         for path in (self.l1, self.copied):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -168,7 +168,7 @@ class _Times:
 
 
 def time_one(run: Callable[[], None], clean: Callable[[], None], times: _Times) -> None:
-    """Add one repeat; what it writes is synced, and that is timed apart."""
+    """Time one repeat; its output is then synced, which is timed separately."""
     clean()
     clock = StageClock(("sync",))
     with clock:

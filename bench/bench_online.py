@@ -1,4 +1,4 @@
-"""The online pipeline: from a job's arrival to its picture, what it keeps up with, and its status.
+"""Bench of the online pipeline: time from job to picture, throughput, and time of a status.
 
 A HERA night (2 receivers x 9 pixels) is fed to a running supervisor with one process per task. A quick look
 is timed from the submission of a subscan's job until its picture has been renamed into place.
@@ -86,7 +86,7 @@ class Site:
         self._thread.join()
 
     def wait_idle(self) -> None:
-        """Until no job is left."""
+        """Wait until no job is left."""
         deadline = time.monotonic() + LIMIT_S
         while any(s.pending or s.active for s in self.pipe.status()):
             if time.monotonic() > deadline:
@@ -151,7 +151,7 @@ def throughput(site: Site, size: str) -> OnlineResult:
 
 
 def status(folder: Path, size: str) -> OnlineResult:
-    """The status of all tasks while so many jobs wait in one."""
+    """Time the status of all tasks while many jobs wait in one."""
     pipe = Pipe(folder / "crowded")
     pipe.create()
     task = pipe.task("plot")

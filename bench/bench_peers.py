@@ -1,4 +1,4 @@
-"""Load, calibrate and write the same number of samples: dysh, a plain NumPy script, gpucal.
+"""Bench against other programs: dysh, a plain NumPy script and gpucal on equally many samples.
 
 dysh reads SDFITS and calibrates position switching with a noise diode; the others read a Zarr L0
 store and calibrate total power with hot and cold loads. The inputs differ in format, and each
@@ -142,6 +142,7 @@ def run_bench(
 
 
 def _compared(result: PeerResult, dysh: PeerResult) -> PeerResult:
+    """``result`` with its speed as a ratio to dysh's."""
     return replace(
         result,
         ratio_to_dysh=result.msamples_per_s / dysh.msamples_per_s,
@@ -158,6 +159,7 @@ def _result(
     runs: Sequence[tuple[float, float]],
     versions: dict[str, str],
 ) -> PeerResult:
+    """Summary of the (seconds, peak bytes) of one peer; a quarter (dysh) or the ON share of samples is calibrated."""
     times = [seconds for seconds, _ in runs]
     peak = max(found for _, found in runs)
     median = statistics.median(times)

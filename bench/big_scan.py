@@ -1,4 +1,4 @@
-"""A scan that is larger than memory should be: peak memory and time of its calibration.
+"""Peak memory and time of the calibration of a scan that is larger than memory.
 
     python -m bench.big_scan --gib 12 --folder /scratch
 

@@ -99,6 +99,7 @@ def write_gbt_file(path: Path, rows: int, channels: int) -> None:
 
 
 def _column(name: str, values: Any) -> Any:
+    """A FITS column whose format follows from the dtype and shape of the values."""
     from astropy.io import fits
 
     kind = values.dtype.kind

@@ -1,4 +1,4 @@
-"""Where the time of a calibration goes: clocks around the functions that do the work."""
+"""Time of each stage of a calibration, from clocks around the functions that do the work."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ class StageClock:
             setattr(*self._originals.pop())
 
     def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` with its wall and processor time added to a stage."""
+
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
             wall, cpu = time.perf_counter(), time.thread_time()

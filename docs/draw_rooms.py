@@ -99,7 +99,7 @@ def draw_room(room: str, x: float, y: float, w: float, h: float) -> list[str]:
 
 
 def height(room: str, w: float) -> float:
-    """What a room needs."""
+    """Height of the box of a room."""
     lines = len(wrapped(first_line(room), w - 24))
     rows, at = (1 if sub_rooms(room) else 0), 12.0
     for name in sub_rooms(room):

@@ -58,7 +58,7 @@ class Ledger:
     """The file of messages: one per line; the last one of a project, scan and procedure counts."""
 
     def __init__(self, path: Path) -> None:
-        """A line that a crash cut off was never acknowledged: it is removed, and will come again."""
+        """Open the file; an incomplete last line was never acknowledged, so it is removed and will be sent again."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open as long as the receiver lives
         self._lock = threading.Lock()
@@ -90,6 +90,7 @@ class Ledger:
 
     @staticmethod
     def _key(message: Message) -> tuple[str, int, str]:
+        """What a message is about; a later message with the same key replaces it."""
         return message["project"], message["scan"], message["procedure"]
 
 

@@ -86,7 +86,7 @@ class ChainResult:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all nights of one call share."""
+    """The settings that all nights of one call share."""
 
     size: str
     card: Backend

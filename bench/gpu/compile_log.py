@@ -75,6 +75,7 @@ def nvrtc() -> ctypes.CDLL | None:
 
 
 def _check(library: ctypes.CDLL, status: int, doing: str, log: str = "") -> None:
+    """Raise RuntimeError with NVRTC's reason and log unless the call succeeded."""
     if status != SUCCESS:
         library.nvrtcGetErrorString.restype = ctypes.c_char_p
         reason = library.nvrtcGetErrorString(status).decode()
@@ -82,6 +83,7 @@ def _check(library: ctypes.CDLL, status: int, doing: str, log: str = "") -> None
 
 
 def _text(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
+    """Output of a program, such as its log or PTX: NVRTC is asked for the size first."""
     size = ctypes.c_size_t()
     _check(library, getattr(library, f"nvrtcGet{what}Size")(program, ctypes.byref(size)), what)
     buffer = ctypes.create_string_buffer(size.value)

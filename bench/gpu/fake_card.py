@@ -1,4 +1,4 @@
-"""The device without hardware that the tests hold, from ``tests/``: for the dry run of the nights."""
+"""The simulated device of the tests, loaded from ``tests/``, for the dry run of the nights."""
 
 from __future__ import annotations
 

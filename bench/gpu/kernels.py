@@ -70,7 +70,7 @@ class GpuResult:
 
 
 class Copy:
-    """The device-to-device copy that everything is held against."""
+    """The device-to-device copy to which everything is compared."""
 
     def __init__(self, card: Card, size: str) -> None:
         count = room(card, size) // 16

@@ -34,7 +34,7 @@ def has_io() -> bool:
 
 
 class Notes(SilentObserver):
-    """Keeps what a run says."""
+    """An observer that keeps the messages of a run."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -128,7 +128,7 @@ def compare(one: Path, other: Path) -> tuple[int, float, int]:
 
 
 class NoRoom(Exception):
-    """There is no room for a single scan."""
+    """Raised when there is no room for a single scan."""
 
 
 def scans_with_room(name: str, size: str, folder: Path | None) -> tuple[int, int]:

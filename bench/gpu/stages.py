@@ -1,4 +1,4 @@
-"""Each stage of a night alone, with as many threads and the same tiles as the whole has.
+"""Each stage of a night alone, with the threads and tiles of the whole.
 
 If all overlap, the wall time of the whole is that of its slowest stage. The counts are read and the spectra
 written by the host here (``io = host``), so that each stage can be timed without the others.
@@ -96,6 +96,7 @@ class StageRun:
         return found
 
     def _solve(self, pool: ThreadPoolExecutor, solved: list[Tiles]) -> None:
+        """Solve every scan, and plan its units with the memory that one worker may use."""
         l0 = open_l0(self._l0)
         library = LoadLibrary(l0, self._config, self._backend)
         table = load_table(self._config.atmosphere)
@@ -130,6 +131,7 @@ class StageRun:
         return times[-1]
 
     def _stage(self, stage: str, tiles: Tiles, sink: L1Sink) -> Work:
+        """The function of one stage for one scan."""
         if stage == "write":
             noise = noise_like_spectra(tiles.shape).astype(self._dtype, copy=False)
             flags = np.zeros(tiles.shape, dtype=FLAG_DTYPE)
@@ -143,6 +145,7 @@ class StageRun:
         return work[stage]
 
     def _read(self, lane: Lane, tiles: Tiles, unit: Unit) -> None:
+        """The read stage: decode the counts of a unit into staging memory."""
         counts = tiles.solution.group.counts
         for key, c0, c1, subscan in tiles.windows(unit):
             out = lane.staging(key, tiles.counts_shape(c1 - c0), counts.dtype)
@@ -156,6 +159,7 @@ class StageRun:
         lane.download(lane.output(2, (1,), FLAG_DTYPE))
 
     def _compute(self, lane: Lane, tiles: Tiles, unit: Unit) -> None:
+        """The compute stage, on counts that stay on the device; the last download waits for the kernels."""
         solution = tiles.solution
         wide = min(tiles.shape[0] + channels_around(solution), solution.group.counts.shape[0])
         shape = tiles.counts_shape(wide)
@@ -174,6 +178,7 @@ class StageRun:
         lane.download(lane.output(2, (1,), FLAG_DTYPE))
 
     def _download(self, lane: Lane, tiles: Tiles, unit: Unit) -> None:
+        """The download stage: the outputs of a unit, whatever they hold."""
         for channels in unit.blocks:
             for _ in unit.outputs:
                 lane.download(*self._outputs(lane, tiles, channels))
@@ -188,6 +193,7 @@ class StageRun:
 
 
 def _write(sink: L1Sink, noise: Any, flags: Any, lane: Lane, tiles: Tiles, unit: Unit) -> None:
+    """The write stage: every tile of a unit is encoded and written; the values are prepared noise."""
     for channels in unit.blocks:
         n = channels[1] - channels[0]
         for output in unit.outputs:

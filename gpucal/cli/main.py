@@ -119,6 +119,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
 
 
 def _report_usage(error: Any) -> int:
+    """Print a usage error of typer as one sentence, or the help where a command was called bare."""
     if isinstance(error, _HELP_WANTED):
         error.show()
         return EXIT_USAGE

@@ -1,4 +1,4 @@
-"""Where a scan looked, and how fast the site moves against the frame of its velocities.
+"""Direction of a scan, and the velocity of the site against the frame of its velocities.
 
 Source: astropy's ephemeris, Earth rotation and frames.
 """
@@ -62,7 +62,7 @@ class Pointing:
 
 @dataclass(frozen=True, eq=False)
 class ScanFrame:
-    """What a scan knows of its direction and its velocities.
+    """Direction and velocities of a scan, as far as they are known.
 
     ra, dec deg ICRS; frame and velocity (m/s, radio) of the source; site_velocity f64 [D, S] m/s, as in
     ``Spectrum``; offset_lon, offset_lat f64 [D, S] deg: of the tracked point from the source. turn: rad, by
@@ -121,6 +121,7 @@ def number(value: Any) -> float:
 def _direction(
     attrs: Mapping[str, Any], site: Site, pointing: Pointing
 ) -> tuple[float, float, F64, F64, float]:
+    """ra, dec of the middle (deg, NaN unknown), offsets lon, lat [D,S] (deg), and ``turn`` of ``ScanFrame``."""
     kind = (attrs.get("scan_metadata") or {}).get("CTYPE2")
     lon, lat = pointing.otf_lon, pointing.otf_lat
     good = np.isfinite(pointing.mjd + lon + lat)
@@ -211,6 +212,7 @@ def _direction_cosines(ra: float, dec: float) -> F64:
 
 
 def _location(site: Site) -> Any:
+    """The site as astropy's EarthLocation."""
     coordinates, units, _ = _astropy()
     return coordinates.EarthLocation.from_geodetic(
         site.lon_deg * units.deg, site.lat_deg * units.deg, site.alt_m * units.m

@@ -81,6 +81,7 @@ def spectra_of_scan(scan: L1Scan, root: Any, selection: Selection) -> Iterator[S
 
 
 def _dumps(reader: SpectraReader, table: ScanTable, budget: int) -> Iterator[Spectrum]:
+    """One spectrum per dump, receiver and pixel with a good channel, a slab of dumps in memory at a time."""
     n_channels, dumps, receivers, pixels, subscans = reader.shape
     per_dump = receivers * pixels
     fixed = [table.of_pixel(*divmod(i, pixels)) for i in range(per_dump)]
@@ -161,7 +162,7 @@ def _weights(table: ScanTable, group: list[int]) -> F64:
 def _mean_numbers(
     table: ScanTable, group: list[int], weights: F64, r: int, a: int
 ) -> dict[str, Any]:
-    """What goes with an average: exptime summed, the rest weighted as the spectrum; [D, n] weights.
+    """Numbers that belong to an average: exptime summed, the rest weighted as the spectrum; [D, n] weights.
 
     T_sys* is the one that gives the noise of the average with the summed time:
     sum(t) / T^2 = sum(t_i / T_i^2).

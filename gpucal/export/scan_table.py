@@ -1,4 +1,4 @@
-"""Everything about the spectra of one band of an L1 scan but the spectra themselves."""
+"""Everything about the spectra of one band of an L1 scan except the spectra themselves."""
 
 from __future__ import annotations
 
@@ -132,6 +132,7 @@ class ScanTable:
         return self.shape[0], self.shape[2]
 
     def _axis(self) -> Axis:
+        """The linear axes; raises L1Error where a channel deviates by 0.5 Hz or more, which no format can hold."""
         signal = self._per_receiver("frequency")
         n = signal.shape[0]
         if n < 2:
@@ -154,6 +155,7 @@ class ScanTable:
     def _header(
         self, root: Mapping[str, Any], scale: Scale, b_eff: float | None
     ) -> tuple[dict[str, Any], float]:
+        """Fields of ``Spectrum`` that hold for the whole band, and the factor from T_A* to ``scale``."""
         attrs, frame = self._scan.attrs, self.frame
         met = attrs.get("scan_metadata") or {}
         f_eff = number(attrs.get("forward_efficiency", attrs.get("f_eff")))

@@ -158,11 +158,13 @@ def _t_sys_star(scan: L1Scan, receiver: int, pixel: int, subscan: int) -> F64:
 
 
 def _channel_width(scan: L1Scan, receiver: int) -> float:
+    """Median width of a channel, Hz; 1 for a single channel."""
     frequency = _frequency(scan, receiver)
     return float(np.median(np.abs(np.diff(frequency)))) if frequency.size > 1 else 1.0
 
 
 def _frequency(scan: L1Scan, receiver: int) -> F64:
+    """Frequency f64 [C], Hz, of a receiver; L1 has one axis for all receivers where they agree."""
     values = np.asarray(scan["frequency"][...], dtype=np.float64)
     values = values.reshape(values.shape[0], -1)
     return np.asarray(values[:, min(receiver, values.shape[1] - 1)])

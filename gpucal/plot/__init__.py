@@ -186,6 +186,7 @@ class _RawNight:
 
 
 def _science_scan(store: Any, view: ScanView) -> Scan | None:
+    """The raw scan and band of a view, counts unread; None when the raw store does not have it."""
     if view.number not in store.numbers():
         return None
     for scan in store.load(view.number, partial=True):

@@ -53,12 +53,13 @@ def channel_median(values: F64 | None, shape: tuple[int, ...]) -> F64:
 
 
 def _rms_ratio(view: ScanView) -> F64:
+    """Measured over expected rms, f64 [R,A]."""
     ratio = view.quality("rms_ratio")
     return np.array(np.broadcast_to(ratio, view.shape[2:4]))
 
 
 def _draw_page(view: ScanView, rows: list[tuple[str, F64]], columns: list[int], path: Path) -> None:
-    """One receiver: the quantities side by side; several: a row per quantity."""
+    """Draw one page: for one receiver the quantities side by side, for several a row per quantity."""
     flat = len(columns) == 1
     size = (5.0 * len(rows), 4.9) if flat else (1.6 + 3.6 * len(columns), 1.0 + 3.3 * len(rows))
     with picture(path, size, view.title) as figure:
@@ -87,6 +88,7 @@ def _unit(name: str) -> str:
 
 
 def _colour_range(values: F64, *, ratio: bool) -> tuple[float, float]:
+    """Limits of the colours; for a ratio at least 0.9 to 1.1."""
     low, high = robust_limits(values, 0.0, 100.0)
     # A ratio near one is good: its scatter of a few per cent must not fill the colour bar.
     return (min(low, 0.9), max(high, 1.1)) if ratio else (low, high)
@@ -176,6 +178,7 @@ def _draw_pixels(axes: Any, x: F64, y: F64, values: F64, limits: tuple[float, fl
 def _write_values(
     axes: Any, x: F64, y: F64, values: npt.NDArray[np.float64], limits: tuple[float, float]
 ) -> None:
+    """Write pixel number and value into each circle, in a colour that contrasts with it."""
     size = float(np.clip(32.0 / np.sqrt(values.size), 4.0, 8.5))
     for pixel, (px, py, value) in enumerate(zip(x, y, values, strict=True)):
         bright = (value - limits[0]) / (limits[1] - limits[0]) > 0.55

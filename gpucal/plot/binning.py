@@ -1,4 +1,4 @@
-"""Spectra averaged for display, read once and block by block: memory does not grow with the scan.
+"""Spectra averaged for display, read once, block by block: memory does not grow with the scan.
 
 Shapes: C channels, B display bins, D dumps, R receivers, A pixels, S ON subscans.
 """
@@ -147,6 +147,7 @@ def block_ranges(view: ScanView, name: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _row_centres(row_of: npt.NDArray[np.int64], rows: int) -> F64:
+    """Mean dump number of each display row."""
     count = np.maximum(1, np.bincount(row_of, minlength=rows))
     return np.asarray(
         np.bincount(row_of, weights=np.arange(row_of.size), minlength=rows) / count,

@@ -114,6 +114,7 @@ def _setups(file: ClassFile, scan: int) -> dict[Setup, list[int]]:
 
 
 def _average(file: ClassFile, members: Iterator[int] | list[int]) -> _Mean | None:
+    """Mean of some spectra; damaged ones are left out with a warning; None when all are."""
     mean: _Mean | None = None
     for i in members:
         try:

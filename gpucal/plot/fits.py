@@ -179,6 +179,7 @@ def _markers(number: int) -> dict[str, Any]:
 
 
 def _say_result(axes: Any, fit: FitLike) -> None:
+    """Write the parameters, or why the fit is invalid, into the panel."""
     measured = [
         (name, text)
         for name, text in ((n, str(m)) for n, m in fit.parameters.items())

@@ -1,4 +1,4 @@
-"""What the loads gave: counts on HOT and COLD (or SKY) and T_rec, channel by channel.
+"""Picture of the loads: counts on HOT and COLD (or SKY) and T_rec, channel by channel.
 
 Shapes: C channels, B display bins, D dumps, R receivers, A pixels.
 """
@@ -140,7 +140,7 @@ def _pixels(view: ScanView) -> list[tuple[int, int]]:
 
 
 def _draw_t_rec(axes: Any, x: F64, t_rec: F64) -> None:
-    """T_rec, and a tick at the bottom where no channel of a bin has one."""
+    """Draw T_rec, with a tick at the bottom for each bin without a good channel."""
     values = bin_channels(t_rec, bin_width(t_rec.shape[0]))
     axes.plot(x, values, drawstyle="steps-mid", color=OKABE_ITO[2], linewidth=line_width(values))
     lost = np.compress(np.isnan(values), x)
@@ -159,7 +159,7 @@ def _draw_t_rec(axes: Any, x: F64, t_rec: F64) -> None:
 
 
 def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
-    """HOT over the other load, for scans without a T_rec (a vane)."""
+    """Draw HOT divided by the other load, for scans without a T_rec (a vane)."""
     other = counts.get("SKY", counts.get("COLD"))
     if "HOT" not in counts or other is None:
         say_in(axes, "one load only")
@@ -170,6 +170,7 @@ def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
 
 
 def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]]) -> None:
+    """Give all panels of T_rec the same limits, with room for the legend."""
     if t_rec is None:
         return
     shown = np.array([t_rec[:, r, a] for r, a in chosen])
@@ -179,6 +180,7 @@ def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]])
 
 
 def _finish(panels: Any, view: ScanView, binned: Binned, chosen: list[tuple[int, int]]) -> None:
+    """Labels, limits and legend, when all rows are drawn."""
     for column in panels.T:
         column[-1].set_xlabel("signal frequency [GHz]")
         column[-1].locator_params(axis="x", nbins=6)

@@ -93,7 +93,7 @@ def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64
 
 
 def _continuum(axes: Any, panel: LookPanel) -> None:
-    """Against the offset where the telescope moved, else against the dump."""
+    """Draw the continuum against the offset where the telescope moved, else against the dump."""
     dumps, receivers, pixels, subscans = panel.continuum.shape
     lon, lat = ARCSEC * panel.lon, ARCSEC * panel.lat
     extent = [
@@ -120,6 +120,7 @@ def _quantity(unit: str) -> str:
 
 
 def _mean(values: F64, axis: int) -> F64:
+    """NaN-aware mean; NaN, without a warning, where nothing is known."""
     good = np.isfinite(values)
     n = good.sum(axis=axis)
     return np.where(n > 0, np.where(good, values, 0.0).sum(axis=axis) / np.maximum(n, 1), np.nan)

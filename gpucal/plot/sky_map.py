@@ -265,6 +265,7 @@ def _weights(view: ScanView) -> F64:
 
 
 def _beam(view: ScanView, given: float | None, where: F64) -> tuple[float, str]:
+    """FWHM in arcsec, and in words where it came from: the option, the dish, else the sampling."""
     if given is not None:
         return given, "given"
     telescope = str(view.store_attrs.get("telescope", ""))
@@ -278,6 +279,7 @@ def _beam(view: ScanView, given: float | None, where: F64) -> tuple[float, str]:
 
 
 def _twice_spacing(where: F64) -> float:
+    """Twice the median distance of neighbouring positions, arcsec; 20 for a single position."""
     from scipy.spatial import cKDTree
 
     places = np.unique(where.round(3), axis=0)

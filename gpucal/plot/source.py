@@ -1,4 +1,4 @@
-"""The scans of an L1 store as the pictures see them.
+"""The scans of an L1 store, in the form that the pictures need.
 
 Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
 """

@@ -122,7 +122,7 @@ def quiet(binned: Binned, receiver: int) -> Any:
 
 
 def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
-    """Single pixels, one above the other, each with its own zero line."""
+    """Draw single pixels, one above the other, each with its own zero line."""
     alive = np.flatnonzero(np.isfinite(binned.mean[:, receiver]).any(axis=0))
     note_in(axes, f"receiver {receiver}, single pixels")
     if alive.size == 0:
@@ -154,6 +154,7 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
 
 
 def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
+    """Median T_sys over the pixels of each receiver, with the 16-84 % range behind it."""
     shown = []
     for receiver in receivers:
         t_sys = binned.t_sys[:, receiver]
@@ -185,7 +186,7 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
 def _draw_transmission(
     axes: Any, view: ScanView, binned: Binned, receivers: list[int], *, label: bool
 ) -> None:
-    """exp(-tau A) of both sidebands behind the spectrum, on an axis of its own from 0 to 1."""
+    """Draw exp(-tau A) of both sidebands behind the spectrum, on an axis of its own from 0 to 1."""
     airmass, receiver = mean_airmass(view), receivers[0]
     curves = []
     for name, line, text in (("tau_signal", "-", "signal"), ("tau_image", ":", "image")):
@@ -228,7 +229,7 @@ def _draw_transmission(
 
 
 def _over(binned: Binned, receivers: list[int]) -> str:
-    """What a spectrum is the mean of, in words."""
+    """The samples over which a spectrum is averaged, in words."""
     pixels = binned.mean.shape[2]
     text = f"mean over {pixels} pixels" if pixels > 1 else "mean over dumps"
     if len(receivers) == binned.mean.shape[1]:

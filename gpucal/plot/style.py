@@ -102,7 +102,7 @@ def _wrapped(title: str, width: float) -> str:
 
 
 def line_width(values: npt.NDArray[np.float64]) -> float:
-    """Thinner lines where a spectrum has many points, so that noise does not become a band."""
+    """Line width: thinner for a spectrum of many points, so that noise does not become a band."""
     return 0.9 if values.shape[0] <= 1000 else 0.5
 
 

@@ -75,7 +75,7 @@ def plot_night(
 
 
 def _point(view: ScanView, age: float = NAN) -> Point:
-    """What the picture of the night shows of one scan."""
+    """The values of one scan for the picture of the night."""
     mjd = view.per_subscan("mjd")
     pwv, error = view.small("pwv"), view.small("pwv_error")
     when = np.array([_median(mjd)])
@@ -109,7 +109,7 @@ def _point(view: ScanView, age: float = NAN) -> Point:
 
 
 def _with_tau_errors(points: Sequence[Point]) -> list[Point]:
-    """The error of the PWV as one of the opacity: |d tau / d PWV| times it.
+    """Add the error of the opacity, |d tau / d PWV| times that of the PWV.
 
     The slope is that of the scans of one band, table and tuning themselves, where tau is a smooth function
     of PWV alone; without two different PWVs there is no error.

@@ -1,4 +1,4 @@
-"""Velocity of a line from the sky frequency, where the scan says what is needed."""
+"""Velocity of a line from the sky frequency, for scans whose attributes allow it."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ def _edges(centres: Any) -> Any:
 
 
 def _mark_subscans(axes: Any, view: ScanView) -> None:
+    """Draw borders between subscans, with their numbers in the raw store at the right."""
     _, dumps, _, _, subscans = view.shape
     if not 1 < subscans <= MAX_MARKED or dumps < 2:
         return

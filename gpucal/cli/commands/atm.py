@@ -150,12 +150,13 @@ def _show(table: AtmosphereTable, json: bool) -> None:
 
 
 def _rows(value: Any) -> list[Any]:
+    """The rows of a 2-D value; any other value as one row."""
     array = np.asarray(value)
     return list(array) if array.ndim == 2 else [array]
 
 
 def _check_ending(out: Path) -> None:
-    """Before minutes of computing, not after."""
+    """Refuse a wrong file ending before minutes of computing, not after."""
     if out.suffix not in (".npz", ".zarr"):
         raise ConfigError(f"{out} ends neither in .npz nor in .zarr.")
     if not out.resolve().parent.is_dir():

@@ -117,6 +117,7 @@ def _tracebacks(shown: bool) -> Iterator[None]:
 
 
 def _read_pwv(options: dict[str, Any]) -> dict[str, Any]:
+    """``pwv`` as "fit" or a number in mm; on the command line it is a text."""
     text = options.get("pwv")
     if text in (None, "fit"):
         return options
@@ -129,7 +130,7 @@ def _read_pwv(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_paths(l0: Path, out: Path) -> None:
-    """OUT must not lie in L0: the raw data are never written to."""
+    """Refuse an OUT inside L0: the raw data are never written to."""
     raw, target = l0.resolve(), out.resolve()
     if target == raw or raw in target.parents:
         raise ConfigError(
@@ -149,7 +150,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _plain_type(field: str, annotation: Any) -> type:
-    """The type the command line hands on; the configuration does the rest of the checking."""
+    """The type of an option on the command line; the configuration checks the value."""
     if field == "pwv":
         return str
     if choices := _choices(annotation):
@@ -192,7 +193,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 def _signature() -> inspect.Signature:
-    """What typer reads: written from the configuration, so that no option can be forgotten."""
+    """The signature that typer reads; made from the configuration, so that no option can be forgotten."""
     l0 = typer.Argument(metavar="L0", help="Raw store (Zarr).", show_default=False)
     out = typer.Argument(metavar="OUT", help="Calibrated store to write (Zarr).")
     config = typer.Option("--config", metavar="F", help="TOML file; options given here win.")

@@ -74,6 +74,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _backend(name: str) -> dict[str, Any]:
+    """Whether a backend can be used here, why not, and the card of cuda."""
     try:
         backend = select_backend(name)
     except BackendError as error:
@@ -90,12 +91,13 @@ def _backend(name: str) -> dict[str, Any]:
 
 
 def _chosen() -> dict[str, str]:
-    """What ``--backend auto`` takes here, and why."""
+    """The backend that ``--backend auto`` chooses here, and why."""
     backend = select_backend("auto")
     return {"backend": backend.name, "reason": backend.reason.removeprefix("auto: ")}
 
 
 def _extra(name: str) -> dict[str, Any]:
+    """Whether an optional package is there, found without importing it."""
     module, purpose = EXTRAS[name]
     there = importlib.util.find_spec(module) is not None
     return {

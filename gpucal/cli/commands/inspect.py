@@ -80,6 +80,7 @@ def describe_store(path: Path) -> Row:
 
 
 def _describe_l0(store: L0Store) -> Row:
+    """One row per scan and band; the load scan is looked for when all scans are known."""
     rows: list[Row] = []
     loaded: list[tuple[Row, Scan]] = []
     for number in store.numbers():
@@ -98,7 +99,7 @@ def _describe_l0(store: L0Store) -> Row:
 
 
 def _load(store: L0Store, number: int, problems: list[str]) -> list[Scan]:
-    """Load a scan; when it is faulty note why, and take what can be read of it."""
+    """Load a scan; when it is faulty, note why, and return the part that can be read."""
     try:
         return store.load(number)
     except GpucalError as error:
@@ -110,6 +111,7 @@ def _load(store: L0Store, number: int, problems: list[str]) -> list[Scan]:
 
 
 def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
+    """What one band holds; adds to ``problems`` what pairing or reading would refuse."""
     group = scan.source or scan.calibration
     assert group is not None
     kind = "science" if scan.source is not None else "load"
@@ -141,6 +143,7 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
 
 
 def _unreadable_row(number: int, problems: Sequence[str]) -> Row:
+    """The row of a scan of which nothing could be read; also the empty form of a row."""
     return {
         "scan": number,
         "band": "",
@@ -173,7 +176,7 @@ def _frequency_range(group: SubscanGroup) -> list[float]:
 
 
 def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
-    """Which load scan serves a scan, or that none does."""
+    """Add to a row the load scan that serves the scan, or the problem that none does."""
     found = serving_load(scan, scans, load_config().max_cal_age)
     if found is None:
         row["problems"].append(f"{scan.label}: no load scan of the same setup serves it.")
@@ -182,6 +185,7 @@ def _add_load_scan(row: Row, scan: Scan, scans: Sequence[Scan]) -> None:
 
 
 def _describe_l1(store: L1) -> Row:
+    """One row per scan and band, and the failures that the last run left."""
     rows: list[Row] = []
     for number in store.scans():
         try:
@@ -193,6 +197,7 @@ def _describe_l1(store: L1) -> Row:
 
 
 def _l1_row(scan: L1Scan) -> Row:
+    """What one calibrated band holds, with missing or misshapen arrays as problems."""
     label = f"scan {scan.number}" + (f" {scan.band}" if scan.band else "")
     missing = [name for name in L1_ARRAYS if name not in scan]
     row = _unreadable_row(scan.number, [])
@@ -223,7 +228,7 @@ def _l1_row(scan: L1Scan) -> Row:
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
-    """Sentences about arrays whose shape does not go with the spectra."""
+    """Sentences about arrays whose shape does not match the spectra."""
     shape = scan["spectra"].shape
     if len(shape) != 5:
         return [f"{label}: spectra has {len(shape)} axes, expected five."]
@@ -283,6 +288,7 @@ def _print(report: Row) -> None:
 
 
 def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
+    """Print each different line once."""
     for line in dict.fromkeys(lines):
         console.print(escape(f"{name}: {line}"), highlight=False, soft_wrap=True)
 

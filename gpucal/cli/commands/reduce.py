@@ -69,7 +69,7 @@ def reduce(
 
 
 def describe(found: Any) -> Row:
-    """What is printed of a ``Reduced``: plain values; arrays are left out."""
+    """The printed content of a ``Reduced`` as plain values; arrays are left out."""
     return {
         "scan": found.scan,
         "procedure": found.procedure,
@@ -87,11 +87,12 @@ def describe(found: Any) -> Row:
 
 
 def _measured(value: Any) -> Row:
+    """A ``Measured`` as plain values, with the text that a table shows."""
     return {"value": value.value, "error": value.error, "unit": value.unit, "text": str(value)}
 
 
 def _means(result: Any) -> Iterator[Row]:
-    """The means over pixels: what the observer wants to know."""
+    """The means over pixels, one row each."""
     if isinstance(result, dict):
         return
     for m in result.means:
@@ -129,6 +130,7 @@ def _fits(result: Any) -> Iterator[Row]:
 
 
 def _pixels(band: str, switched: Any) -> Iterator[Row]:
+    """One row per pixel of a switched average: rms, expected rms, time, and the line if one was asked for."""
     lines = {(check.receiver, check.pixel): check for check in switched.line}
     for r, a in np.ndindex(*switched.rms.shape):
         line = lines.get((r, a))

@@ -25,6 +25,7 @@ def _positive(text: str) -> float:
 
 
 def _efficiency(text: str) -> float:
+    """More than 0, at most 1."""
     value = _positive(text)
     if value > 1:
         raise ValueError("expected at most 1")
@@ -44,6 +45,7 @@ def _form(text: str) -> str:
 
 
 def _window(text: str) -> LineWindow:
+    """``LOW:HIGH`` in GHz as a window in Hz, whose middle serves as rest frequency."""
     low, colon, high = text.partition(":")
     if not colon or not float(low) < float(high):
         raise ValueError("expected LOW:HIGH in GHz")

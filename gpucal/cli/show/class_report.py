@@ -44,6 +44,7 @@ def describe_class(path: Path) -> Row:
 
 
 def _row(file: ClassFile, i: int) -> Row:
+    """Header values of spectrum ``i`` in GHz, MHz, km/s, K, s; of a damaged one the problem alone."""
     try:
         header = file.header(i)
     except GpucalError as error:

@@ -1,4 +1,4 @@
-"""Which load scan serves which science scan, told from the metadata alone."""
+"""The load scan that serves a science scan, found from the metadata alone."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def _looks(config: OnlineConfig, watch: bool) -> Iterator[Status]:
 
 
 def _live(states: Iterator[Status], console: Console) -> None:
+    """Redraw the whole screen for each state, until interrupted."""
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for state in states:
             live.update(render(state), refresh=True)
@@ -102,7 +103,7 @@ def _tasks(state: Status) -> Table:
 
 
 def _word(task: TaskState, state: Status) -> tuple[str, str]:
-    """What the task does, in one or two words, and how they look."""
+    """The state of a task in one or two words, and their style."""
     if any(p.task == task.task and p.level == "error" for p in state.problems):
         return ("trouble" if task.workers else "no worker"), "bold red"
     if not task.workers:
@@ -131,5 +132,5 @@ def _message(message: dict[str, Any]) -> Text:
 
 
 def printable(text: str) -> str:
-    """``text`` without what would steer the terminal."""
+    """``text`` without control characters of the terminal."""
     return "".join(c if c.isprintable() else "·" for c in text)

@@ -76,7 +76,7 @@ def timing_line(summary: ScanSummary) -> str:
 
 
 def result_line(summary: ScanSummary) -> str:
-    """Return what became of one scan as one line."""
+    """Return the result of one scan as one line."""
     label = scan_label(summary.scan, summary.band)
     if summary.status == "failed":
         reason = without_label(summary.error, summary.scan, summary.band)
@@ -266,7 +266,7 @@ class RichObserver:
             self._print(timing_line(summary), "dim")
 
     def _estimate_night(self) -> None:
-        """Where the size of the night is not known: take the other scans to be like those seen."""
+        """Estimate the unknown size of the night: the other scans are taken to be like those seen."""
         with self._lock:
             if self._total or not self._started:
                 return
@@ -275,7 +275,7 @@ class RichObserver:
         self._progress.update(self._night, total=total)
 
     def _forget_unread(self, task: TaskID, key: tuple[int, str]) -> None:
-        """Bytes that a failed scan never read must not count as work still to do."""
+        """Remove the bytes that a failed scan never read from the work still to do."""
         with self._lock:
             done = next((t.completed for t in self._progress.tasks if t.id == task), 0.0)
             left = self._started.get(key, 0) - done

@@ -54,6 +54,7 @@ def print_summary(report: StoreReport, out: Path, *, quiet: bool, as_json: bool)
 
 
 def _as_event(report: StoreReport, out: Path) -> dict[str, object]:
+    """The report as the last object of ``--json``."""
     return {
         "event": "report",
         "l1": out,

@@ -136,6 +136,7 @@ def _layers(text: str, path: str) -> dict[str, float]:
 
 
 def _read(path: Path) -> bytes:
+    """The file's bytes, unpacked when it is gzip."""
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -169,6 +170,7 @@ def _columns(path: Path, text: bytes) -> F64:
 
 
 def _numeric(row: bytes) -> bool:
+    """Whether a line begins with two numbers, so that it belongs to the table."""
     words = row.split()[:2]
     try:
         return len([float(word) for word in words]) == 2
@@ -200,6 +202,7 @@ def _found_pwv(path: Path, text: bytes) -> float:
 
 
 def _check_pwv(files: Sequence[Path], pwv: F64) -> None:
+    """Raise ImportFormatError unless all PWVs are positive and differ by more than 0.1 %."""
     if not np.all(np.isfinite(pwv)) or np.any(pwv <= 0):
         raise ImportFormatError(f"PWV values are {pwv.tolist()} mm, expected positive numbers.")
     order = np.argsort(pwv)
@@ -212,11 +215,12 @@ def _check_pwv(files: Sequence[Path], pwv: F64) -> None:
 
 
 def _span(freq_ghz: F64) -> str:
-    """How many frequencies there are and their range, in words."""
+    """The number of frequencies and their range, in words."""
     return f"{freq_ghz.size} from {freq_ghz[0]:g} to {freq_ghz[-1]:g} GHz"
 
 
 def _attributes(files: Sequence[Path], pwv: F64) -> dict[str, Any]:
+    """What the table records of its origin; ground values from the am configuration, if there is one."""
     attrs: dict[str, Any] = {
         "model": "am",
         "profile": "am runs " + ", ".join(path.name for path in files),

@@ -60,7 +60,7 @@ ROTOR_LINES = 45
 
 @dataclass(frozen=True)
 class Site:
-    """What a table is computed for; frequencies in Hz, PWV in mm, altitude in m."""
+    """The site and range for which a table is computed; frequencies in Hz, PWV in mm, altitude in m."""
 
     title: str
     alt_m: float
@@ -85,7 +85,7 @@ SITES = {
 
 @dataclass(frozen=True, eq=False)
 class Atmosphere:
-    """L levels from the site upwards, all f64 [L].
+    """Profile of the air at L levels from the site upwards, all f64 [L].
 
     z_km; p_hpa total pressure; t_k; e_hpa water vapour pressure for a PWV of 1 mm; and the number
     densities ozone, co, n2o in molecules/m^3.
@@ -103,7 +103,7 @@ class Atmosphere:
 def build_table(
     site: Site, *, tolerance: float = TOLERANCE, progress: Callable[[str], None] | None = None
 ) -> AtmosphereTable:
-    """Compute the table of ``site``; minutes of time, mostly in pyrtlib.
+    """Compute the table of ``site``; this takes minutes, mostly in pyrtlib.
 
     The water part is computed at the ends and the geometric middle of the PWV range; b and q are
     the least-squares solution with relative weights, c_dry the opacity without water.
@@ -217,6 +217,7 @@ class _Models:
 
 
 def _pyrtlib(module: str) -> Any:
+    """A module of pyrtlib, imported only here because it is optional and slow to load."""
     import importlib
 
     try:
@@ -331,6 +332,7 @@ def _first_knots(site: Site, centres_hz: F64) -> F64:
 
 
 def _attributes(site: Site, air: Atmosphere, pwv: F64, tolerance: float) -> dict[str, Any]:
+    """What the table records of its origin: models, profile, coverage, credit and limits."""
     version = _pyrtlib("version").__version__
     return {
         "model": f"pyrtlib: H2O {WATER_MODEL}, O2 {OXYGEN_MODEL}, N2 {NITROGEN_MODEL}, O3 {OZONE_MODEL} lines",

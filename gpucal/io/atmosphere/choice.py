@@ -1,4 +1,4 @@
-"""Which atmosphere serves a scan: the only place that decides it."""
+"""Choice of the atmosphere for a scan; nothing else decides it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LATITUDE_MATCH_DEG = 15.0
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a packaged table belongs. ``names`` match the start of a telescope's name, lower case without
+    """The site to which a packaged table belongs. ``names`` match the start of a telescope's name, lower case without
     anything but letters and digits; ``latitude`` is None for a telescope that moves."""
 
     names: tuple[str, ...]
@@ -89,6 +89,7 @@ def site_table(store_attrs: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> float | None:
+    """A finite number, else None: attributes of a store may hold anything."""
     try:
         number = float(value)
     except (TypeError, ValueError):

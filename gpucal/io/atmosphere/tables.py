@@ -154,6 +154,7 @@ def _read_zarr(path: Path) -> dict[str, Any]:
 
 
 def _write_zarr(target: Path, columns: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+    """Write beside ``target``, then rename, or swap with the table that is there."""
     import zarr
 
     staged = new_staged(target, target.name)
@@ -186,6 +187,7 @@ def _npz_bytes(entries: Mapping[str, Any]) -> bytes:
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a .zarr folder."""
     total = hashlib.sha256()
     if path.is_file():
         total.update(path.read_bytes())

@@ -106,6 +106,7 @@ class ArrayWriter:
         return encoded
 
     def _payload(self, block: npt.NDArray[Any]) -> Payload:
+        """Encode a block; one cut at the array's edge is padded with the fill value to a whole chunk."""
         if not np.can_cast(block.dtype, self.dtype, casting="same_kind"):
             raise L1Error(
                 f"{self.key} has dtype {self.dtype}, a block of {block.dtype} does not fit.",
@@ -126,6 +127,7 @@ class ArrayWriter:
 
 
 def _write_chunk_file(path: str, parts: Sequence[bytes | memoryview]) -> None:
+    """Write the parts by one ``writev`` where the system takes them all; makes the folder on demand."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(path, flags, 0o666)

@@ -80,6 +80,7 @@ class ChunkEncoder:
         self._compress = self._compressor()
 
     def _compressor(self) -> Callable[[Any], bytes] | None:
+        """The compressing function, bytes of it without a crc32c; None for "none"."""
         if self.name == "none":
             return None
         if self.name == "zstd":
@@ -148,5 +149,5 @@ class ChunkEncoder:
 
 
 def crc32c(data: Any) -> bytes:
-    """Checksum of a buffer of bytes as it ends a chunk file: four bytes, little endian."""
+    """CRC-32C of a buffer, as it stands at the end of a chunk file: four bytes, little endian."""
     return int(google_crc32c.value(data)).to_bytes(4, "little")

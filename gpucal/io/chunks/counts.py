@@ -77,7 +77,7 @@ class ZarrCounts:
         return self._files is not None
 
     def forget(self) -> None:
-        """Let go of all decoded chunks; reads in other threads are not disturbed."""
+        """Release all decoded chunks; reads in other threads are not disturbed."""
         self._cache = _DecodedChunks(self._cache_bytes)
 
     def read(self, c0: int, c1: int, subscan: int, out: Counts | None = None) -> Counts:
@@ -147,6 +147,7 @@ class ZarrCounts:
         return chunk
 
     def _decode_file(self, files: ChunkFiles, key: Key, out: Counts, subscan: int) -> None:
+        """Decode one chunk file into ``out``; an error names file, scan, band and subscan."""
         try:
             files.decode(key, out)
         except (ValueError, OSError) as error:
@@ -155,6 +156,7 @@ class ZarrCounts:
         self._count()
 
     def _decode_by_zarr(self, start: list[int], stop: list[int], subscan: int) -> Counts:
+        """The slow way, for chunks that only zarr-python can read."""
         region = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         try:
             block = self._array.get_basic_selection(region)
@@ -211,7 +213,7 @@ class _DecodedChunks:
         return chunk
 
     def _evict(self) -> None:
-        """Let go of the oldest decoded chunks until they fit; the newest always stays."""
+        """Release the oldest decoded chunks until the rest fits; the newest always stays."""
         done = [key for key, future in self._entries.items() if future.done()]
         for key in done[:-1]:
             if self._bytes <= self._max_bytes:

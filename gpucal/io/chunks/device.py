@@ -1,4 +1,4 @@
-"""Chunk files as they are, for a device that decodes them, and the frames that a device made.
+"""Compressed chunks for and from a device: files that it decodes, and zstd frames that it encoded.
 
 A device is given nothing that is not whole frames of declared size that fill the chunk exactly.
 Source: RFC 8878 (Zstandard frames); Zarr v3 core codecs.
@@ -27,7 +27,7 @@ Shape5 = tuple[int, int, int, int, int]
 def encoded_block(
     files: ChunkFiles | None, shape: Shape5, c0: int, c1: int, subscan: int
 ) -> EncodedBlock | str:
-    """The files of channels c0..c1 of one subscan of an array ``shape``, or why they do not serve.
+    """The files of channels c0..c1 of one subscan of an array ``shape``, or why they cannot be used.
 
     ``files`` is None where Zarr itself must read. Raises OSError when a file cannot be looked up.
     """
@@ -131,4 +131,5 @@ def frames_payload(data: Bytes, nbytes: int) -> Payload:
 
 
 def _reader(data: Bytes) -> Callable[[int, int], bytes]:
+    """``data`` as the function (offset, n) -> bytes through which frames are walked."""
     return lambda at, n: data[at : at + n].tobytes()

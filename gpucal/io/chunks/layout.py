@@ -26,7 +26,7 @@ _ZSTD_MAGIC = 0xFD2FB528
 
 @dataclass(frozen=True)
 class ChunkFiles:
-    """Where the chunk files of one array lie and how they are coded.
+    """Location and coding of the chunk files of one array.
 
     stored: dtype in the file, with its byte order; chunk: shape of a whole chunk; codec: name of
     the compressor, "" for none; checksum: a crc32c ends the file.
@@ -125,6 +125,7 @@ def chunk_files(array: Any) -> ChunkFiles | None:
 
 
 def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Chunk layout from a zarr.json; None for grids, keys or codecs that are not decoded here."""
     grid, keys = document["chunk_grid"], document["chunk_key_encoding"]
     if grid["name"] != "regular" or document.get("storage_transformers"):
         return None
@@ -157,6 +158,7 @@ def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _layout_v2(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Chunk layout from a .zarray; None for orders, filters or codecs that are not decoded here."""
     if document.get("order", "C") != "C" or document.get("filters"):
         return None
     compressor = document.get("compressor")
@@ -194,7 +196,7 @@ def _fill(file: Any, buffer: Bytes) -> int:
 
 
 def _can_verify() -> bool:
-    """Whether the package that computes crc32c is there."""
+    """Whether the package that computes crc32c is installed."""
     try:
         import google_crc32c  # noqa: F401
     except ImportError:

@@ -132,7 +132,7 @@ def exchange(staged: Path, final: Path) -> None:
 
 
 def _rename_aside(staged: Path, final: Path) -> None:
-    """Swap without the help of the system; for a moment neither is in place."""
+    """Swap by two renames, where the system has no atomic swap; for a moment neither is in place."""
     aside = new_staged(final.parent, final.name + _ASIDE)
     os.rename(final, aside)
     try:
@@ -270,6 +270,7 @@ def _host() -> str:
 
 @functools.cache
 def _libc() -> Any:
+    """The C library, for ``renameat2``, which Python does not offer."""
     return ctypes.CDLL(None, use_errno=True)
 
 

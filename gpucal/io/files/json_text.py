@@ -1,4 +1,4 @@
-"""Valid JSON from what the program knows: NaN becomes null, NumPy values become plain ones."""
+"""Valid JSON from values of the program: NaN becomes null, NumPy values become plain ones."""
 
 from __future__ import annotations
 

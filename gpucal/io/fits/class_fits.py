@@ -145,11 +145,12 @@ def _beam_efficiency(s: Spectrum) -> float:
 
 
 def _seconds(s: Spectrum) -> float:
-    """UTC of the middle, s of the day."""
+    """UTC of the middle of the integration, seconds of the day."""
     return s.mjd % 1.0 * 86400.0
 
 
 def _columns(frame: str) -> tuple[Column, ...]:
+    """Columns of the table; the name of the velocity depends on the frame."""
     return (
         *_COLUMNS,
         Column(

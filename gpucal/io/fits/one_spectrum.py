@@ -111,6 +111,7 @@ def _cards(s: Spectrum) -> list[Any]:
 
 
 def _axis(s: Spectrum) -> Iterator[Card]:
+    """Header cards: the frequency axis, in the velocity frame where the site's velocity is known."""
     known = not math.isnan(s.site_velocity)
     factor = frame_factor(s.site_velocity)
     yield "BUNIT", "K", "T_mb" if s.scale == "tmb" else "T_A*"
@@ -129,7 +130,7 @@ def _axis(s: Spectrum) -> Iterator[Card]:
 
 
 def _what(s: Spectrum) -> Iterator[Card]:
-    """Header cards: what was observed, with what, which scan and pixel."""
+    """Header cards: source, line, instrument, scan and pixel."""
     yield "OBJECT", s.source, "source"
     yield "LINE", s.line, "line"
     yield "TELESCOP", s.telescope, ""
@@ -146,7 +147,7 @@ def _what(s: Spectrum) -> Iterator[Card]:
 
 
 def _where(s: Spectrum) -> Iterator[Card]:
-    """Header cards: when and where on the sky."""
+    """Header cards: time and position on the sky."""
     yield "TIMESYS", "UTC", ""
     yield "DATE-OBS", iso_date(start_of(s), 6), "middle less half of EXPTIME"
     yield "MJD-OBS", start_of(s), "the same"

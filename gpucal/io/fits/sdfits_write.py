@@ -80,6 +80,7 @@ def _longitude(s: Spectrum) -> float:
 
 
 def _latitude(s: Spectrum) -> float:
+    """Declination of the pixel, or its elevation where the source's place is not known, deg."""
     return s.elevation * DEG if math.isnan(s.dec) else s.dec + s.offset_lat
 
 
@@ -96,6 +97,7 @@ def _sideband(s: Spectrum) -> str:
 
 
 def _band_number(s: Spectrum) -> int:
+    """IFNUM, from 0: band_1 is 0, as is a scan without bands."""
     number = s.band.rpartition("_")[2]
     return int(number) - 1 if number.isdigit() else 0
 

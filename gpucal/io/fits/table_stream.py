@@ -102,10 +102,12 @@ class TableStream:
         self._stream.seek(after)
 
     def _flush(self) -> None:
+        """Write the buffered rows to the stream."""
         self._stream.write(self._buffer[: self._fill].tobytes())
         self._fill = 0
 
     def _header(self) -> bytes:
+        """The table's header for the present number of rows; its size does not depend on that number."""
         header = fits_module().Header()
         header["XTENSION"] = ("BINTABLE", "binary table extension")
         header["BITPIX"] = (8, "array data type")
@@ -147,7 +149,7 @@ def primary_header(cards: Sequence[Card]) -> bytes:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
-    """A file that is at ``path`` only when the block ends without an error, then at once and synced.
+    """A stream whose file appears at ``path`` when the block ends without an error: whole and synced.
 
     Raises ConfigError when something is in the way, L1Error when the disk refuses.
     """

@@ -123,6 +123,7 @@ class ClassFile:
     def _read_entry(
         self, entry: _Entry, with_data: bool
     ) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+        """Header sections that are known, and values f32 [C], which are empty unless ``with_data``."""
         head, table = entry.head(), entry.sections()
         header = _values(self.index[entry.i])
         for code in (GENERAL, POSITION, SPECTRO):
@@ -231,6 +232,7 @@ def _values(record: Any) -> dict[str, Any]:
 
 
 def _read_index(path: Path, stream: BinaryIO) -> ClassFile:
+    """Read file code, file descriptor and index; raises ImportFormatError for other or damaged files."""
     size = os.fstat(stream.fileno()).st_size
     code = stream.read(4)
     if len(code) < 4 or code[:1] not in KINDS or code[2:] != b"  " or code[1:2] not in b"AB ":

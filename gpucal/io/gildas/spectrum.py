@@ -1,4 +1,4 @@
-"""What a CLASS header says about a spectrum, as ``Spectrum``, and the other way round.
+"""Conversion between CLASS headers and ``Spectrum``, in both directions.
 
 CLASS gives frequencies in the rest frame of the source: f(i) = restf + (i - rchan) fres / (1 + doppler),
 with doppler = -v/c in the frame of ``fres``, and velocities v(i) = voff + (i - rchan) vres, radio
@@ -82,12 +82,13 @@ def _angle(header: Header, name: str) -> float:
 
 
 def _mjd(header: Header) -> float:
+    """MJD of the observation: CLASS counts days from an epoch of its own, UT in rad; NaN without a date."""
     day = header["dobs"] + CLASS_EPOCH
     return day + header["ut"] / (2.0 * math.pi) if day != 0 else NAN
 
 
 def _scale(header: Header) -> Literal["ta", "tmb", ""]:
-    """CLASS keeps in beeff what the values are divided by: the forward efficiency for T_A*."""
+    """The temperature scale: beeff is the efficiency by which the values are divided, f_eff for T_A*."""
     b_eff, f_eff = header.get("beeff", 0.0), header.get("foeff", 0.0)
     if not 0.0 < b_eff <= f_eff:
         return ""
@@ -122,6 +123,7 @@ def _axis(header: Header) -> dict[str, Any]:
 
 
 def _calibration(header: Header) -> dict[str, Any]:
+    """The fields of ``Spectrum`` from the calibration section; none when the file has no such section."""
     if "foeff" not in header:
         return {}
     recorded = header["foeff"] != 0
@@ -297,5 +299,5 @@ def telescope_name(s: Spectrum) -> bytes:
 
 
 def _zero(value: float) -> float:
-    """A header value to write: what is not known becomes 0."""
+    """A header value to write: NaN, not known, becomes 0."""
     return float(value) if math.isfinite(value) else 0.0

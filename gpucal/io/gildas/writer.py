@@ -93,7 +93,7 @@ def _write_all(path: Path, stream: BinaryIO, spool: BinaryIO, spectra: Iterable[
 
 
 def _one(s: Spectrum, number: int, record: int, today: int) -> tuple[bytes, bytes]:
-    """Header with values, and index entry, of a spectrum that starts at record ``record``."""
+    """Bytes of a spectrum that starts at record ``record`` (header and values), and its index entry."""
     try:
         fields, entries = section_fields(s), index_fields(s, number, today)
         values = blanked(s.values)
@@ -123,6 +123,7 @@ def _one(s: Spectrum, number: int, record: int, today: int) -> tuple[bytes, byte
 
 
 def _fill(record: npt.NDArray[Any], fields: dict[str, object]) -> None:
+    """Set the named fields of one structured record."""
     for key, value in fields.items():
         record[key] = value
 

@@ -1,4 +1,4 @@
-"""Evaluate the rules of an L0 group, and what holds between groups and attributes of a scan.
+"""Check an L0 group against its rules, and the groups and attributes of a scan against each other.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans.
 """

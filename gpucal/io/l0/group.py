@@ -1,7 +1,7 @@
 """From the arrays of ``source/`` or ``calibration/`` to a SubscanGroup; legacy shapes expanded.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Source: the L0 layout of
-the formats page.
+docs/reference/l0.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Raw = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class GroupContext:
-    """What of the scan's attributes bears on how a group is read.
+    """The attributes of a scan that affect how a group is read.
 
     gain_zero: the receiver has no image sideband (gain_image is 0 everywhere). bolometer: the scan
     has no loads and no frequency axis, any sobsmode, and perhaps a track.
@@ -56,7 +56,7 @@ class GroupContext:
 def group_context(
     scan: int, band: str, group: GroupName, attrs: Mapping[str, Any], *, partial: bool
 ) -> GroupContext:
-    """The context that the attributes of a scan (of its band on top) give."""
+    """The context from the attributes of a scan; those of its band override them."""
     known = parse_scan_attrs(attrs)
     return GroupContext(
         scan=scan,
@@ -138,6 +138,7 @@ def feed(digest: Any, document: Mapping[str, Any]) -> None:
 def _read_arrays(
     zgroup: Any, shape: tuple[int, ...], digest: Any, *, bolometer: bool = False
 ) -> Raw:
+    """All known small arrays as stored, not yet expanded; each is fed to ``digest``, little endian."""
     raw: Raw = {}
     size = dict(zip("CDRAS", shape, strict=True))
     for name, rule in ARRAYS.items():
@@ -337,6 +338,7 @@ def _frozen(values: npt.NDArray[Any]) -> F64:
 
 
 def _frozen_u8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """A read-only u8 copy."""
     result = np.array(values, dtype=np.uint8, order="C")
     result.setflags(write=False)
     return result

@@ -45,7 +45,7 @@ WRITTEN_LAST = "mjd"
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """How a group is written: codec and channels of its chunks, and whether it is read meanwhile."""
+    """How a group is written: codec and channels of its chunks, and whether readers see it grow."""
 
     codec: Codec | str = "zstd:1"
     chunk_channels: int | None = None
@@ -155,9 +155,11 @@ class L0GroupWriter:
 
     @property
     def _name(self) -> str:
+        """Beginning of the places named in messages."""
         return "calibration/" if self._context.calibration else "source/"
 
     def _check_counts(self, block: npt.NDArray[Any]) -> Shape4:
+        """The shape of a block [C,D,R,A]; raises L0Error unless it and its dtype are those of subscan 0."""
         if block.ndim != 4:
             raise L0Error(f"the counts have shape {block.shape}, expected [C, D, R, A].")
         c, d, r, a = block.shape
@@ -199,12 +201,14 @@ class L0GroupWriter:
                 raise L0Error(f"array {name} is new, expected it from subscan 0 on.")
 
     def _required(self) -> set[str]:
+        """Names of the small arrays that every subscan needs; fewer for bolometers."""
         rules = ARRAYS.items()
         bolometer = self._context.bolometer
         names = BOLOMETER_REQUIRED if bolometer else {n for n, rule in rules if rule.required}
         return {name for name in names if name != COUNTS}
 
     def _check_shapes(self, arrays: Mapping[str, npt.NDArray[Any]], shape: Shape4) -> None:
+        """Raise L0Error for an array whose shape does not fit the counts, or differs from subscan 0."""
         for name, values in self._constant.items():
             if _is_whole(name):
                 check_array(name, values.shape, values.dtype, (*shape, 1))
@@ -307,4 +311,5 @@ def _is_whole(name: str) -> bool:
 
 
 def _repeat(value: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """Add a last axis of ``n`` equal subscans."""
     return np.repeat(value[..., None], n, axis=-1)

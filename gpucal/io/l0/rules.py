@@ -70,6 +70,7 @@ def _radians(name: str, limit: float) -> Rule:
 
 
 def _frequency(name: str) -> Rule:
+    """The rule that a frequency [R,S] lies in a range possible in Hz; its sentence guesses the real unit."""
     return Rule(
         name,
         "RS",
@@ -102,6 +103,7 @@ def _band_ends(name: str, sign: int) -> Rule:
 
 
 def _finite(name: str, axes: str, expected: str) -> Rule:
+    """The rule that an array holds no NaN and no infinity."""
     return Rule(
         name,
         axes,
@@ -111,6 +113,7 @@ def _finite(name: str, axes: str, expected: str) -> Rule:
 
 
 def _load_spectrum(name: str) -> Rule:
+    """The rule that load temperatures per channel [C,S] are above 0 K; NaN is not judged."""
     return Rule(
         name,
         "CS",
@@ -254,7 +257,7 @@ REFERENCES = (
 
 
 def _time_unit(value: float) -> str:
-    """What a time that is no MJD looks like, with what to do about it."""
+    """What a time that is not an MJD seems to be, and what to do about it."""
     for lo, hi, text in (
         (2.4e6, 2.5e6, "; it looks like a Julian date, subtract 2400000.5"),
         (2.5e9, 8e9, "; it looks like MJD in seconds, divide by 86400"),
@@ -266,7 +269,7 @@ def _time_unit(value: float) -> str:
 
 
 def _frequency_unit(value: float) -> str:
-    """The unit that a frequency which cannot be in Hz looks like."""
+    """The unit in which a frequency that cannot be in Hz seems to be given."""
     for lo, hi, unit in ((1, 2e4, "GHz"), (2e4, 2e7, "MHz"), (2e7, 1e9, "kHz")):
         if lo <= value < hi:
             return f"; it looks like {unit}"
@@ -297,6 +300,7 @@ def _lowest(values: F64) -> F64:
 
 
 def _hot_impossible(group: SubscanGroup) -> Bools:
+    """Where [R,S] a HOT is outside the range possible in K."""
     hot = _hot(group)
     return (hot < T_HOT_POSSIBLE_K[0]) | (hot > T_HOT_POSSIBLE_K[1])
 
@@ -336,6 +340,7 @@ def _without_reference(group: SubscanGroup) -> list[str]:
 
 
 def _lacking_reference(group: SubscanGroup) -> str:
+    """The sentence about the first kind of ON without its OFF."""
     mode = _without_reference(group)[0]
     found, other = sorted(set(group.sobsmode)), sorted(OFF_MODES.intersection(group.sobsmode))
     beside = f" beside {', '.join(other)}" if other else ""
@@ -346,7 +351,7 @@ def _lacking_reference(group: SubscanGroup) -> str:
 
 
 def narrow_channels(group: SubscanGroup) -> str:
-    """A doubt, or "": a channel width that is hardly in Hz."""
+    """A warning, or "": a channel width that is probably not in Hz."""
     smallest = float(np.abs(group.freq_res).min())
     if smallest >= 10:
         return ""
@@ -354,7 +359,7 @@ def narrow_channels(group: SubscanGroup) -> str:
 
 
 def unknown_positions(group: SubscanGroup) -> str:
-    """A doubt, or "": ON subscans without a position on the sky."""
+    """A warning, or "": ON subscans without a position on the sky."""
     bad = ~np.isfinite(group.otf_lon) | ~np.isfinite(group.otf_lat)
     subscans = np.flatnonzero(bad.any(axis=0) & _is_mode(group, *ON_MODES))
     if not subscans.size:
@@ -366,7 +371,7 @@ def unknown_positions(group: SubscanGroup) -> str:
 
 
 def doubtful_hot_load(group: SubscanGroup) -> str:
-    """A doubt, or "": a hot load hardly at that temperature, though it could be."""
+    """A warning, or "": a hot load at an unlikely temperature, which is still possible."""
     hot = _hot(group)[np.isfinite(_hot(group))]
     doubtful = hot[~_within(hot, T_HOT_LIKELY_K)]
     if not doubtful.size:
@@ -379,7 +384,7 @@ def doubtful_hot_load(group: SubscanGroup) -> str:
 
 
 def outside_the_track(group: SubscanGroup) -> str:
-    """A doubt, or "": bolometer samples whose azimuth and elevation are not known."""
+    """A warning, or "": bolometer samples whose azimuth and elevation are not known."""
     known = np.isfinite(group.azimuth) & np.isfinite(group.elevation)
     missing = int((~known).sum())
     if not missing:

@@ -213,7 +213,7 @@ class L0ScanWriter:
         self._end()
 
     def abandon(self) -> None:
-        """Forget the scan; of one that is published the subscans that are there stay, incomplete.
+        """Drop the scan; one that is published keeps its subscans and stays incomplete.
 
         Does nothing after ``close``.
         """
@@ -221,6 +221,7 @@ class L0ScanWriter:
             self._end()
 
     def _end(self) -> None:
+        """Close all groups and remove what is still staged; used by ``close`` and ``abandon``."""
         self.is_open = False
         for group in self._groups.values():
             group.closed = True
@@ -245,6 +246,7 @@ class L0ScanWriter:
         load_scan(zarr.open_group(str(self._place), mode="r"), place, partial=partial)
 
     def _attrs_of(self, band: str) -> dict[str, Any]:
+        """Attributes of a band: its own override those of the scan."""
         return {**self._attrs, **self._band_attrs.get(band, {})}
 
     def _new_group(self, name: GroupName, band: str) -> Path:
@@ -271,6 +273,7 @@ class L0ScanWriter:
         return self._place / band / name
 
     def _set_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Add to the attributes of the scan where it is now: staged, or published."""
         import zarr
 
         zarr.open_group(str(self._place), mode="r+").attrs.update(plain(attrs))
@@ -281,7 +284,7 @@ class L0ScanWriter:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Errors of the block name the scan; one of the system becomes an L0Error."""
+        """Give errors of the block the scan number; an OSError becomes an L0Error."""
         try:
             with atomic.as_write_error(self._writer.path, self.number, kind=L0Error):
                 yield

@@ -1,7 +1,7 @@
 """What an L0 store must hold: array rules, attribute models, observing modes.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Source: the L0
-layout of the formats page.
+layout of docs/reference/l0.md.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def check_dtype(name: str, dtype: np.dtype[Any]) -> None:
 
 
 def check_subscan(name: str, values: npt.NDArray[Any], sizes: Sequence[int]) -> None:
-    """As ``check_array`` for what one subscan has of an array; sizes: (C, D, R, A)."""
+    """As ``check_array``, for the part of an array that belongs to one subscan; sizes: (C, D, R, A)."""
     check_dtype(name, values.dtype)
     if values.shape not in _subscan_shapes(name, sizes):
         raise L0Error(
@@ -197,7 +197,7 @@ def check_modes(modes: Sequence[str], *, calibration: bool) -> tuple[str, ...]:
 
 
 class Site(BaseModel):
-    """Where the telescope stands; degrees and metres."""
+    """Location of the telescope; degrees and metres."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -282,6 +282,7 @@ def parse_scan_attrs(attrs: Mapping[str, Any]) -> ScanAttrs:
 
 
 def _sentence(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one sentence."""
     first = error.errors()[0]
     rule = str(first["msg"])
     rule = rule.replace("Input should be", "expected").replace("Input", "input")

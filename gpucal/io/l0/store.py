@@ -161,7 +161,7 @@ class L0Store:
 
 @dataclass(frozen=True)
 class ScanPlace:
-    """Which scan of which store: its number, the attributes of the root, the path of the store.
+    """A scan and its store: number, attributes of the root, path of the store.
 
     scan_attrs: the attributes of the scan where they are not those that its group has (yet).
     """
@@ -180,7 +180,7 @@ def load_scan(
     t_hot_given: bool = False,
     broken: dict[str, GpucalError] | None = None,
 ) -> list[Scan]:
-    """As ``L0Store.load``, from the Zarr group of a scan wherever that is."""
+    """As ``L0Store.load``, from the Zarr group of a scan at any place."""
     scans: list[Scan] = []
     errors: dict[str, GpucalError] = {}
     number = place.number
@@ -232,7 +232,7 @@ def _bands(zscan: Any, number: int) -> dict[str, list[GroupName]]:
 
 
 def _located(error: Exception, number: int, band: str) -> GpucalError:
-    """The error as one of ours, with its place and a hint."""
+    """The error as a GpucalError, with its place and a hint."""
     if not isinstance(error, GpucalError):
         text = f"the scan cannot be read: {type(error).__name__}: {error}."
         return L0Error(text, scan=number, band=band, stage="read")

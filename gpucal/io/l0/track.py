@@ -83,6 +83,7 @@ def outside_track(track: Mapping[str, npt.NDArray[np.generic]], mjd: F64) -> int
 
 
 def _interpolate(times: F64, values: F64, mjd: F64, period: float | None) -> F64:
+    """Values at ``mjd``, linear; NaN outside the track and next to a NaN; ``period``: of an angle, else None."""
     good = np.isfinite(values)
     if not good.any():
         return np.full(mjd.shape, np.nan)

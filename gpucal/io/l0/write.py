@@ -170,6 +170,7 @@ def write_l0_scan(
 
 
 def _write_group(zgroup: Any, group: GroupArrays, codec: str, chunk_channels: int | None) -> None:
+    """Write one group, its counts subscan by subscan."""
     shape, dtype = group.shape, np.dtype(group.data_5d.dtype)
     check_counts(shape, dtype)
     if len(group.sobsmode) != shape[4]:

@@ -104,7 +104,7 @@ def create_array(
 
 
 def compressors(codec: str, zarr_format: int) -> Any:
-    """Codec chain after the bytes; Zarr v3 gets a crc32c so that bit rot is found on reading."""
+    """Codecs that follow the bytes codec; Zarr v3 gets a crc32c so that bit rot is found on reading."""
     name, _, level = codec.partition(":")
     if name not in ("zstd", "blosc-lz4", "none") or (level and name != "zstd"):
         raise L0Error(f"codec is {codec!r}, expected zstd:LEVEL, blosc-lz4 or none.")

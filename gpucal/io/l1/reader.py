@@ -197,7 +197,7 @@ class L1Scan:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Say "3 scans: 1, 5-6"."""
+    """The number and ranges of scans in words: "3 scans: 1, 5-6"."""
     if not numbers:
         return "no scans"
     runs: list[list[int]] = []

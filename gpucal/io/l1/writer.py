@@ -57,6 +57,7 @@ class L1Store:
             atomic.clean_stale(self.path)
 
     def _open_root(self) -> None:
+        """Make the store, or check that the folder is one; a folder with other files is never written into."""
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(exist_ok=True)
@@ -273,7 +274,7 @@ class ScanWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Forget what was written; does nothing after ``commit``."""
+        """Discard what was written; does nothing after ``commit``."""
         if self._open:
             self._open = False
             atomic.discard(self._staged)
@@ -318,6 +319,7 @@ def write_failures(store: L1Store | str | Path, failures: Sequence[Mapping[str, 
 def _check_shape(
     key: str, shape: Sequence[int], chunks: Sequence[int], dims: Sequence[str]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and chunks as integers; raises L1Error unless they fit the axes and chunks are positive."""
     sizes, blocks = tuple(map(int, shape)), tuple(map(int, chunks))
     if not len(sizes) == len(blocks) == len(dims):
         raise L1Error(f"{key} has shape {sizes}, chunks {blocks} and dims {tuple(dims)}.")

@@ -102,6 +102,7 @@ def primary_cards(
 
 
 def _fits_card(value: Any) -> bool:
+    """Whether FITS can hold the value in a card: FITS has no NaN and no lists."""
     if isinstance(value, float):
         return bool(np.isfinite(value))
     return isinstance(value, bool | int | str)

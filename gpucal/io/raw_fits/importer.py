@@ -53,6 +53,7 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[
 
 
 def _check_together(scans: Sequence[RawFits]) -> None:
+    """Raise ImportFormatError for a scan given twice, or files of several instruments."""
     seen: dict[int, Path] = {}
     for scan in scans:
         if scan.number in seen:
@@ -122,6 +123,7 @@ def _write_scan(store: Path, scan: RawFits) -> None:
 
 
 def _write_array(top: Any, node: Node, scan: RawFits) -> None:
+    """Make one array of the scan as it was described, with its small values or, for counts, chunk by chunk."""
     about = node.about
     zarr_format = top.metadata.zarr_format
     shape = tuple(about["shape"])
@@ -153,6 +155,7 @@ def _write_array(top: Any, node: Node, scan: RawFits) -> None:
 
 
 def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
+    """Copy the counts a slab of channels at a time, and check the sum of each table at its end."""
     with open(scan.path, "rb") as stream:
         for s, table in enumerate(scan.counts(node)):
             total = DataSum()
@@ -165,7 +168,7 @@ def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
 
 
 def _add_prefix(table: Table, start: int, descriptor: int, total: DataSum) -> None:
-    """Add what stands before the counts in each row to the sum."""
+    """Add the bytes before the counts of each row to the checksum."""
     for d in range(int(table.header["NAXIS2"])):
         total.add(bytes(read_at(descriptor, start, table.start + d * table.row)))
 

@@ -107,6 +107,7 @@ def _members(zgroup: Any) -> list[str]:
 
 
 def _array_node(path: str, node: Any) -> Node:
+    """The description of an array, without values; texts are kept in it, as they are short."""
     about: dict[str, Any] = {
         "kind": "array",
         "shape": list(node.shape),
@@ -134,12 +135,13 @@ def _array_node(path: str, node: Any) -> Node:
 
 
 def _dimensions(node: Any) -> list[str] | None:
+    """Names of the axes, from Zarr v3 or from xarray's attribute in v2; None when not named."""
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")
     return list(names) if names else None
 
 
 def nodes_digest(nodes: Sequence[Node]) -> str:
-    """SHA-256 of all that describes a scan but for its counts; order of the nodes plays no part."""
+    """SHA-256 of everything that describes a scan except its counts; independent of the order of nodes."""
     digest = hashlib.sha256()
     for node in sorted(nodes, key=lambda n: n.path):
         digest.update(f"{node.text()}\n".encode())
@@ -258,6 +260,7 @@ class DataSum:
 
 
 def _bytes_of(piece: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The bytes of an array in C order, without a copy when it is contiguous."""
     return np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
 
 

@@ -76,6 +76,7 @@ class Table:
         raise ImportFormatError(f"{self.place} has no column {wanted.name}.", hint=WHAT_IT_IS)
 
     def _check_form(self, n: int, wanted: Column) -> None:
+        """Raise ImportFormatError unless column ``n`` has the format, axes and zero that are expected."""
         h = self.header
         form, zero = str(h[f"TFORM{n}"]).strip(), int(h.get(f"TZERO{n}", 0))
         dim = str(h.get(f"TDIM{n}", "")).replace(" ", "")
@@ -158,6 +159,7 @@ class RawFits:
         return [found[s] for s in range(shape[4])]
 
     def _read_small(self, descriptor: int) -> None:
+        """Read attributes and small arrays, and check that the tables of counts are all there."""
         by_role: dict[tuple[str, str], Table] = {}
         for table in self._tables:
             role = str(table.need("ROLE", "what the table holds"))
@@ -191,6 +193,7 @@ def counts_column(node: Node) -> Column:
 
 
 def _check_subscan(table: Table, column: Column, n_dumps: int) -> None:
+    """Raise ImportFormatError unless a table has D rows that end with the counts, aligned to 4 bytes."""
     start = table.column(column)
     if int(table.header["NAXIS2"]) != n_dumps or start + column.nbytes != table.row or start % 4:
         raise ImportFormatError(

@@ -160,10 +160,10 @@ def _group_tables(
 
 
 class _NoDigest:
-    """Stands in for a hashlib digest that nobody asks for."""
+    """A digest that does nothing, for readers that want one."""
 
     def update(self, data: bytes) -> None:
-        """Take no notice."""
+        """Ignore the data."""
 
 
 class _Output:
@@ -203,6 +203,7 @@ class _Output:
         self.end(cards, len(data))
 
     def _put(self, offset: int, data: npt.NDArray[Any] | bytes) -> int:
+        """Write all bytes at an offset, at most 1 GiB per call; returns how many."""
         flat: Any = data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8)
         view = memoryview(flat)
         done = 0
@@ -242,6 +243,7 @@ def _write_file(
 
 
 def _warn_outside(number: int, track: Sequence[Node], group: SubscanGroup) -> None:
+    """Warn of samples for which the track gives no position."""
     arrays = {n.name: n.values for n in track if n.values is not None}
     missing = outside_track(arrays, group.mjd) if arrays else 0
     if missing:
@@ -256,6 +258,7 @@ def _warn_outside(number: int, track: Sequence[Node], group: SubscanGroup) -> No
 def _write_subscan(
     out: _Output, path: str, group: SubscanGroup, s: int, nodes: Sequence[Node]
 ) -> None:
+    """Write one table: a row per dump, small columns first, then counts [C,R,A], a slab of channels at a time."""
     n_chan, n_dump, n_rec, n_pix, _ = group.shape
     names = frozenset(n.name for n in nodes if n.group == path)
     dump, prefix = _dump_columns(group, s, names)

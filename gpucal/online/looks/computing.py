@@ -1,4 +1,4 @@
-"""Numbers and curves of a look: from a calibrated scan, or from its counts."""
+"""Compute the numbers and curves of a look from a calibrated scan, or from its counts."""
 
 from __future__ import annotations
 

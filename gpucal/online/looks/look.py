@@ -51,7 +51,7 @@ class BandLook:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What was looked at, and the bands. kind: "calibrated" or "counts"."""
+    """A quick look: what was observed, and its bands. kind: "calibrated" or "counts"."""
 
     scan: int
     subscans: tuple[int, ...]

@@ -51,7 +51,7 @@ def choose_subscans(scan: Scan, subscans: Sequence[int]) -> Scan:
 
 
 def sky_as_scan(scan: Scan) -> Scan | None:
-    """The SKY of a load scan as OFF and as ON of a scan of its own: T_sys and PWV come of it."""
+    """The SKY of a load scan as both OFF and ON of a scan of its own, which gives T_sys and PWV."""
     group = scan.calibration
     sky = group.select("SKY") if group is not None else []
     if group is None or not sky:

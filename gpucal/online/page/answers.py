@@ -1,4 +1,4 @@
-"""Answers of the page, and what is read from a request."""
+"""Answers of the page, and the parsing of requests."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def page_json(value: Any) -> str:
 
 
 def json_answer(value: Any, status: int = 200) -> Response:
-    """``value`` as JSON that nobody keeps."""
+    """``value`` as a JSON answer that is not cached."""
     headers = {"Cache-Control": "no-store"}
     return Response(page_json(value), status, headers=headers, media_type="application/json")
 
 
 def sentence(status: int, text: str) -> Response:
-    """An answer that says in one sentence what is wrong."""
+    """An error answer of one sentence."""
     return json_answer({"error": text}, status)
 
 
 def address_parts(address: str) -> SplitResult:
-    """The parts of an address; empty ones of what is none."""
+    """The parts of an address; empty parts for text that is not an address."""
     try:
         return urlsplit(address)
     except ValueError:
@@ -39,7 +39,7 @@ def address_parts(address: str) -> SplitResult:
 
 
 def number_of(request: Request, name: str) -> int | None:
-    """A whole number of the query, None where it is not given. Raises HTTPException for what is none."""
+    """A whole number of the query, None where it is not given. Raises HTTPException for other text."""
     text = request.query_params.get(name, "")
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""The page of the online pipeline as an application: its addresses and who answers them."""
+"""The page of the online pipeline as an ASGI application: its routes and endpoints."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def _asset(name: str) -> Any:
 
 
 def _unavailable(_request: Request, error: Exception) -> Response:
-    """The answer while the database or the pipe is away."""
+    """The answer while the database or the pipe is not available."""
     return sentence(503, str(error))
 
 
 def _refused(_request: Request, error: Exception) -> Response:
-    """The answer to a request that makes no sense."""
+    """The answer to a request that is not valid."""
     assert isinstance(error, HTTPException)
     return json_answer({"error": error.detail}, error.status_code)

@@ -1,4 +1,4 @@
-"""The few things that can be changed from the page, and who may."""
+"""The few actions that the page offers, and who may use them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Controls:
 
 
 async def _carried_out(action: Callable[[], None]) -> Response:
-    """Do what was asked for, and say so or why not."""
+    """Carry out a request; the answer says what was done, or why not."""
     try:
         await run_in_threadpool(action)
     except OnlineError as error:

@@ -83,7 +83,7 @@ class Footprints:
 
 
 def _merge(pixels: dict[int, Row], row: Mapping[str, Any]) -> None:
-    """Add what a row knows to its pixel."""
+    """Add the values of a row to its pixel."""
     pixel = int(row["pixel"])
     if pixel < 0:
         return

@@ -1,4 +1,4 @@
-"""What protects those who look at the page: headers of every answer, and who is answered at all."""
+"""Protection of the page and its users: security headers, and the host names that are accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
 class Guard:
-    """Security headers on every answer, and names of this host that are answered at all."""
+    """Middleware: adds security headers to every answer and accepts only known names of this host."""
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = ()) -> None:
         self.app = app

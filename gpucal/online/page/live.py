@@ -1,4 +1,4 @@
-"""The live state of the pipeline for all who watch the page: one look a second, told when it has changed."""
+"""The live state of the pipeline for all listeners of the page: one look a second, sent when it changes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Site:
             return self._results
 
     def tell(self, text: str, task: str) -> None:
-        """Note what the operator did."""
+        """Write an action of the operator into the messages."""
         self.results().message(text, task=task, once=f"{text}{time.time_ns()}")
 
     def state(self) -> State:
@@ -66,13 +66,14 @@ class Site:
         return {**snapshot(self.config, results).as_dict(), "revision": revision}
 
     def _revision(self) -> State:
+        """A value that differs when messages, pictures or results are new."""
         with self.results().engine.connect() as connection:
             messages = connection.execute(sa.select(sa.func.max(MESSAGES.c.id))).scalar()
             plots = connection.execute(sa.select(sa.func.count(), sa.func.max(PLOTS.c.made))).one()
         return {"messages": messages or 0, "plots": list(plots), "data": self._data_version()}
 
     def _data_version(self) -> int:
-        """A number that differs after every write of anybody else, without reading the tables.
+        """A number that changes with every write by another connection, without reading the tables.
 
         PostgreSQL tells of a write up to 10 s late, when whoever wrote does nothing more.
         """
@@ -109,7 +110,7 @@ class Site:
 
 
 class Feed:
-    """Looks while somebody listens; each listener gets the newest state and no backlog."""
+    """Observes the pipeline while there are listeners; each gets the newest state and no backlog."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -119,7 +120,7 @@ class Feed:
 
     @contextlib.asynccontextmanager
     async def listen(self) -> AsyncIterator[asyncio.Queue[State | None]]:
-        """A queue of one place that holds the newest state nobody took yet; None: no more will come."""
+        """A queue that holds at most one item, the newest state not yet taken; None means the end."""
         queue: asyncio.Queue[State | None] = asyncio.Queue(maxsize=1)
         self._listeners.add(queue)
         if self._last is not None:
@@ -135,6 +136,7 @@ class Feed:
                 self._task, self._last = None, None
 
     async def _look(self) -> None:
+        """Look at the pipeline until cancelled; a slow look is followed by a longer pause."""
         before: Any = None
         told = 0.0
         while True:
@@ -152,10 +154,11 @@ class Feed:
             await asyncio.sleep(max(PERIOD_S, spent / SHARE))
 
     def close(self) -> None:
-        """Let all listeners go."""
+        """End the streams of all listeners."""
         self._tell(None)
 
     def _tell(self, state: State | None) -> None:
+        """Put the state into every queue in place of the old one, so that no listener lags behind."""
         self._last = state
         for queue in self._listeners:
             while not queue.empty():
@@ -164,7 +167,7 @@ class Feed:
 
 
 def news(state: State) -> Any:
-    """What of a state is worth an event: not that time went by."""
+    """The part of a state whose change is worth an event; times are left out."""
     tasks = [
         {k: v for k, v in task.items() if k not in ("oldest", "rate")} for task in state["tasks"]
     ]

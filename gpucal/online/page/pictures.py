@@ -56,7 +56,7 @@ def plot_list(results: Results, chosen: Mapping[str, Any], limit: int, offset: i
 
 
 def picture_file(config: OnlineConfig, project: str, path: str) -> Path | None:
-    """The picture ``path`` below the plots of a project; None for everything that is not one.
+    """The picture ``path`` below the plots of a project; None for any other path.
 
     The place is checked after links are followed, so that none leads out of the folder.
     """

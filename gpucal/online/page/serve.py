@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class PageServer(uvicorn.Server):
-    """A server that lets go of those who listen when it ends: their answers have no end of their own."""
+    """A server that closes the event streams when it ends, since they would never end by themselves."""
 
     def __init__(self, app: Starlette, **settings: Any) -> None:
         self._feed: Feed = app.state.feed

@@ -1,4 +1,4 @@
-"""What the page can be asked for: JSON, pictures, and live events."""
+"""The endpoints that read: JSON, pictures, and live events."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Views:
         return json_answer(found)
 
     def messages(self, request: Request) -> Response:
-        """What was said after a message, or lately."""
+        """The messages after a given one, or the latest."""
         after = number_of(request, "after")
         rows = self.site.results().rows("messages", newest=MAX_MESSAGES, after=after)
         return json_answer(
@@ -92,11 +92,12 @@ class Views:
         return Response(data, media_type=kind, headers=headers)
 
     async def events(self, _request: Request) -> Response:
-        """Server-sent events: the state whenever it has changed, and signs of life."""
+        """Server-sent events: the state whenever it has changed, and heartbeats."""
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._stream(), media_type="text/event-stream", headers=headers)
 
     async def _stream(self) -> AsyncIterator[str]:
+        """Server-sent events; a comment every few seconds keeps the connection open."""
         yield "retry: 2000\n\n"
         async with self.feed.listen() as queue:
             while True:

@@ -1,4 +1,4 @@
-"""Jobs that come in, what is known of their scan, and what is to be done: values only."""
+"""Values of the queue: jobs, what is known of their scan, and the events that follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_+-]")
 
 @dataclass(frozen=True)
 class Job:
-    """One wake-up call: a subscan is there, or a scan has ended.
+    """A job: a subscan has been written, or a scan has ended.
 
     store        path of the L0 store;  group  where the subscan lies in it, counted from 0
     procedure    obs_procedure of the scan, as the telescope names it
@@ -106,7 +106,7 @@ def _check_field(key: str, value: Any, wanted: Any) -> None:
 
 @dataclass(frozen=True)
 class ScanView:
-    """What a decision about one job may know of its scan.
+    """What is known of a scan when a decision about one of its jobs is made.
 
     modes         sobsmode of the source subscans up to and with the job's own, all for an end job
     calibration_modes  the same of calibration/
@@ -153,7 +153,7 @@ class NewCalibration:
 
 @dataclass(frozen=True)
 class EndOfScan:
-    """All that is there is final: calibrate it into L1, fit, publish."""
+    """The scan is final: calibrate it into L1, fit, publish."""
 
     procedure: str
     cancelled: bool

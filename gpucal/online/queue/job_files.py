@@ -1,4 +1,4 @@
-"""What lies in the directory of a task, and how it is read and written."""
+"""Reading and writing of the files in the directory of a task."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def entries_of(path: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def names_in(path: Path) -> list[str]:
-    """Their names in order."""
+    """The names of the entries of a folder, sorted."""
     return sorted(entry.name for entry in entries_of(path))
 
 

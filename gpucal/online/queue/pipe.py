@@ -54,7 +54,7 @@ class Pipe:
         return TaskDirectory(self.root / TASKS[name], name, worker)
 
     def submit(self, job: Job) -> None:
-        """Hand a job to every task that asked for its class of observation."""
+        """Put a job into every first task for its class of observation."""
         for name in ENTRY_TASKS[job.obs_class]:
             self.task(name).put(job)
 

@@ -1,4 +1,4 @@
-"""Names of worker processes, and whether such a process lives.
+"""Names of worker processes, and whether such a process is alive.
 
 A name holds host, process number and start time: no later process can be taken for it.
 """
@@ -18,7 +18,7 @@ def worker_id(slot: str = "") -> str:
 
 
 def process_lives(worker: str) -> bool | None:
-    """Whether a worker's process runs; None when it ran on another host, or cannot be known."""
+    """Whether a worker's process is running; None when it ran on another host, or cannot be known."""
     parts = worker.split("~")
     if len(parts) < 3 or parts[0] != socket.gethostname() or not parts[1].isdigit():
         return None
@@ -29,7 +29,7 @@ def process_lives(worker: str) -> bool | None:
 
 
 def _start_time(pid: int) -> str:
-    """Start of a process in ticks since boot; "0" where the system does not tell or it is dead."""
+    """Start of a process in ticks since boot; "0" when that is not known or it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except OSError:

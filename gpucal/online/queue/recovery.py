@@ -1,4 +1,4 @@
-"""Jobs that were left by workers that are gone."""
+"""Recovery of jobs that dead workers have left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpucal.online.queue.task_directory import TaskDirectory
 
 
 class Recovery:
-    """Puts back what workers of one task have left; it remembers their heartbeats from look to look."""
+    """Puts back the jobs of dead workers of one task; remembers heartbeats between calls."""
 
     def __init__(self, directory: TaskDirectory) -> None:
         self._directory = directory
@@ -44,7 +44,7 @@ class Recovery:
         return found
 
     def _take_back(self, path: Path, worker: str, crashes: int) -> None:
-        """Put back one job of a worker that is gone, or give it up."""
+        """Put back one job of a dead worker, or give it up after too many crashes."""
         mine = self._directory.folder(f"{ACTIVE}/{self._directory.worker}") / path.name
         try:
             os.rename(path, mine)  # only one recovers it
@@ -63,7 +63,7 @@ class Recovery:
             self._directory.put_back(mine, job)
 
     def _is_gone(self, worker: str, stale_after: float) -> bool:
-        """Whether a worker has died, as far as it can be known from here."""
+        """Whether a worker has died, as far as this host can tell."""
         alive = process_lives(worker)
         if alive is not None:
             return not alive

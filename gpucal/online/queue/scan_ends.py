@@ -1,4 +1,4 @@
-"""Scans whose end nobody announced: a later one has begun, or nothing has come for long."""
+"""Scans that ended without an announcement: a later one has begun, or there is a long silence."""
 
 from __future__ import annotations
 

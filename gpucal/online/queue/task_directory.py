@@ -84,7 +84,7 @@ class TaskDirectory:
             incoming.unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Pending jobs, oldest first."""
+        """Names of the pending jobs, oldest first."""
         found: list[tuple[int, str]] = []
         try:
             with os.scandir(self.path) as entries:
@@ -130,12 +130,12 @@ class TaskDirectory:
         return None
 
     def _held_elsewhere(self, name: str) -> bool:
-        """Whether another worker has this job in hand."""
+        """Whether another worker is working on this job."""
         active = self.path / ACTIVE
         return any((active / w / name).exists() for w in names_in(active) if w != self.worker)
 
     def _not_a_job(self, path: Path, error: Exception) -> None:
-        """Somebody may still be writing it: put it back until it has not changed for a while."""
+        """Handle a file that is not a job: it may not be complete yet, so it is put back until it stays unchanged."""
         facts = path.stat()
         signature = (facts.st_size, facts.st_mtime_ns)
         before, since = self._unreadable.get(path.name, (None, 0.0))
@@ -148,7 +148,7 @@ class TaskDirectory:
         os.rename(path, self.path / path.name)
 
     def claims(self, of: Callable[[str], bool]) -> Iterator[Claim]:
-        """What the workers hold whose names ``of`` accepts."""
+        """The jobs held by the workers whose names ``of`` accepts."""
         for worker in filter(of, names_in(self.path / ACTIVE)):
             for name in filter(is_job, names_in(self.path / ACTIVE / worker)):
                 path = self.path / ACTIVE / worker / name
@@ -156,7 +156,7 @@ class TaskDirectory:
                     yield Claim(job_from_json(path.read_bytes()), path)
 
     def beat(self) -> None:
-        """Show that this worker lives; needs no disk space once the file is there."""
+        """Touch the heartbeat file of this worker; needs no disk space once the file exists."""
         path = self.folder(f"{ACTIVE}/{self.worker}") / HEARTBEAT
         try:
             os.utime(path)
@@ -178,7 +178,7 @@ class TaskDirectory:
             append_line(self.path / DONE, json.dumps(line) + "\n")
 
     def release(self, claim: Claim) -> None:
-        """Put the job back untouched: it is not its fault."""
+        """Put the job back unchanged, without counting a failure."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(claim.path, self.path / claim.name)
 

@@ -1,4 +1,4 @@
-"""The decision what is to be done for a job, from what is there of its scan: the table of docs/online.md.
+"""Decide what to do for a job, from what is there of its scan: the table in docs/how-to/online.md.
 
 Stateless: the L0 store is the truth and a job only wakes somebody up. What is decided for a subscan
 depends on the subscans before it and on nothing that comes later, so a job done again, late or
@@ -58,7 +58,7 @@ def _ended(view: ScanView, job: Job) -> bool:
 
 
 def _subscan(view: ScanView, job: Job, kind: str) -> list[Action]:
-    """The quick look."""
+    """What to do after a subscan of a running scan: the quick look."""
     n = job.subscan
     if job.group == "calibration":
         return [CountsLook(n, "calibration")]

@@ -91,5 +91,5 @@ class Replay:
 
 
 def _ending(job: Job) -> str:
-    """What a line about a job says of the end of its scan."""
+    """The words about the end of a scan in the line of a job."""
     return ", cancelled" if job.cancelled else (", end of scan" if job.end_of_scan else "")

@@ -46,7 +46,7 @@ class Context:
     def plotted(
         self, job: Job, path: Path, kind: str, title: str, *, of_subscan: bool = False
     ) -> None:
-        """Enter a picture, of the job's subscan or of its scan, into the index of its project, once."""
+        """Add a picture of the job's subscan or scan to the index of its project, once."""
         file = path.relative_to(self.project(job)).as_posix()
         row: dict[str, Any] = {
             "project": job.project,

@@ -62,7 +62,7 @@ def deliver_waiting(config: OnlineConfig, results: Results) -> int:
 
 @dataclass
 class _Tried:
-    """What this process did about one message."""
+    """The attempts of this process to deliver one message."""
 
     payload: str
     failures: int = 0
@@ -109,14 +109,14 @@ class Delivery:
             self._stop.wait(self._config.poll)
 
     def next(self) -> Row | None:
-        """The message whose turn it is: those that failed least come first, then the oldest scan."""
+        """The next message to send: those with the fewest failures first, then the oldest scan."""
         now = time.monotonic()
         rows = self._results.rows("feedback", state="waiting")
         due = [row for row in rows if self._of(row).not_before <= now]
         return min(due, key=lambda row: self._of(row).failures, default=None)
 
     def one(self) -> bool:
-        """Deliver that message; returns whether it arrived."""
+        """Try to deliver one message; returns whether it arrived."""
         row = self.next()
         if row is None:
             return False
@@ -141,7 +141,7 @@ class Delivery:
         return True
 
     def _of(self, row: Row) -> _Tried:
-        """What was tried of this message; another result for the same scan begins anew."""
+        """The attempts for this message; a new result for the same scan starts from zero."""
         known = self._tried.get(_key(row))
         if known is None or known.payload != row["payload"]:
             known = self._tried[_key(row)] = _Tried(row["payload"])
@@ -178,6 +178,7 @@ def feedback_path(config: OnlineConfig, row: Mapping[str, Any]) -> Path:
 
 
 def _key(row: Row) -> tuple[str, int, str]:
+    """What a message is about; a newer one with the same key replaces it."""
     return row["project"], row["scan"], row["kind"]
 
 
@@ -190,7 +191,7 @@ def _write(config: OnlineConfig, row: Row) -> None:
 
 
 def _run(command: list[str], payload: str) -> None:
-    """In a session of its own, so that on a timeout what it started ends with it."""
+    """Run the command in a session of its own, so that a timeout also ends its child processes."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, start_new_session=True
@@ -208,13 +209,14 @@ def _run(command: list[str], payload: str) -> None:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent on would arrive as a GET without its message."""
+    """Refuses redirects: a redirected POST would arrive as a GET without its message."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def _post(url: str, payload: str) -> None:
+    """POST JSON; raises OSError when it does not arrive, and does not follow redirects."""
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"feedback_url is {url!r}, expected http://... or https://...")
     request = urllib.request.Request(
@@ -231,7 +233,7 @@ def _post(url: str, payload: str) -> None:
 
 @contextlib.contextmanager
 def _alone(config: OnlineConfig) -> Iterator[bool]:
-    """Whether no other process of the site delivers; supervisors of several hosts share the data."""
+    """Hold the delivery lock of the site; False when another process, on any host, has it."""
     config.data.mkdir(parents=True, exist_ok=True)
     with open(config.data / LOCK, "ab") as file:
         try:

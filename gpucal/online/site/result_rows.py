@@ -115,7 +115,7 @@ def _pixel_place(band: str, receiver: int, pixel: int, valid: bool, reason: str)
 
 
 def _mean_place(mean: WeightedMean) -> Row:
-    """The same of a mean over all pixels."""
+    """The columns that say of what a row is, for a mean over all pixels."""
     return _pixel_place("", MEAN, MEAN, mean.valid, mean.reason)
 
 

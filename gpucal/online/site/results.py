@@ -26,10 +26,10 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 
 
 class Results:
-    """The database; safe to use from several threads and processes."""
+    """The database of results; safe to use from several threads and processes."""
 
     def __init__(self, url: str) -> None:
-        """Open, and make the tables that are missing. Raises OnlineError when that cannot be."""
+        """Open the database and make missing tables. Raises OnlineError when that is not possible."""
         try:
             address = sa.make_url(url)
         except sa.exc.ArgumentError as error:
@@ -70,7 +70,7 @@ class Results:
                 time.sleep(0.2)
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self.engine.dispose()
 
     def save(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -176,7 +176,7 @@ def _storable(value: Any) -> Any:
 
 
 def _many_readers(connection: Any, _record: Any) -> None:
-    """SQLite: readers go on while somebody writes."""
+    """Switch SQLite to a mode in which readers continue during a write."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")

@@ -14,27 +14,33 @@ MEAN = -1
 
 
 def _text(name: str) -> Column[Any]:
+    """A column of text that is never NULL."""
     return Column(name, Text, nullable=False, default="")
 
 
 def _key(name: str, kind: type = String) -> Column[Any]:
+    """A column of the primary key; a text in it has at most 200 characters."""
     column_type = String(200) if kind is String else kind
     return Column(name, column_type, primary_key=True, autoincrement=False)
 
 
 def _number(name: str) -> Column[Any]:
+    """A column for a f64; NULL when not known."""
     return Column(name, Float(53))
 
 
 def _of_scan(*more: Column[Any]) -> list[Column[Any]]:
+    """Columns of a table with rows per scan."""
     return [_key("project"), _key("scan", Integer), *more]
 
 
 def _of_pixel(*more: Column[Any]) -> list[Column[Any]]:
+    """Columns of a table with rows per scan, band, receiver and pixel."""
     return _of_scan(_key("band"), _key("receiver", Integer), _key("pixel", Integer), *more)
 
 
 def _verdict() -> list[Column[Any]]:
+    """Columns that say whether a row is valid, why not, and when it was measured."""
     return [Column("valid", Boolean), _text("reason"), _number("mjd")]
 
 

@@ -1,6 +1,6 @@
 """The calibration task: counts to looks during a scan, to L1 at its end.
 
-Everything is computed by the chain that also runs offline; here is only decided what, and where it goes.
+All computing is done by the same code as offline; this module only decides what is computed and where it goes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def calibration(job: Job, context: Context) -> list[str]:
 
 
 def _carry_out(scan: ScanInHand) -> Outcome:
-    """Decide what this job asks for, and do it in this order."""
+    """Decide which events follow from the job, and carry them out in order."""
     view = scan.note()
     looks = QuickLooks(scan)
     outcome = Outcome()
@@ -70,6 +70,6 @@ def _carry_out(scan: ScanInHand) -> Outcome:
 
 
 def _has_spectra(view: ScanView, procedure: str) -> bool:
-    """Whether a scan can be T_A*: drifts and tips without a reference give their result alone."""
+    """Whether a scan can be calibrated to T_A*; drifts and tips without a reference only give a result."""
     without = procedure in ("pointing", "focus", "skydip") and not OFF_MODES & set(view.modes)
     return bool(view.modes) and not without

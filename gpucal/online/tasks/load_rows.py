@@ -1,4 +1,4 @@
-"""A new calibration of the calibration task: T_rec, T_sys, PWV and bad channels of a load scan, per pixel."""
+"""Results of a load scan in the calibration task: T_rec, T_sys, PWV and bad channels per pixel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def enter_loads(scan: ScanInHand) -> bool:
 
 
 def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator[dict[str, Any]]:
-    """A row of the table of calibrations for each pixel. Raises GpucalError when the loads are no good."""
+    """A row of the table of calibrations for each pixel. Raises GpucalError when the loads cannot be used."""
     quality = load_quality(band, scan.options, scan.backend, scan.pool)
     sky = _sky(scan, band)
     for r, a in np.ndindex(*quality.t_rec.shape):

@@ -27,7 +27,7 @@ REDUCED_AT_THE_END: dict[str, Procedure] = {
 
 
 def obs_procedure(job: Job, context: Context) -> list[str]:
-    """Fit what there is to fit; at the end of a scan, enter and publish it."""
+    """Fit the scan or subscan; at the end of a scan, store and publish the result."""
     outcome = Outcome.load(outcome_path(context.config, job))
     reduced = _reduced(job, outcome, context)
     if outcome.loads:
@@ -41,7 +41,7 @@ def obs_procedure(job: Job, context: Context) -> list[str]:
 
 
 def _reduced(job: Job, outcome: Outcome, context: Context) -> Reduced | None:
-    """The result of the scan when it has ended, else of this subscan where it has one by itself."""
+    """The result of the scan when it has ended, else of this subscan if that alone gives one."""
     if outcome.end in REDUCED_AT_THE_END:
         return _whole_scan(job, outcome, context)
     if job.subscan != END and job.group == "source" and not outcome.end:
@@ -50,6 +50,7 @@ def _reduced(job: Job, outcome: Outcome, context: Context) -> Reduced | None:
 
 
 def _whole_scan(job: Job, outcome: Outcome, context: Context) -> Reduced | None:
+    """The result of the whole scan; None, with a message, when there is none."""
     try:
         return _raw(job, context).reduce(REDUCED_AT_THE_END[outcome.end], ReduceOptions())
     except GpucalError as error:
@@ -72,7 +73,7 @@ def _one_subscan(job: Job, context: Context) -> Reduced | None:
 
 
 def _raw(job: Job, context: Context) -> RawScan:
-    """The scan as far as it goes, ready to be reduced."""
+    """The scan, as far as it has been observed, ready to be reduced."""
     options = context.config.calibration.model_copy(update={"partial": True, "scans": ""})
     return RawScan(open_l0(job.store), job.scan, options, None)
 

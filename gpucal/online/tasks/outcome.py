@@ -1,4 +1,4 @@
-"""What the calibration and the procedure of a job leave for the tasks after them."""
+"""Files that the calibration and the procedure of a job leave for later tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plot task: pictures of what the calibration and the procedure have left."""
+"""The plot task: pictures of the looks, the fits and the calibrated scans."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def plot(job: Job, context: Context) -> list[str]:
 
 
 def _draw_looks(job: Job, context: Context, outcome: Outcome, drawing: Drawing) -> None:
+    """Draw the looks that the calibration task left beside its outcome."""
     folder = outcome_path(context.config, job).parent
     for i, name in enumerate(outcome.looks):
         look = load_look(folder / name)

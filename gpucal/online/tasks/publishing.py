@@ -84,4 +84,5 @@ def feedback_payload(
 
 
 def _degrees(angle: float) -> float | None:
+    """An angle in deg, from rad; None when not known."""
     return math.degrees(angle) if is_known(angle) else None

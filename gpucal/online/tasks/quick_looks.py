@@ -1,4 +1,4 @@
-"""Quick looks of the calibration task: some subscans of a scan that goes on, in counts or calibrated."""
+"""Quick looks of the calibration task: some subscans of a running scan, in counts or calibrated."""
 
 from __future__ import annotations
 

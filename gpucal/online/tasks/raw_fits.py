@@ -33,7 +33,7 @@ def fits_bolometer(job: Job, context: Context) -> list[str]:
 
 
 def _raw_fits(job: Job, context: Context, following: str) -> list[str]:
-    """Write the file, and say what the writer warned of; ``following``: the task after it."""
+    """Write the file and pass on the writer's warnings; ``following``: the task after it."""
     if not scan_has_ended(job):
         return []
     from gpucal.io.raw_fits.writer import write_raw_fits

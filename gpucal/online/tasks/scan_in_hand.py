@@ -1,4 +1,4 @@
-"""The scan of one calibration job as far as it goes, and what calibrating it takes."""
+"""The scan of one calibration job, as far as it has been observed, and what is needed to calibrate it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gpucal.scan import Scan
 
 
 class ScanInHand:
-    """The bands of a scan that may still grow, its loads, and where it is noted.
+    """The bands of a scan that may still grow, its loads, and its record in the database.
 
     bands: none when not even a subscan is there; warnings: what was said about this job so far.
     """
@@ -39,6 +39,7 @@ class ScanInHand:
         self.bands: list[Scan] = self._bands()
 
     def _bands(self) -> list[Scan]:
+        """The bands that can be read now; none for a scan that ended before its first subscan."""
         try:
             return self.library.scan(self.job.scan)
         except EmptyScanError:
@@ -47,7 +48,7 @@ class ScanInHand:
             raise
 
     def note(self) -> ScanView:
-        """Enter the scan among the scans of the site; returns what a decision may know of it."""
+        """Enter the scan in the table of scans; returns what a decision about it needs."""
         job = self.job
         first = self.bands[0] if self.bands else None
         attrs = first.attrs if first is not None else {}
@@ -80,6 +81,7 @@ class ScanInHand:
         return replace(view, calibrated=self._has_loads(first))
 
     def _has_loads(self, scan: Scan) -> bool:
+        """Whether loads for this band are there already."""
         try:
             self.library.choose(scan)
         except LoadError:
@@ -87,7 +89,7 @@ class ScanInHand:
         return True
 
     def note_state(self, state: str, message: str = "") -> None:
-        """Enter what became of the scan; the states are those of ``site.tables.SCANS``."""
+        """Enter the new state of the scan; the states are those of ``site.tables.SCANS``."""
         place = {"project": self.job.project, "scan": self.job.scan}
         self.context.results.save("scans", [{**place, "state": state, "message": message}])
 

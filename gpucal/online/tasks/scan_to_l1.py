@@ -12,7 +12,7 @@ from gpucal.pipeline.store.report import StoreReport
 
 
 def scan_to_l1(scan: ScanInHand) -> bool:
-    """Calibrate the whole scan as offline; returns whether it is in the project's store."""
+    """Calibrate the whole scan exactly as offline; returns whether it is in the project's store."""
     job = scan.job
     out = scan.context.l1(job)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def _options(scan: ScanInHand) -> CalibrationConfig:
 
 
 def _note_report(scan: ScanInHand, report: StoreReport) -> None:
-    """Enter what became of the scan: calibrated, failed, or waiting for a calibration after it."""
+    """Enter the new state of the scan: calibrated, failed, or waiting for a calibration after it."""
     for summary in report.summaries:
         for text in summary.warnings:
             scan.say(text, "warning")

@@ -1,4 +1,4 @@
-"""What the operator asks of the supervisor: a small file per request, removed when it is done."""
+"""Requests of the operator to the supervisor: one small file each, removed when done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Request:
-    """One wish. task: "" = all of them; created: s since the epoch, by the clock of who asks."""
+    """One request. task: "" = all tasks; created: s since the epoch, by the clock of the sender."""
 
     action: Action
     task: str
@@ -62,7 +62,7 @@ def request(pipe_root: str | Path, action: Action, task: str = "") -> Path:
 
 
 def pending_requests(pipe_root: str | Path) -> list[Request]:
-    """What was asked for and is not done, oldest first. Files that are no request are left alone."""
+    """The open requests, oldest first. Files that are not requests are left alone."""
     found = []
     folder = Path(pipe_root) / CONTROL
     try:
@@ -80,6 +80,7 @@ def pending_requests(pipe_root: str | Path) -> list[Request]:
 
 
 def _is_request(values: Any) -> bool:
+    """Whether a JSON document is a complete request of a known kind."""
     if not isinstance(values, dict):
         return False
     created = values.get("created")
@@ -88,5 +89,5 @@ def _is_request(values: Any) -> bool:
 
 
 def done(finished: Request) -> None:
-    """Remove a request; one that somebody else removed is done too."""
+    """Remove a finished request; it is no error when another process has removed it."""
     finished.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How full the file systems are that the pipeline writes to."""
+"""Free space of the file systems that the pipeline writes to."""
 
 from __future__ import annotations
 

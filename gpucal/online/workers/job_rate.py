@@ -1,4 +1,4 @@
-"""How many jobs a task does, lately."""
+"""The rate at which a task has recently finished jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def job_rate(path: Path, now: float) -> float:
 
 
 def _finished(line: bytes) -> float:
-    """When the job of a line was done, s since the epoch; NaN where the line does not say."""
+    """Time at which the job of a line was done, s since the epoch; NaN where the line has none."""
     try:
         return float(json.loads(line)["finished"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What the operator should know about a moment of the pipeline."""
+"""Problems of the pipeline at one moment, for the operator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def problems_of(
 def _missing(
     states: Sequence[TaskState], workers: Sequence[WorkerState], wanted: Mapping[str, int]
 ) -> Iterator[Problem]:
-    """Tasks that nobody does, and those that gave up jobs."""
+    """Tasks without workers, and tasks that gave up jobs."""
     living = {w.task for w in workers if w.state != "gone"}
     if not living:
         left = sum(s.pending for s in states)
@@ -43,6 +43,7 @@ def _missing(
 
 
 def _of_workers(workers: Sequence[WorkerState]) -> Iterator[Problem]:
+    """Workers that died with jobs in hand, and those that no longer show signs of life."""
     for worker in workers:
         if worker.state == "gone":
             text = f"a worker of {worker.task} is gone and left {len(worker.jobs)} job(s) behind"

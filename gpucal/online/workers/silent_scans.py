@@ -1,4 +1,4 @@
-"""Scans whose end nobody has announced: watched, and ended when they will not go on."""
+"""Scans that were not announced as ended: watched, and ended when they will not continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpucal.online.site.results import Results
 
 @dataclass
 class _Seen:
-    """When a scan was last heard of, by the monotonic clock."""
+    """The last known job of a scan, its number of jobs, and since when that has not changed, s monotonic."""
 
     job: Job
     count: int
@@ -49,7 +49,7 @@ class SilentScans:
             self._results.message(text, level="warning", project=job.project, scan=job.scan)
 
     def _in_work(self) -> list[str]:
-        """Jobs that wait for the calibration, or are being done."""
+        """Names of the jobs that wait for the calibration task, or are being processed by it."""
         entry = self._pipe.task("calibration")
         return [*entry.names(), *(claim.name for claim in entry.claims(lambda worker: True))]
 

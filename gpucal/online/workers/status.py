@@ -1,4 +1,4 @@
-"""A look at the state of the pipeline: for the terminal, the page, and JSON."""
+"""Collect the state of the pipeline: for the terminal, the page, and JSON."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _from_database(
 
 
 def _not_made_yet(config: OnlineConfig) -> bool:
-    """A look at the state makes no database."""
+    """Whether an SQLite file does not exist yet: reading the state must not create it."""
     address = sa.make_url(config.database_url) if "://" in config.database_url else None
     if address is None or address.get_backend_name() != "sqlite" or not address.database:
         return False
@@ -97,7 +97,7 @@ def _not_made_yet(config: OnlineConfig) -> bool:
 def _task_state(
     directory: TaskDirectory, now: float, workers: int, said: dict[str, Any]
 ) -> TaskState:
-    """A task with its rate and what was said last of it."""
+    """A task with its rate and the last message about it."""
     found = directory.status()
     return TaskState(
         task=found.task,

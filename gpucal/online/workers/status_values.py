@@ -1,4 +1,4 @@
-"""What is told of the pipeline at one moment: tasks, workers, failed jobs, disks, problems."""
+"""The state of the pipeline at one moment: tasks, workers, failed jobs, disks, problems."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Status:
-    """Everything; times in s, ``time`` since the epoch. scans: state -> how many."""
+    """The whole state; times in s, ``time`` since the epoch. scans: state -> how many."""
 
     time: float
     tasks: tuple[TaskState, ...]
@@ -82,5 +82,5 @@ class Status:
     problems: tuple[Problem, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The state as plain values for JSON."""
         return asdict(self)

@@ -67,7 +67,7 @@ class Supervisor:
         self._next_house_keeping = 0.0
 
     def run(self) -> None:
-        """Until ``stop`` is called or requested; then the jobs in hand are finished."""
+        """Supervise until ``stop`` is called or requested; then let the jobs in hand finish."""
         try:
             while not self.stopping:
                 self.tick()
@@ -80,7 +80,7 @@ class Supervisor:
         self.stopping = True
 
     def tick(self) -> None:
-        """One round: workers, timeouts, requests, ends of scans, feedback."""
+        """Do one round: workers, timeouts, requests, ends of scans, feedback."""
         now = time.monotonic()
         for slot in self._slots:
             self._watch(slot, now)
@@ -110,6 +110,7 @@ class Supervisor:
         self._died(slot, now)
 
     def _start(self, slot: _Slot, now: float) -> None:
+        """Start a process for the slot; it gets the configuration as JSON, since it is spawned."""
         slot.busy_since.value = 0.0
         arguments = (slot.task, self.config.model_dump_json(), slot.busy_since)
         slot.process = self._context.Process(target=worker_main, args=arguments, daemon=True)
@@ -135,7 +136,7 @@ class Supervisor:
         )
 
     def _time_out(self, slot: _Slot) -> None:
-        """A job that takes too long counts as failed; its worker is killed."""
+        """Kill a worker whose job takes too long; the job counts as failed."""
         directory = self.pipe.task(slot.task)
         slot.process.kill()
         slot.process.join()

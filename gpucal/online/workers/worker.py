@@ -74,6 +74,7 @@ class Worker:
         return True
 
     def _work(self, claim: Claim) -> None:
+        """Do a job and hand it on; a full disk or a lost database puts it back instead of failing it."""
         begin = time.monotonic()
         try:
             following = TASK_FUNCTIONS[self.task](claim.job, self.context)
@@ -116,7 +117,7 @@ class Worker:
             self._trouble(trouble)
 
     def _enter(self, claim: Claim, state: str, seconds: float, message: str) -> None:
-        """Note in the results what became of a job."""
+        """Write the outcome of a job into the database."""
         row = {
             "task": self.task,
             "name": claim.name,
@@ -131,7 +132,7 @@ class Worker:
         self.results.save("jobs", [row])
 
     def _trouble(self, error: BaseException) -> bool:
-        """Say that disk or database are away, and rest; False: no job was done."""
+        """Report that the disk or the database is not available, and pause; returns False: no job was done."""
         text = f"{self.task} cannot go on and tries again: {' '.join(str(error).split())}"
         log.warning("%s", text)
         with contextlib.suppress(Exception):  # the database may be what is missing
@@ -142,7 +143,7 @@ class Worker:
         return False
 
     def _recover(self) -> None:
-        """Put back what workers of this task left that are gone, and say so."""
+        """Put back the jobs of dead workers of this task, and report them."""
         try:
             found = self._recovery.recover(self.config.stale_after, crashes=self.config.crashes)
             for name in found:
@@ -154,12 +155,12 @@ class Worker:
             self._trouble(error)
 
     def _mark(self, value: float) -> None:
-        """Show the supervisor since when there is a job in hand."""
+        """Tell the supervisor when the job in hand was begun."""
         if self._busy_since is not None:
             self._busy_since.value = value
 
     def _beat(self) -> None:
-        """Show all others that this worker lives, until it is told to stop."""
+        """Write heartbeats until the worker is told to stop."""
         own = TaskDirectory(self.directory.path, self.task, self.directory.worker)
         while not self.stop.wait(BEAT_S):
             try:
@@ -168,7 +169,7 @@ class Worker:
                 log.debug("no heartbeat: %s", error)
 
     def _watch(self) -> None:
-        """Events make new jobs known at once; the slow poll finds what they miss."""
+        """Watch for new jobs: file-system events report them at once, the slow poll finds what events miss."""
         watch = _watcher()
         while not self.stop.is_set():
             try:
@@ -180,7 +181,7 @@ class Worker:
 
 
 def _watcher() -> Callable[[Any, threading.Event], Any]:
-    """What watches a folder for new files; imported when it is needed."""
+    """The function that watches a folder for new files; its package is imported only when needed."""
     import watchfiles
 
     def watch(path: Any, stop: threading.Event) -> Any:
@@ -192,7 +193,7 @@ def _watcher() -> Callable[[Any, threading.Event], Any]:
 
 
 def _database_errors() -> type[BaseException]:
-    """What the database raises when it is away."""
+    """The exceptions that the database raises when it is not available."""
     import sqlalchemy.exc
 
     return sqlalchemy.exc.DBAPIError
@@ -217,7 +218,7 @@ def worker_main(
 
 
 def _end_with(parent: int, worker: Worker) -> None:
-    """A worker whose supervisor died ends too, so that a new one finds a clean house."""
+    """End this worker when its supervisor has died, so that a new supervisor starts without old workers."""
     while not worker.stop.wait(1.0):
         if os.getppid() != parent:
             worker.stop.set()

@@ -38,7 +38,7 @@ def worker_states(
 
 
 def file_system_now(root: Path) -> float:
-    """What the file system calls now: clocks of hosts differ. Our own where it cannot be asked."""
+    """The present time by the file system's clock, since clocks of hosts differ; else by our own."""
     probe = root / ".clock"
     try:
         probe.touch()

@@ -30,7 +30,7 @@ def serve(
 
 
 def _token(path: Path | None) -> str:
-    """What the page asks for before it changes anything; "" when nothing was given."""
+    """The token that the page requires for changes; "" when none was given."""
     if path is None:
         return os.environ.get("GPUCAL_TOKEN", "").strip()
     try:

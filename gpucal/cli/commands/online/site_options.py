@@ -74,7 +74,7 @@ def _need(packages: tuple[str, ...]) -> None:
 
 
 def pipe_of(settings: OnlineConfig) -> Pipe:
-    """The pipe; raises OnlineError where there is none: most likely the wrong place was given."""
+    """The pipe; raises OnlineError where there is none, since the path is then most likely wrong."""
     if not settings.pipe.is_dir():
         raise OnlineError(
             f"there is no pipe at {settings.pipe.absolute()}.",

@@ -21,7 +21,7 @@ GROUPS: Mapping[str, Group] = {"source": "source", "calibration": "calibration"}
 
 @dataclass(frozen=True)
 class _Announcement:
-    """What a telescope would announce. subscan: None = the scan is over, whatever was there."""
+    """An announcement as a telescope makes it. subscan: None = the scan is over, whatever was there."""
 
     store: Path
     scan: int
@@ -105,7 +105,7 @@ def _only(options: dict[str, Any], owner: str) -> None:
 
 
 def _announce(settings: OnlineConfig, what: _Announcement) -> None:
-    """Submit the job; raises ConfigError or OnlineError for what cannot be."""
+    """Submit the job; raises ConfigError or OnlineError when that is not possible."""
     from gpucal.io.l0.store import open_l0
     from gpucal.online.queue.announcing import job_of
 
