@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
+    filled,
     make_chi2,
     make_counts,
     make_fold,
@@ -88,11 +89,11 @@ def results(kernels: Any, seed: int = 6) -> list[NDArray[Any]]:
         found += [out, out_flags, np.array(lost), *kernels.dump_mean(SubscanDumps(x))]
     found.append(kernels.reference(OffPair(off1, off2, np.linspace(0, 1, 60))))
     for shared in ((True, True, True), (False, True, True), (False, False, False)):
-        fits = SkyFits(*make_chi2(rng, 9000, 3, 2, 1, shared), derivatives=True)
+        fits = filled(SkyFits, *make_chi2(rng, 9000, 3, 2, 1, shared), derivatives=True)
         found.append(kernels.chi2(fits))
     fold = make_fold(rng, shape, 30, 16, "mixed", 1e-4)
     out, out_flags = np.empty(shape), np.empty(shape, np.uint16)
-    lost = kernels.fold(FoldTile(*fold, out, out_flags))
+    lost = kernels.fold(filled(FoldTile, *fold, out, out_flags))
     return [*found, out, out_flags, np.array(lost)]
 
 
@@ -152,7 +153,7 @@ def test_a_grid_broadcast_to_all_fits_is_one_grid() -> None:
     pwv, *rest = make_chi2(np.random.default_rng(8), 5000, 20, 3, 1, (True, True, True))
     wide = np.broadcast_to(pwv, (20, 3))
     kernels = NumpyKernels()
-    fits = SkyFits(pwv, *rest, derivatives=True)
+    fits = filled(SkyFits, pwv, *rest, derivatives=True)
     one = kernels.chi2(fits)
     assert_same_bits(kernels.chi2(fits._replace(pwv=wide)), one)
     copied = kernels.chi2(fits._replace(pwv=wide.copy()))
@@ -229,13 +230,13 @@ def test_other_kernels_refuse_what_does_not_fit() -> None:
         bad = list(good)
         bad[place] = bad[place][..., :2]
         with pytest.raises(ValueError, match=name if name != "observed" else "pwv"):
-            kernels.chi2(SkyFits(*bad))
+            kernels.chi2(filled(SkyFits, *bad))
         bad[place] = good[place].astype(np.float32)
         with pytest.raises(ValueError, match=f"{name} is float32, expected float64"):
-            kernels.chi2(SkyFits(*bad))
+            kernels.chi2(filled(SkyFits, *bad))
     arrays = make_fold(np.random.default_rng(0), (4, 2, 3, 5), 2, 1, "mixed", 0.0)
     arrays += [np.zeros((4, 2, 3, 5)), np.zeros((4, 2, 3, 5), np.uint16)]
-    tile = FoldTile(*arrays)
+    tile = filled(FoldTile, *arrays)
     for name, array in tile._asdict().items():
         wrong = array[:-1] if name != "out" else array[..., :-1]
         said = {"spectra": "flags has shape", "out": "spectra has shape"}.get(name, f"{name} has")

@@ -299,7 +299,7 @@ def test_pieces_are_copied_one_after_another() -> None:
     memory = np.arange(100, dtype=np.uint8)
     source = SimpleNamespace(data=SimpleNamespace(ptr=memory.ctypes.data))
     target = np.zeros(12, np.uint8)
-    copies.gather_out(target[:9], source, [(40, 5), (0, 1), (97, 3)], CupyStream())
+    copies.gather_out(target[:9], source, [Span(40, 5), Span(0, 1), Span(97, 3)], CupyStream())
     assert target.tolist() == [40, 41, 42, 43, 44, 0, 97, 98, 99, 0, 0, 0]
     assert calls == [5, 1, 3]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +28,12 @@ from gpucal.io.files.json_text import dumps, plain
     ],
     ids=repr,
 )
-def test_plain(value, expected):
+def test_plain(value: Any, expected: Any) -> None:
     assert plain(value) == expected
     assert json.loads(dumps(value)) == expected
 
 
-def test_options_are_those_of_json():
+def test_options_are_those_of_json() -> None:
     assert dumps({"b": 1, "a": "é"}) == '{"b": 1, "a": "é"}'
     assert (
         dumps({"b": 1, "a": "é"}, sort_keys=True, ensure_ascii=True) == '{"a": "\\u00e9", "b": 1}'

@@ -10,6 +10,7 @@ import pytest
 from oracle.kernel_contract import (
     KernelContract,
     assert_same_bits,
+    filled,
     make_chi2,
     make_counts,
     make_fold,
@@ -71,9 +72,9 @@ class TestTwinsOnCard:
         own: Any
         for own, space in ((kernels, xp), (NumpyKernels(2), np)):
             tile = [space.asarray(a) for a in (counts, off1, off2, factor, flags)]
-            reference = own.reference(OffPair(*tile[1:3], space.asarray(weight)))
+            reference = own.reference(filled(OffPair, *tile[1:3], space.asarray(weight)))
             out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
-            lost = own.calibrate(CalibrationTile(tile[0], reference, *tile[3:], *out))
+            lost = own.calibrate(filled(CalibrationTile, tile[0], reference, *tile[3:], *out))
             means = own.dump_mean(SubscanDumps(tile[0]))
             found.append((np.array(lost), reference, *out, *means))
         for one, other in zip(*found, strict=True):
@@ -86,7 +87,7 @@ class TestTwinsOnCard:
         own: Any
         for own, space in ((kernels, xp), (NumpyKernels(2), np)):
             out = space.empty(shape, dtype=np.float32), space.empty(shape, dtype=np.uint16)
-            lost = own.fold(FoldTile(*(space.asarray(a) for a in arrays), *out))
+            lost = own.fold(filled(FoldTile, *(space.asarray(a) for a in arrays), *out))
             found.append((np.array(lost), *out))
         for one, other in zip(*found, strict=True):
             assert_same_bits(one, other)
@@ -95,8 +96,8 @@ class TestTwinsOnCard:
     def test_chi2(self, kernels: Any, xp: Any, shared: tuple[bool, bool, bool]) -> None:
         case = make_chi2(np.random.default_rng(7), 8192, 3, 40, 1, shared)
         arrays = [a if np.ndim(a) == 0 else xp.asarray(a) for a in case]
-        found = kernels.chi2(SkyFits(*arrays, derivatives=True)).get()
-        again = kernels.chi2(SkyFits(*arrays, derivatives=True)).get()
-        expected = NumpyKernels(2).chi2(SkyFits(*case, derivatives=True))
+        found = kernels.chi2(filled(SkyFits, *arrays, derivatives=True)).get()
+        again = kernels.chi2(filled(SkyFits, *arrays, derivatives=True)).get()
+        expected = NumpyKernels(2).chi2(filled(SkyFits, *case, derivatives=True))
         np.testing.assert_allclose(found[[0, 3]], expected[[0, 3]], rtol=1e-12)
         assert_same_bits(again, found)

@@ -22,6 +22,7 @@ from oracle.kernel_contract import (
     DTYPES,
     KernelContract,
     assert_same_bits,
+    filled,
     make_chi2,
     make_counts,
     make_fold,
@@ -125,7 +126,7 @@ class TestTwins:
         rng = np.random.default_rng(seed)
         arrays = make_tile(rng, shape, dtype, per_dump, share)
         expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
-        lost = TWIN.calibrate(CalibrationTile(*arrays, *expected))
+        lost = TWIN.calibrate(filled(CalibrationTile, *arrays, *expected))
         places = [moved(a, n) for a, n in zip((*arrays[:2], *expected), offsets, strict=False)]
         places[2][0][...] = RUBBISH
         places[3][0][...] = 0xFFFF
@@ -175,9 +176,9 @@ class TestTwins:
         rng = np.random.default_rng(1)
         arrays = make_tile(rng, (6, 5, 2, 3), "int32", False, 0.1)
         expected = np.empty((6, 5, 2, 3)), np.empty((6, 5, 2, 3), np.uint16)
-        TWIN.calibrate(CalibrationTile(*arrays, *expected))
+        TWIN.calibrate(filled(CalibrationTile, *arrays, *expected))
         found = [scattered(np.zeros_like(a)) for a in expected]
-        kernels.calibrate(CalibrationTile(*(scattered(a) for a in arrays), *found))
+        kernels.calibrate(filled(CalibrationTile, *(scattered(a) for a in arrays), *found))
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
             assert (known(one.base)[..., 1] == 0).all()
@@ -259,12 +260,12 @@ class TestTwins:
         arrays = make_fold(rng, shape, around, 16, form, share)
         arrays[5] = arrays[5] if through else None
         expected = np.empty(shape, out_dtype), np.empty(shape, np.uint16)
-        lost = TWIN.fold(FoldTile(*arrays, *expected))
+        lost = TWIN.fold(filled(FoldTile, *arrays, *expected))
         places = [moved(a, 3) for a in expected]
         for device.backwards in (False, True):
             for place, _ in places:
                 place[...] = 0x7777
-            assert kernels.fold(FoldTile(*arrays, *(place for place, _ in places))) == lost
+            assert kernels.fold(filled(FoldTile, *arrays, *(place for place, _ in places))) == lost
             for (place, whole), one in zip(places, expected, strict=True):
                 assert_same_bits(place, one)
                 assert untouched(whole, 3, one.size)
@@ -277,8 +278,8 @@ class TestTwins:
         arrays = make_fold(np.random.default_rng(3), shape, 20, 16, "mixed", 0.01)
         expected = np.empty(shape), np.empty(shape, np.uint16)
         found = [np.full_like(a, 7) for a in expected]
-        lost = TWIN.fold(FoldTile(*arrays, *expected))
-        assert kernels.fold(FoldTile(*arrays, *found)) == lost
+        lost = TWIN.fold(filled(FoldTile, *arrays, *expected))
+        assert kernels.fold(filled(FoldTile, *arrays, *found)) == lost
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
 
@@ -286,9 +287,9 @@ class TestTwins:
         shape = (6, 5, 2, 3)
         arrays = make_fold(np.random.default_rng(1), shape, 4, 2, "mixed", 0.1)
         expected = np.empty(shape), np.empty(shape, np.uint16)
-        TWIN.fold(FoldTile(*arrays, *expected))
+        TWIN.fold(filled(FoldTile, *arrays, *expected))
         found = [scattered(np.zeros_like(a)) for a in expected]
-        kernels.fold(FoldTile(*(scattered(a) for a in arrays), *found))
+        kernels.fold(filled(FoldTile, *(scattered(a) for a in arrays), *found))
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
             assert (known(one.base)[..., 1] == 0).all()
@@ -315,7 +316,7 @@ class TestTwins:
         few = slice(0, 2)
         sizes = oracle.chi2(*(a[..., few] if np.ndim(a) else a for a in case))[1]
         limit = np.finfo(float).eps * np.sqrt(channels) * sizes
-        value, four = SkyFits(*case), SkyFits(*case, derivatives=True)
+        value, four = filled(SkyFits, *case), filled(SkyFits, *case, derivatives=True)
         full = kernels.chi2(four)
         assert (np.abs(full - TWIN.chi2(four))[..., few] <= limit).all()
         plain = kernels.chi2(value)
@@ -332,14 +333,14 @@ class TestTwins:
         self, kernels: Any, derivatives: bool
     ) -> None:
         case = make_chi2(np.random.default_rng(2), 700, 3, 40, 1, (False, True, True))
-        together = kernels.chi2(SkyFits(*case, derivatives))
+        together = kernels.chi2(filled(SkyFits, *case, derivatives))
         for piece in (slice(0, 7), slice(7, 8), slice(8, 40)):
             own = [
                 case[0][:, piece],
                 case[1],
                 *(np.ascontiguousarray(a[:, piece]) for a in case[2:4]),
             ]
-            found = kernels.chi2(SkyFits(*own, *case[4:], derivatives))
+            found = kernels.chi2(filled(SkyFits, *own, *case[4:], derivatives))
             assert_same_bits(found, together[..., piece])
 
     def test_a_grid_broadcast_to_all_fits_is_one_grid(self, kernels: Any, device: Any) -> None:
@@ -385,8 +386,8 @@ def test_nothing_is_touched_outside_the_arrays(
         expected = np.empty(shape), np.empty(shape, np.uint16)
         found = [guarded(a, side) for a in expected]
         device.launched.clear()
-        lost = TWIN.calibrate(CalibrationTile(*arrays, *expected))
-        assert kernels.calibrate(CalibrationTile(*arrays, *found)) == lost
+        lost = TWIN.calibrate(filled(CalibrationTile, *arrays, *expected))
+        assert kernels.calibrate(filled(CalibrationTile, *arrays, *found)) == lost
         assert "true, 2" in device.launched[0][0].expression or not per_dump
         for one, other in zip(found, expected, strict=True):
             assert_same_bits(one, other)
@@ -395,10 +396,12 @@ def test_nothing_is_touched_outside_the_arrays(
     for one, other in zip(kernels.dump_mean(dumps), TWIN.dump_mean(dumps), strict=True):
         assert_same_bits(one, other)
     rows = [guarded(rng.normal(size=arrays[2].shape), side) for _ in range(2)]
-    offs = OffPair(*rows, guarded(rng.random(shape[1]), side))
+    offs = filled(OffPair, *rows, guarded(rng.random(shape[1]), side))
     assert_same_bits(kernels.reference(offs), TWIN.reference(offs))
     fold = [guarded(a, side) for a in make_fold(rng, shape, 3, 16, "mixed", 0.01)]
-    assert kernels.fold(FoldTile(*fold, *found)) == TWIN.fold(FoldTile(*fold, *expected))
+    assert kernels.fold(filled(FoldTile, *fold, *found)) == TWIN.fold(
+        filled(FoldTile, *fold, *expected)
+    )
     for one, other in zip(found, expected, strict=True):
         assert_same_bits(one, other)
 
@@ -411,7 +414,7 @@ def test_chi2_reads_nothing_outside_its_arrays(
     pwv, airmass, *arrays = make_chi2(np.random.default_rng(5), 131, 9, 5, 2, shared)
     arrays = [guarded(a, side) for a in arrays]
     for derivatives in (False, True):
-        fits = SkyFits(guarded(pwv, side), airmass, *arrays, derivatives)
+        fits = filled(SkyFits, guarded(pwv, side), airmass, *arrays, derivatives)
         found, expected = CudaKernels(device).chi2(fits), TWIN.chi2(fits)
         np.testing.assert_allclose(found, expected, rtol=1e-11)
 

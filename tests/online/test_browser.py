@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def wait(browser: Any, condition: Callable[[Any], Any]) -> Any:
     return WebDriverWait(browser, PATIENCE_S, 0.1, again).until(condition)
 
 
+def has_shapes(browser: Any, *, shapes: str, count: int) -> bool:
+    return len(browser.find_elements("css selector", shapes)) == count
+
+
 def text_of(browser: Any, name: str) -> str:
     return str(
         browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
@@ -139,7 +144,7 @@ def test_array_and_pwv_are_drawn(browser: Any, port: int, config: OnlineConfig) 
         (f"{first} .pixel-dead", 1),
         ("#pwv circle", 9),
     ):
-        wait(browser, lambda b, s=shapes, n=count: len(b.find_elements("css selector", s)) == n)
+        wait(browser, partial(has_shapes, shapes=shapes, count=count))
     wait(browser, lambda b: "Places from the look at scan 91" in text_of(b, "footprint-note"))
     wait(browser, lambda b: "1 job was given up" in text_of(b, "problems"))
     assert complaints(browser) == []

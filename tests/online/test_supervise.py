@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from builders.small_site import site
-from gpucal.online.tasks.tasks import TASK_FUNCTIONS
 
 from gpucal import L0Error, OnlineError
 from gpucal.online.queue.events import Job
@@ -23,6 +22,7 @@ from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
+from gpucal.online.tasks.table import TASK_FUNCTIONS
 from gpucal.online.workers import worker as worker_module
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor

@@ -39,6 +39,11 @@ shares = st.sampled_from((0.0, 0.0, 0.1, 0.6, 1.0))
 """Shares of special samples; none at all is the common case."""
 
 
+def filled(kind: Any, *arrays: Any, **named: Any) -> Any:
+    """A value of a contract from arrays in its order; how many there are is found out when it is made."""
+    return kind(*arrays, **named)
+
+
 def make_counts(
     rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, fill_share: float
 ) -> NDArray[Any]:
@@ -105,7 +110,7 @@ class KernelContract:
         counts = arrays[0]
         out = xp.full(counts.shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(counts.shape, 0xFFFF, dtype=np.uint16)
-        tile = CalibrationTile(*(xp.asarray(a) for a in arrays), out, out_flags)
+        tile = filled(CalibrationTile, *(xp.asarray(a) for a in arrays), out, out_flags)
         lost = kernels.calibrate(tile)
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
@@ -392,7 +397,7 @@ class KernelContract:
         arrays = make_fold(np.random.default_rng(0), (0, 2, 1, 3), 4, 1, "mixed", 0.0)
         assert self.run_fold(kernels, xp, arrays, 0)[2] == 0
         pwv, airmass, *arrays = make_chi2(np.random.default_rng(0), 0, 3, 2, 1, (True,) * 3)
-        fits = SkyFits(xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays), True)
+        fits = filled(SkyFits, xp.asarray(pwv), airmass, *(xp.asarray(a) for a in arrays), True)
         assert_same_bits(kernels.chi2(fits), np.zeros((4, 3, 2)))
 
     def test_chi2_of_many_channels(self, kernels: Any, xp: Any) -> None:
@@ -408,7 +413,7 @@ class KernelContract:
         amplitude[:, 3], opacity[:, :, :, 4], observed[3] = np.nan, np.nan, np.inf
         keep = np.array([0, 1, 2, 5, 6, 7])
         arrays = (xp.asarray(a) for a in (observed, weight, amplitude, opacity))
-        found = kernels.chi2(SkyFits(xp.asarray(pwv), airmass, *arrays, derivatives=True))
+        found = kernels.chi2(filled(SkyFits, xp.asarray(pwv), airmass, *arrays, derivatives=True))
         expected, sizes = oracle.chi2(
             *(pwv, airmass, observed[keep], weight[keep]),
             *(amplitude[:, keep], opacity[:, :, :, keep]),
@@ -420,7 +425,7 @@ class KernelContract:
         arrays = [xp.asarray(a) for a in case[2:]]
         step = 1e-4
         grid = np.array([[1.0 - step], [1.0], [1.0 + step]])
-        fits = SkyFits(xp.asarray(grid), case[1], *arrays, derivatives=True)
+        fits = filled(SkyFits, xp.asarray(grid), case[1], *arrays, derivatives=True)
         full = to_host(kernels.chi2(fits))[:, :, 0]
         slope = (full[0, 2] - full[0, 0]) / (2 * step)
         bend = (full[1, 2] - full[1, 0]) / (2 * step)
@@ -440,7 +445,7 @@ class KernelContract:
         out = xp.full(shape, 12345.0, dtype=out_dtype)
         out_flags = xp.full(shape, 0xFFFF, dtype=np.uint16)
         on_device = [None if a is None else xp.asarray(a) for a in arrays]
-        lost = kernels.fold(FoldTile(*on_device, out, out_flags))
+        lost = kernels.fold(filled(FoldTile, *on_device, out, out_flags))
         assert isinstance(lost, int)
         return to_host(out), to_host(out_flags), lost
 

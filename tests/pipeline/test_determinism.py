@@ -19,7 +19,7 @@ from builders.night_stores import (
 
 from gpucal import CalibrationConfig, StoreReport, calibrate_store
 from gpucal.io.chunks.layout import ChunkFiles
-from gpucal.pipeline.scan import stream, work_units
+from gpucal.pipeline.scan import ordered_pool, stream, work_units
 
 CHUNKINGS = {
     "channels cut": (7, 99, 1),
@@ -61,7 +61,7 @@ def test_the_memory_budget_bounds_what_is_in_flight(
 ) -> None:
     """Makes sure that the budgets compared below lead to different schedules."""
     seen: dict[int, set[int]] = {64: set(), 4096: set()}
-    plain = stream.in_order
+    plain = ordered_pool.in_order
     for ring, most in seen.items():
 
         def noting(tasks: Any, pool: Any, n: int, stop: Any, most: set[int] = most) -> Any:

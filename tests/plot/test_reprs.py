@@ -62,7 +62,7 @@ def test_report() -> None:
     assert "PWV" not in repr(many)
 
 
-def test_a_failure_knows_the_class_of_its_error():
+def test_a_failure_knows_the_class_of_its_error() -> None:
     failure = Failure(8, "load", "EmptyScanError", "no subscan is complete yet.", "")
     assert failure.is_a(EmptyScanError)
     assert failure.is_a(L0Error)

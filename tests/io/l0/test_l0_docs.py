@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from builders.groups import loads_of, source_of
 
 from gpucal import open_l0
 from gpucal.axes import CAL_MODES, SOURCE_MODES
@@ -19,14 +21,14 @@ def test_the_examples_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     at_once, by_subscan = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
-    space = {}
+    space: dict[str, Any] = {}
     exec(compile(at_once, "l0.md", "exec"), space)
     assert capsys.readouterr().out == "(512, 4, 1, 64)\n"
     exec(compile(by_subscan, "l0.md", "exec"), space)
     assert capsys.readouterr().out == "[25650, 25651]\n"
     (scan,) = open_l0(tmp_path / "night.zarr").load(25651)
-    assert scan.calibration.sobsmode == ("HOT", "COLD")
-    assert scan.source.sobsmode == ("OFF", "ON", "OFF")
+    assert loads_of(scan).sobsmode == ("HOT", "COLD")
+    assert source_of(scan).sobsmode == ("OFF", "ON", "OFF")
 
 
 def test_the_tables_are_complete() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import zarr
 from builders import l0 as build
+from builders.groups import source_of
 from builders.night_stores import fast_folder, small_setup
 
 import gpucal
@@ -24,11 +27,11 @@ from gpucal.simulate.sky import synthetic_table
 
 C, D, R, A, S = build.SHAPE
 SITE = {"lat_deg": -22.98, "lon_deg": -67.74, "alt_m": 5612.0}
-NAMES = {"telescope": "FYST", "instrument": "CHAI", "site": SITE}
+NAMES: dict[str, Any] = {"telescope": "FYST", "instrument": "CHAI", "site": SITE}
 ATTRS = {"f_eff": 0.95, "gain_image": 1.0}
 
 
-def subscan(index, *, calibration=False, **changes):
+def subscan(index: int, *, calibration: Any = False, **changes: Any) -> Any:
     """What ``add`` takes for one subscan: counts, mode, values; None takes one away."""
     shape = (C, D, R, A, 2 if calibration else S)
     modes = ("HOT", "COLD") if calibration else build.SOURCE_MODES
@@ -41,24 +44,24 @@ def subscan(index, *, calibration=False, **changes):
     return counts, mode, {name: value for name, value in given.items() if value is not None}
 
 
-def add(group, index, **options):
+def add(group: Any, index: int, **options: Any) -> Any:
     counts, mode, values = subscan(index, **options)
     return group.add(counts, mode, **values)
 
 
-def add_loads(scan, band=""):
+def add_loads(scan: Any, band: str = "") -> None:
     for index in range(2):
         add(scan.group("calibration", band), index, calibration=True)
 
 
-def add_source(scan, n=S, band=""):
+def add_source(scan: Any, n: Any = S, band: str = "") -> None:
     for index in range(n):
         add(scan.group("source", band), index)
 
 
-def tree(path):
+def tree(path: Path) -> Any:
     """Every array and attribute below a Zarr group, by name."""
-    found = {}
+    found: dict[Any, Any] = {}
     root = zarr.open_group(str(path), mode="r")
     for name, node in [("", root), *root.members(max_depth=None)]:
         found[name, "attributes"] = dict(node.attrs)
@@ -67,7 +70,7 @@ def tree(path):
     return found
 
 
-def assert_same_tree(one, other):
+def assert_same_tree(one: Any, other: Any) -> None:
     ours, theirs = tree(one), tree(other)
     assert ours.keys() == theirs.keys()
     for key, node in theirs.items():
@@ -80,7 +83,9 @@ def assert_same_tree(one, other):
 
 @pytest.mark.parametrize("zarr_format", [3, 2])
 @pytest.mark.parametrize("bands", [[""], ["band_1", "band_2"]])
-def test_equals_the_scan_written_at_once(tmp_path, zarr_format, bands):
+def test_equals_the_scan_written_at_once(
+    tmp_path: Path, zarr_format: Literal[2, 3], bands: list[str]
+) -> None:
     with gpucal.L0Writer(tmp_path / "a.zarr", zarr_format=zarr_format, **NAMES) as night:
         band_attrs = {band: {"rest_freq_hz": 461e9} for band in bands if band}
         scan = night.begin(7, attrs=ATTRS, band_attrs=band_attrs, chunk_channels=5)
@@ -104,7 +109,9 @@ def test_equals_the_scan_written_at_once(tmp_path, zarr_format, bands):
     assert not atomic.staging_dir(tmp_path / "a.zarr").exists()
 
 
-def instrument_writes(path, setup, plan, makers, *, publish=False):
+def instrument_writes(
+    path: Path, setup: Any, plan: Any, makers: Any, *, publish: bool = False
+) -> None:
     """The simulated scan as its instrument would write it."""
     with gpucal.L0Writer(path) as night:
         scan = night.begin(
@@ -125,7 +132,7 @@ def instrument_writes(path, setup, plan, makers, *, publish=False):
 
 
 @pytest.fixture(scope="module")
-def two_nights(tmp_path_factory):
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The same simulated night written scan by scan, and subscan by subscan; with its truth."""
     with fast_folder(tmp_path_factory.mktemp("nights")) as folder:
         setup = small_setup("chai", kinds=("otf", "tp"), separate=True)
@@ -153,11 +160,11 @@ def two_nights(tmp_path_factory):
         yield folder
 
 
-def test_a_night_equals_one_written_scan_by_scan(two_nights):
+def test_a_night_equals_one_written_scan_by_scan(two_nights: Any) -> None:
     assert_same_tree(two_nights / "grown.zarr", two_nights / "whole.zarr")
 
 
-def test_a_night_calibrates_to_the_truth(two_nights):
+def test_a_night_calibrates_to_the_truth(two_nights: Any) -> None:
     config = gpucal.load_config(atmosphere=str(two_nights / "atm.npz"))
     report = gpucal.calibrate_store(two_nights / "grown.zarr", two_nights / "l1.zarr", config)
     assert not report.failures
@@ -170,31 +177,31 @@ def test_a_night_calibrates_to_the_truth(two_nights):
 
 
 @pytest.fixture
-def night(tmp_path):
+def night(tmp_path: Path) -> Any:
     with fast_folder(tmp_path) as folder, gpucal.L0Writer(folder / "night.zarr", **NAMES) as night:
         yield night
 
 
-def numbers(night):
+def numbers(night: Any) -> Any:
     return gpucal.open_l0(night.path).numbers()
 
 
-def leftovers(night):
+def leftovers(night: Any) -> Any:
     return sorted(p.name for p in night.path.parent.iterdir() if p != night.path)
 
 
-def test_the_order_of_the_groups_does_not_matter(night):
+def test_the_order_of_the_groups_does_not_matter(night: Any) -> None:
     with night.begin(1, attrs=ATTRS) as scan:
         add(scan.group("source"), 0)
         add(scan.group("calibration"), 0, calibration=True)
         add(scan.group("source"), 1)
         add(scan.group("calibration"), 1, calibration=True)
     (scan,) = gpucal.open_l0(night.path).load(1)
-    assert scan.source.sobsmode == ("OFF", "ON")
-    np.testing.assert_array_equal(scan.source.counts.read(0, C, 1), subscan(1)[0])
+    assert source_of(scan).sobsmode == ("OFF", "ON")
+    np.testing.assert_array_equal(source_of(scan).counts.read(0, C, 1), subscan(1)[0])
 
 
-def test_subscans_come_in_the_order_of_time(night):
+def test_subscans_come_in_the_order_of_time(night: Any) -> None:
     scan = night.begin(1, attrs=ATTRS)
     add(scan.group("source"), 2)
     with pytest.raises(L0Error, match=r"^scan 1, subscan 1: mjd runs backwards: .* in the order"):
@@ -202,7 +209,7 @@ def test_subscans_come_in_the_order_of_time(night):
     assert add(scan.group("source"), 3) == 1  # the refused subscan left no trace
 
 
-def test_an_abandoned_scan_leaves_nothing(night):
+def test_an_abandoned_scan_leaves_nothing(night: Any) -> None:
     scan = night.begin(1, attrs=ATTRS)
     add_loads(scan)
     scan.abandon()
@@ -214,13 +221,13 @@ def test_an_abandoned_scan_leaves_nothing(night):
             late()
 
 
-def observe_until_it_fails(scan):
+def observe_until_it_fails(scan: Any) -> None:
     with scan:
         add_source(scan, n=2)
         raise RuntimeError("the dome closed")
 
 
-def test_an_exception_abandons_the_scan(night):
+def test_an_exception_abandons_the_scan(night: Any) -> None:
     with pytest.raises(RuntimeError, match="dome"):
         observe_until_it_fails(night.begin(1, attrs=ATTRS))
     assert (numbers(night), leftovers(night)) == ([], [])
@@ -229,7 +236,7 @@ def test_an_exception_abandons_the_scan(night):
     assert numbers(night) == [1]
 
 
-def test_leaving_the_store_abandons_what_is_open(tmp_path):
+def test_leaving_the_store_abandons_what_is_open(tmp_path: Path) -> None:
     with gpucal.L0Writer(tmp_path / "night.zarr", **NAMES) as night:
         group = night.begin(1, attrs=ATTRS).group("source")
         add(group, 0)
@@ -238,7 +245,7 @@ def test_leaving_the_store_abandons_what_is_open(tmp_path):
     assert (numbers(night), leftovers(night)) == ([], [])
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "channels": ({"counts": np.ones((11, D, R, A), "i4")}, r"shape \(11, 3, 2, 4\), expected \(12"),
     "axes": ({"counts": np.ones((C, D, R), "i4")}, r"shape \(12, 3, 2\), expected \[C, D, R, A\]"),
     "dtype": ({"counts": np.ones((C, D, R, A), "f4")}, "counts have dtype float32, expected int32"),
@@ -257,7 +264,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_each_subscan_is_checked_as_it_comes(night, case):
+def test_each_subscan_is_checked_as_it_comes(night: Any, case: Any) -> None:
     changes, words = WRONG[case]
     scan = night.begin(9, attrs=ATTRS)
     add(scan.group("source"), 0)
@@ -267,7 +274,7 @@ def test_each_subscan_is_checked_as_it_comes(night, case):
     assert add(scan.group("source"), 1) == 1
 
 
-def test_the_first_subscan_needs_all_that_is_required(night):
+def test_the_first_subscan_needs_all_that_is_required(night: Any) -> None:
     group = night.begin(9, attrs=ATTRS).group("source", azimuth=1, tamb=268.0)
     counts, mode, values = subscan(0, tamb=None)
     with pytest.raises(L0Error, match="subscan 0: array azimuth was given for all subscans"):
@@ -282,7 +289,7 @@ def test_the_first_subscan_needs_all_that_is_required(night):
     assert add(group, 0, tamb=None, azimuth=None) == 0
 
 
-def test_a_scan_that_no_reader_would_take_stays_open(night):
+def test_a_scan_that_no_reader_would_take_stays_open(night: Any) -> None:
     scan = night.begin(4, attrs=ATTRS)
     add(scan.group("source"), 1)
     with pytest.raises(L0Error, match="scan 4: there is no OFF subscan for ON"):
@@ -290,7 +297,7 @@ def test_a_scan_that_no_reader_would_take_stays_open(night):
     assert numbers(night) == []
     add(scan.group("source"), 2)
     scan.close()
-    assert gpucal.open_l0(night.path).load(4)[0].source.sobsmode == ("ON", "OFF")
+    assert source_of(gpucal.open_l0(night.path).load(4)[0]).sobsmode == ("ON", "OFF")
 
 
 @pytest.mark.parametrize(
@@ -301,13 +308,13 @@ def test_a_scan_that_no_reader_would_take_stays_open(night):
         ({"gain_image": float("nan")}, "scan 3.*: attribute gain_image is nan"),
     ],
 )
-def test_attributes_that_cannot_be_right(night, attrs, words):
+def test_attributes_that_cannot_be_right(night: Any, attrs: Any, words: Any) -> None:
     with pytest.raises(L0Error, match=words), night.begin(3, attrs={**ATTRS, **attrs}) as scan:
         add_source(scan)
     assert (numbers(night), leftovers(night)) == ([], [])
 
 
-def test_misuse_is_told(night):
+def test_misuse_is_told(night: Any) -> None:
     with night.begin(3, attrs=ATTRS) as scan:
         add_source(scan)
         with pytest.raises(L0Error, match="scan 3: the scan is begun already"):
@@ -328,7 +335,7 @@ def test_misuse_is_told(night):
         gpucal.L0Writer(night.path, telescope="IRAM", instrument="HERA", site={})
 
 
-def test_an_empty_group_is_told(night):
+def test_an_empty_group_is_told(night: Any) -> None:
     scan = night.begin(3, attrs=ATTRS)
     with pytest.raises(L0Error, match="scan 3: the scan holds neither"):
         scan.close()
@@ -337,16 +344,16 @@ def test_an_empty_group_is_told(night):
         scan.close()
 
 
-def test_a_scan_cut_short_is_incomplete(night):
+def test_a_scan_cut_short_is_incomplete(night: Any) -> None:
     with night.begin(5, attrs={**ATTRS, "n_subscans_planned": S}) as scan:
         add_source(scan, n=1)
     store = gpucal.open_l0(night.path)
     with pytest.raises(L0Error, match="incomplete: 1 subscans are there, expected 5 planned"):
         store.load(5)
-    assert store.load(5, partial=True)[0].source.shape == (C, D, R, A, 1)
+    assert source_of(store.load(5, partial=True)[0]).shape == (C, D, R, A, 1)
 
 
-def test_a_bolometer_scan_takes_its_track_at_the_end(night):
+def test_a_bolometer_scan_takes_its_track_at_the_end(night: Any) -> None:
     times = build.MJD0 + np.arange(D) / 86400
     with night.begin(6, attrs={"obs_class": "bolometer"}) as scan:
         group = scan.group("source", exptime=0.02)
@@ -357,11 +364,11 @@ def test_a_bolometer_scan_takes_its_track_at_the_end(night):
         names = ("track_mjd", "track_azimuth", "track_elevation")
         group.set_track(**dict(zip(names, track, strict=True)))
     (scan,) = gpucal.open_l0(night.path).load(6)
-    np.testing.assert_allclose(scan.source.azimuth[:, 0], [1.0, 1.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(source_of(scan).azimuth[:, 0], [1.0, 1.5, 2.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bands", [[""], ["band_1", "band_2"]])
-def test_published_subscans_are_read_while_the_scan_grows(night, bands):
+def test_published_subscans_are_read_while_the_scan_grows(night: Any, bands: list[str]) -> None:
     with night.begin(8, attrs=ATTRS, publish=True) as scan:
         assert numbers(night) == []
         for index in range(S):
@@ -373,10 +380,10 @@ def test_published_subscans_are_read_while_the_scan_grows(night, bands):
             assert [s.band for s in seen] == bands
             for one in seen:
                 counts, _, values = subscan(index)
-                assert one.source.shape[4] == index + 1
-                assert one.source.sobsmode == build.SOURCE_MODES[: index + 1]
-                np.testing.assert_array_equal(one.source.counts.read(0, C, index), counts)
-                np.testing.assert_array_equal(one.source.mjd[:, index], values["mjd"])
+                assert source_of(one).shape[4] == index + 1
+                assert source_of(one).sobsmode == build.SOURCE_MODES[: index + 1]
+                np.testing.assert_array_equal(source_of(one).counts.read(0, C, index), counts)
+                np.testing.assert_array_equal(source_of(one).mjd[:, index], values["mjd"])
         for band in bands:
             add_loads(scan, band)
     assert leftovers(night) == []
@@ -393,12 +400,12 @@ def test_published_subscans_are_read_while_the_scan_grows(night, bands):
             assert node == whole[key], key
 
 
-def test_a_published_scan_that_is_abandoned_stays_as_far_as_it_came(night):
+def test_a_published_scan_that_is_abandoned_stays_as_far_as_it_came(night: Any) -> None:
     with pytest.raises(RuntimeError, match="dome"):
         observe_until_it_fails(night.begin(8, attrs=ATTRS, publish=True))
     with pytest.raises(L0Error, match="incomplete"):
         gpucal.open_l0(night.path).load(8)
-    assert gpucal.open_l0(night.path).load(8, partial=True)[0].source.shape[4] == 2
+    assert source_of(gpucal.open_l0(night.path).load(8, partial=True)[0]).shape[4] == 2
 
 
 KILLED = """
@@ -417,15 +424,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("publish", [False, True])
-def test_a_killed_writer_leaves_whole_scans_only(night, tmp_path, publish):
+def test_a_killed_writer_leaves_whole_scans_only(night: Any, tmp_path: Path, publish: bool) -> None:
     (tmp_path / "io_l0_writer_tests.py").symlink_to(__file__)
     code = KILLED.format(path=[str(tmp_path), *sys.path], store=str(night.path), publish=publish)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == -signal.SIGKILL, run.stderr
     store = gpucal.open_l0(night.path)
-    assert store.load(1)[0].source.shape[4] == S
+    assert source_of(store.load(1)[0]).shape[4] == S
     if publish:
-        assert store.load(2, partial=True)[0].source.sobsmode == build.SOURCE_MODES[:2]
+        assert source_of(store.load(2, partial=True)[0]).sobsmode == build.SOURCE_MODES[:2]
         return
     assert store.numbers() == [1]
     assert leftovers(night) == ["night.zarr.staging"]

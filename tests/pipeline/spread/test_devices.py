@@ -28,6 +28,7 @@ from gpucal import (
 from gpucal.io.files import atomic
 from gpucal.pipeline.spread import device_process, devices, fleet
 from gpucal.pipeline.spread.device_process import DeviceProcess
+from gpucal.pipeline.spread.fleet import Fleet
 from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
 LOSING = Path(__file__).resolve().parents[2] / "fakes" / "losing_worker.py"
@@ -84,7 +85,7 @@ def fleets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every fleet that is made."""
     made: list[Any] = []
 
-    class Noted(devices.Fleet):
+    class Noted(Fleet):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             made.append(self)
@@ -93,7 +94,7 @@ def fleets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def has(fleet: devices.Fleet, scan: int) -> DeviceProcess:
+def has(fleet: Fleet, scan: int) -> DeviceProcess:
     [process] = [p for p in fleet.processes.values() if scan in p.scans]
     return process
 
