@@ -20,7 +20,7 @@ SUBJECTS: dict[Duty, str] = {
 
 
 class DeviceDuties:
-    """What the device still does for the lanes of a run; only the first reason against it is reported.
+    """Duties that the device still has for the lanes of a run; only the first reason against it is reported.
 
     reads, writes: whether the device is asked to read counts, and to encode spectra.
     """

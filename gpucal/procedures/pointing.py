@@ -70,7 +70,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class PointingOptions:
-    """How pointings are fitted.
+    """Options of the fit of a pointing.
 
     order     of the baselines: 0 or 1
     throw     beam-switched: the negative beam lies at offset + throw (unit of the drifts); None = one beam

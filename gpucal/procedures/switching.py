@@ -106,7 +106,7 @@ def average_block(
 
 @dataclass(frozen=True)
 class LineWindow:
-    """Where a line is expected, Hz, and the order of the baseline around it (0 or 1).
+    """Window in which a line is expected, Hz, and the order of the baseline around it (0 or 1).
 
     rest_hz: rest frequency, to integrate in K km/s; None = in K MHz
     """

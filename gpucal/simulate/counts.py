@@ -164,7 +164,7 @@ class ScanCounts:
         )
 
     def peak_input(self, sub: SubscanPlan) -> F64:
-        """What the peak of the source adds at the receiver's input, f64 [C, D|1, R, P], K."""
+        """Contribution of the peak of the source at the receiver's input, f64 [C, D|1, R, P], K."""
         throw = self.throw(sub)
         seen = self.seen(sub, throw, throw)
         return np.asarray(self.model.setup.f_eff * self.model.g_sig[:, None] * seen)

@@ -1,4 +1,4 @@
-"""How much of a scan may be in memory at once, and the next smaller amount."""
+"""Memory budget of a scan: how much of it may be in memory at once, and the next smaller amount."""
 
 from __future__ import annotations
 

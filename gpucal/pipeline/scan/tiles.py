@@ -100,7 +100,7 @@ TileResults = list[tuple[tuple[int, int], TileStatistics]]
 
 
 class TileWork:
-    """What one worker does with a unit; shared by all workers of a scan.
+    """The work on a unit, tile by tile; shared by all workers of a scan.
 
     stop: raises Cancelled before the next tile; progress: gets the bytes of raw counts of each tile that is
     done.
