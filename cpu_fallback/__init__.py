@@ -1,6 +1,6 @@
-"""The kernels of the NumPy backend: the twins of the CUDA ones, and production code.
+"""NumPy kernels, twins of those in ``gpucal.kernels``; production code. Definitions belong in kernel_contract.
 
-What each of them takes and gives stands in ``gpucal.kernel_contract``. They need NumPy alone.
+Arguments and results of each kernel are defined in ``gpucal.kernel_contract``. They need NumPy alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["NumpyKernels"]
 
 
 class NumpyKernels:
-    """The fused functions on NumPy arrays, split over ``threads`` threads; a ``KernelSet``.
+    """A ``KernelSet`` on NumPy arrays, split over ``threads`` threads.
 
     Results do not depend on ``threads``. One object may be used from several threads at once.
     Raises ValueError when ``threads`` is below 1 or when arrays do not fit their contract.
@@ -47,7 +47,7 @@ class NumpyKernels:
         return mean_over_dumps(dumps, self._workers)
 
     def reference(self, offs: OffPair) -> Array:
-        """(1-w) OFF_1 + w OFF_2, counts, [c,R,A] or [c,D,R,A]."""
+        """Return (1-w) OFF_1 + w OFF_2, counts, [c,R,A] or [c,D,R,A]."""
         REFERENCE.check(offs)
         return blend_references(offs, self._workers)
 

@@ -57,6 +57,7 @@ def _blocks(tile: CalibrationTile, threads: int) -> list[tuple[slice, slice]]:
 
 
 def _block(tile: CalibrationTile, block: tuple[slice, slice], workers: Workers) -> int:
+    """Calibrate one block (channels, dumps); returns its number of samples with bit 1."""
     channels, _ = block
     counts, out, out_flags = tile.counts[block], tile.out[block], tile.out_flags[block]
     per_dump = tile.reference.ndim == 4
@@ -111,7 +112,7 @@ def _row_flags(
 
 
 def all_finite(values: NDArray[Any]) -> bool:
-    """Two reductions without a temporary; NaN runs through both."""
+    """Whether all values are finite: two reductions without a temporary, as NaN runs through both."""
     return math.isfinite(values.min()) and math.isfinite(values.max())
 
 
@@ -142,7 +143,7 @@ def _lost_samples(
 def _by_row(
     operation: np.ufunc, values: NDArray[np.float64], rows: NDArray[np.float64], workers: Workers
 ) -> None:
-    """values [c,D,R,A] = operation(values, rows [c,R,A]), in place.
+    """Set values [c,D,R,A] = operation(values, rows [c,R,A]), in place.
 
     The rows of few pixels are first repeated over some dumps, because NumPy spends more time
     between its inner loops than in a short one. A single pixel is a scalar, and long already.
@@ -170,7 +171,7 @@ def _repeats(dumps: int, length: int) -> int:
 def _blank(
     lost: NDArray[np.bool_], values: NDArray[np.float64], out_flags: NDArray[np.uint16]
 ) -> int:
-    """NaN and flag bit 1 for the lost samples; returns their number."""
+    """Write NaN and flag bit 1 for the lost samples; returns their number."""
     number = int(np.count_nonzero(lost))
     if number * 16 < lost.size and out_flags.flags.c_contiguous:
         where = np.flatnonzero(lost)

@@ -79,7 +79,7 @@ def _sums(counts: NDArray[Any], workers: Workers) -> tuple[NDArray[Any], NDArray
 def _float_sums(
     counts: NDArray[Any], workers: Workers
 ) -> tuple[NDArray[Any], NDArray[np.intp] | int]:
-    """The same for floats; only channels whose sum is not finite are searched for bad samples."""
+    """As ``_sums`` for floats; only channels whose sum is not finite are searched for bad samples."""
     values = counts
     if counts.dtype != np.float64:
         values = workers.scratch("values", counts.shape, np.float64)

@@ -48,6 +48,7 @@ def fold_phases(tile: FoldTile, workers: Workers) -> int:
 
 
 def _blocks(tile: FoldTile) -> list[_Block]:
+    """Cut the output into blocks of one receiver each that stay in the cache."""
     channels, dumps, receivers, pixels = tile.out.shape
     d_step = max(1, ROW_SAMPLES // pixels)
     c_step = max(1, BLOCK_SAMPLES // (min(d_step, dumps) * pixels))
@@ -60,6 +61,7 @@ def _blocks(tile: FoldTile) -> list[_Block]:
 
 
 def _fold(tile: FoldTile, block: _Block, workers: Workers) -> int:
+    """Fold one block; returns its number of samples with bit 1."""
     channels, dumps, r = block
     first, first_weight, bits = _phase(tile, 0, block, workers)
     second, second_weight, more = _phase(tile, 1, block, workers)
@@ -154,7 +156,7 @@ def _sum_taps(
 
 
 def _cut(values: Array, start: int, fill: Any, out: Array) -> None:
-    """Channels start.. of ``values`` [m,...] into ``out`` [n,...]; ``fill`` outside."""
+    """Copy the channels from start on of ``values`` [m,...] into ``out`` [n,...]; ``fill`` outside."""
     lo, hi = max(start, 0), min(start + len(out), len(values))
     if hi <= lo:
         out.fill(fill)

@@ -33,7 +33,7 @@ def _blend(
     out: NDArray[np.float64],
     workers: Workers,
 ) -> None:
-    """out [c,D,R,A] from first and second [c,R,A] and weights [D]."""
+    """Write out [c,D,R,A] from first and second [c,R,A] and weights [D]."""
     other = workers.scratch("other", out.shape, np.float64)
     repeat_rows(first, out)
     repeat_rows(second, other)

@@ -1,4 +1,4 @@
-"""gpucal: raw counts of heterodyne arrays to calibrated T_A*.
+"""gpucal: raw counts of heterodyne arrays calibrated to T_A*.
 
 The public names load on first use, so that ``import gpucal`` stays light.
 """

@@ -1,4 +1,4 @@
-"""Everything a user can choose, validated before data are touched."""
+"""Options of a calibration, validated before data are touched."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ class CalibrationConfig(BaseModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
+        """``zstd`` becomes ``zstd:1``; level 0 would mean the default of the library."""
         name, _, level = value.partition(":")
         if name == "zstd":
             if level and not (
@@ -207,6 +208,7 @@ def load_config(path: str | Path | None = None, **overrides: Any) -> Calibration
 
 
 def _sentence(error: ValidationError) -> str:
+    """All errors of pydantic as one sentence, each once, in the words of the options."""
     texts = []
     for item in error.errors():
         key = ".".join(str(x) for x in item["loc"][:1])

@@ -1,4 +1,4 @@
-"""Errors that name where they happened, what was found and what to do."""
+"""Errors with their place, what was found, and what to do about it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class L0Error(GpucalError, ValueError):
 
 
 class EmptyScanError(L0Error):
-    """A scan that is being observed, of which no subscan is complete yet."""
+    """The scan is still being observed, and no subscan of it is complete yet."""
 
 
 class L1Error(GpucalError, ValueError):
@@ -89,7 +89,7 @@ class CorruptDataError(GpucalError, OSError):
 
 
 class LoadError(GpucalError, ValueError):
-    """No usable load measurement for this scan."""
+    """There is no usable load measurement for this scan."""
 
 
 class PairingError(GpucalError, LookupError):
@@ -113,11 +113,11 @@ class BackendError(GpucalError, RuntimeError):
 
 
 class OnlineError(GpucalError, RuntimeError):
-    """The online pipe cannot do what it was asked for."""
+    """The online calibration cannot do what was requested."""
 
 
 class DeviceMemoryError(BackendError, MemoryError):
-    """A scan does not fit into the memory of the device (or of the host), however it is cut."""
+    """A scan does not fit into the memory of the device (or of the host), even in the smallest pieces."""
 
 
 class DeviceLostError(BackendError):
@@ -125,4 +125,4 @@ class DeviceLostError(BackendError):
 
 
 class GpucalWarning(UserWarning):
-    """Something that a user should know but that does not stop the work."""
+    """Warning about something that a user should know but that does not stop the work."""

@@ -1,4 +1,4 @@
-"""What one step hands to the next: frozen values, arrays of the backend.
+"""Products that one step hands to the next: frozen values, arrays of the backend.
 
 Shapes use C channels, D dumps, R receivers, A pixels. F is 1 where all receivers share one
 frequency axis, else R.
@@ -17,7 +17,7 @@ Array = Any
 
 
 class MeanKey(NamedTuple):
-    """Names one dump mean: a subscan, and the chop phase it is restricted to (None = all dumps)."""
+    """Key of one dump mean: a subscan, and the chop phase it is restricted to (None = all dumps)."""
 
     subscan: int
     phase: int | None = None
@@ -81,7 +81,7 @@ class SpectralSetup:
 
 @dataclass(frozen=True, eq=False)
 class LoadSolution:
-    """Receiver temperature and gain; physics section 4.
+    """Receiver temperature and gain; physics section 4, equations (4.3) and (4.4).
 
     hot, cold f64 [C,R,A] counts (cold None for the vane schemes); j_hot, j_cold f64 broadcastable to
     [C,R,A] K; t_rec, gamma f64 [C,R,A] K; bad bool [C,R,A]; span = C_hot - C_cold (vane: C_hot -
@@ -106,7 +106,7 @@ class LoadSolution:
 
 @dataclass(frozen=True, eq=False)
 class GainDrift:
-    """Lines through two load scans, physics section 8; all times MJD, arrays f64 [C,R,A].
+    """Lines through two load scans, physics equation (8.1); all times MJD, arrays f64 [C,R,A].
 
     The counts at time t become K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)).
     """
@@ -122,7 +122,7 @@ class GainDrift:
 
 @dataclass(frozen=True, eq=False)
 class SkyModel:
-    """Everything about the sky but the water; physics section 5.
+    """Model of the sky as a function of the water; physics section 5, equation (5.4).
 
     opacity f64 [3,2,J,C,F] (b, q, c of signal and image); amplitude f64 [2,C,R|1,A|1] and constant
     (J_sky = constant + sum amplitude t) broadcastable to [C,R,A], K.
@@ -133,7 +133,7 @@ class SkyModel:
     constant: Array
 
     def transmission(self, sideband: int, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
-        """t of one sideband for channels c0..c1: f64 [c, R|1, A|1]; ``pwv`` [R|1, A|1] mm."""
+        """Transmission t, equation (5.3), of one sideband and channels: f64 [c, R|1, A|1]; ``pwv`` [R|1, A|1] mm."""
         xp = array_namespace(self.opacity)
         b, q, c = (self.opacity[i, sideband, :, c0:c1, :, None] for i in range(3))
         p = pwv[None, None, :, :]

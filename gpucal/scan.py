@@ -1,4 +1,4 @@
-"""One scan of raw counts as frozen values; the counts themselves stay lazy.
+"""One scan of raw counts as frozen values; the counts themselves are read on demand.
 
 Shapes use C channels, D dumps, R receivers, A array pixels, S subscans. Source: the L0
 layout of the formats page.
@@ -81,7 +81,7 @@ class CountsSource(Protocol):
 
 
 class EncodedCounts(Protocol):
-    """What a source offers beside ``CountsSource`` when its files can be handed out as they are."""
+    """Protocol of a ``CountsSource`` whose chunk files can also be handed out as they are."""
 
     def encoded(self, c0: int, c1: int, subscan: int) -> EncodedBlock | str:
         """The files that hold channels c0..c1 of a subscan, or why a device cannot decode them."""
@@ -184,7 +184,7 @@ class SubscanGroup:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One band of one scan: what the chain calibrates.
+    """One band of one scan: the unit of calibration.
 
     ``band`` is "" for a scan without band groups, else the group's name ("band_1"). ``attrs`` are
     the scan's attributes, ``store_attrs`` those of the store's root (telescope, site, instrument).

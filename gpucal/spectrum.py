@@ -1,4 +1,4 @@
-"""One calibrated spectrum with everything that a FITS or CLASS header wants to know about it.
+"""One calibrated spectrum with everything that a FITS or CLASS header needs.
 
 What leaves gpucal leaves it as ``Spectrum``: the exporters take nothing else, and the readers of CLASS
 files give it back. Channels run from 0; NaN = not known, in headers as in spectra.

@@ -1,3 +1,3 @@
-"""The version of gpucal, below everything else: modules that note it need not import the package."""
+"""Version of gpucal, in a module without imports, so that modules which note it need not import the package."""
 
 __version__ = "0.1.0.dev0"

@@ -1,4 +1,4 @@
-"""Where the arrays live and the kernels run: NumPy on the host, or CUDA through CuPy.
+"""Backends: memory, arrays and streams of NumPy or CUDA. The kernels belong in kernels and cpu_fallback.
 
 ``protocol`` says what a backend is, ``select`` chooses one, ``cpu`` and ``cuda`` are the two.
 """

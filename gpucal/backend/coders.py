@@ -1,4 +1,4 @@
-"""Codecs on streams of their own, with their memory, and the pool that hands them to threads."""
+"""Codecs of the device, each with its own stream and memory, and the pool that hands them to threads."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ class CoderPool:
                 self._idle.append(coder)
 
     def forget(self) -> None:
-        """Let go of the coders that are not in use, and of their memory."""
+        """Free the coders that are not in use, and their memory."""
         with self._lock:
             self._idle.clear()

@@ -42,7 +42,7 @@ class CudaHealth(Health):
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def free_bytes(self) -> int | None:
-        """Free memory of the device with what lies unused in CuPy's pool; None after its loss."""
+        """Free memory of the device, including unused memory in CuPy's pool; None after its loss."""
         try:
             free, _ = self._cupy.cuda.runtime.memGetInfo()
         except self._cupy.cuda.runtime.CUDARuntimeError:
@@ -57,11 +57,11 @@ class CupyCopies:
         self._cupy = cupy
 
     def stream(self) -> Any:
-        """A stream that does not wait for the default one."""
+        """A new stream that does not wait for the default one."""
         return self._cupy.cuda.Stream(non_blocking=True)
 
     def default(self) -> Any:
-        """CuPy's default stream, that of every thread which chooses no other."""
+        """CuPy's default stream, which every thread uses unless it chooses another."""
         return self._cupy.cuda.Stream.null
 
     def pinned(self, nbytes: int) -> Bytes:
@@ -140,7 +140,7 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
 
 
 def tried_backend() -> Backend:
-    """The backend of the current device after a small mean over dumps has come out right on it.
+    """The backend of the current device, once a small mean over dumps has come out right on it.
 
     Raises BackendError, or whatever CuPy raises, when it cannot be used; BackendError when less than
     LEAST_FREE bytes are free.

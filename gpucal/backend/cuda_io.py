@@ -34,7 +34,7 @@ class NvcompZstd:
     """zstd of one stream by nvCOMP; a ``device_codec.DeviceCodec``. One thread at a time."""
 
     def __init__(self, nvcomp: Any, stream: Any, device_id: int) -> None:
-        """``stream``: a CuPy stream. Raises CodecError when nvCOMP refuses."""
+        """Make a codec on ``stream``, a CuPy stream. Raises CodecError when nvCOMP refuses."""
         self._nvcomp, self._stream = nvcomp, stream
         try:
             self._codec = nvcomp.Codec(
@@ -100,6 +100,7 @@ class NvcompZstd:
         return [Span(slot.start, size) for slot, size in zip(slots, sizes, strict=True)]
 
     def _batch(self, memory: Array, spans: Sequence[Span]) -> Any:
+        """The spans of u8 memory as arrays of nvCOMP, without a copy."""
         return self._nvcomp.as_arrays(
             memory,
             [span.start for span in spans],
@@ -118,10 +119,12 @@ class NvcompZstd:
         return self._stride[nbytes]
 
     def _wait(self) -> None:
+        """Wait for all work that is queued on the stream so far."""
         self._stream.record().synchronize()
 
 
 def _sizes(batch: Any) -> list[int]:
+    """Sizes of the results in a batch, bytes; an error of nvCOMP becomes a CodecError."""
     try:
         return [int(size) for size in batch.buffer_sizes]
     except (RuntimeError, ValueError) as error:
@@ -154,7 +157,7 @@ class GdsFiles:
 
 
 def cuda_tools(streams: DeviceStreams, device_id: int) -> DeviceTools:
-    """The codec and the files of a CUDA device; never raises for what is not installed."""
+    """The codec and file reading of a CUDA device; does not raise where a library is not installed."""
     nvcomp, reason = _nvcomp()
     if nvcomp is None:
         return DeviceTools(streams, None, missing=reason)
@@ -168,7 +171,7 @@ def cuda_tools(streams: DeviceStreams, device_id: int) -> DeviceTools:
 
 
 def _nvcomp() -> tuple[Any, str]:
-    """The module, or None and why it cannot be used."""
+    """The nvCOMP module, or None and why it cannot be used."""
     try:
         import nvidia.nvcomp as nvcomp
     except ModuleNotFoundError:
@@ -201,7 +204,7 @@ def _gds() -> tuple[GdsFiles | None, str]:
 
 
 def describe_io() -> dict[str, str]:
-    """What ``gpucal info`` says about input and output of the device: nvcomp, kvikio, gds."""
+    """Description of input and output of the device for ``gpucal info``: nvcomp, kvikio, gds."""
     nvcomp, reason = _nvcomp()
     _, how = _gds()
     return {
@@ -212,6 +215,7 @@ def describe_io() -> dict[str, str]:
 
 
 def _installed(stem: str) -> str:
+    """Version of the package for CUDA 13 or 12; "" where neither is installed."""
     for name in (f"{stem}-cu13", f"{stem}-cu12"):
         try:
             return metadata.version(name)

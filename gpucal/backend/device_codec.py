@@ -11,7 +11,7 @@ from gpucal.backend.lanes import Array, DeviceStreams, Span, Stream
 
 
 class CodecError(ValueError):
-    """The codec of the device refused, or did not give what a frame declares."""
+    """The codec of the device failed, or a frame did not decode to the size that it declares."""
 
 
 class DeviceCodec(Protocol):
@@ -33,14 +33,14 @@ class DeviceCodec(Protocol):
         """
 
     def encode(self, source: Array, room: Callable[[int], Array]) -> list[Span]:
-        """Encode u8 memory to frames in ``room(nbytes)``; where they lie, in order.
+        """Encode u8 memory to frames in ``room(nbytes)``; return where they lie, in order.
 
         Runs on the codec's stream; has finished on return. Raises CodecError.
         """
 
 
 class DeviceFiles(Protocol):
-    """Files read straight into device memory."""
+    """Reader of files straight into device memory."""
 
     def read(self, path: Path, target: Array) -> None:
         """Fill u8 memory from the start of a file; has finished on return.

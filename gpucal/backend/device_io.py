@@ -1,6 +1,6 @@
-"""Whether the device reads counts and writes spectra itself: only compressed bytes cross the bus.
+"""Input and output by the device itself, so that only compressed bytes cross the bus.
 
-Whatever the device cannot do the host does, with one message per night for reading and one for
+Whatever the device cannot do the host does, with one message per run for reading and one for
 writing.
 """
 
@@ -59,7 +59,7 @@ def with_device_io(backend: Backend, choice: str, codec: str, message: Message) 
 
 
 class HealthWithCoders(Health):
-    """The device's own, which can also free the memory of the coders."""
+    """The health of the device, which can also free the memory of the coders."""
 
     def __init__(self, device: Health, coders: CoderPool) -> None:
         self._device, self._coders = device, coders

@@ -1,4 +1,4 @@
-"""Which of reading and writing the device does, and the word when the host takes over."""
+"""Whether the device or the host reads and writes, and the message when the host takes over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUBJECTS: dict[Duty, str] = {
 
 
 class DeviceDuties:
-    """What the device still does for the lanes of a night; the first reason against is told, once.
+    """Duties that the device still has for the lanes of a run; only the first reason against it is reported.
 
     reads, writes: whether the device is asked to read counts, and to encode spectra.
     """
@@ -32,7 +32,7 @@ class DeviceDuties:
         self._lock = threading.Lock()
 
     def to_host(self, duty: Duty, reason: str, *, forever: bool = True) -> None:
-        """The host does it for this reason; ``forever``: the device is not asked again this night."""
+        """Let the host do it for this reason; ``forever``: the device is not asked again in this run."""
         with self._lock:
             if forever:
                 setattr(self, duty, False)
@@ -42,7 +42,7 @@ class DeviceDuties:
         self._message(self._level, f"{SUBJECTS[duty]}: {reason.rstrip('.')}.")
 
     def files_of(self, counts: CountsSource, c0: int, c1: int, subscan: int) -> EncodedBlock | None:
-        """The files of these counts; None where the host must read them, the reason is told."""
+        """The files of these counts; None where the host must read them, with the reason reported."""
         if not self.reads:
             return None
         encoded = getattr(counts, "encoded", None)

@@ -31,7 +31,7 @@ LOST_HINT = (
 
 
 class Health:
-    """What a backend knows about its device; this one serves the host, and any device as a base."""
+    """Health of a device as its backend knows it; this class serves the host, and is the base for devices."""
 
     def failure(self, error: BaseException) -> BackendError | None:
         """``error`` as DeviceMemoryError or DeviceLostError; None when the device is not at fault.
@@ -51,7 +51,7 @@ class Health:
         return None
 
     def release(self) -> None:
-        """Give memory that nothing uses any more back."""
+        """Give back memory that nothing uses any more."""
         gc.collect()  # errors hold the frames, and with them the arrays, of the failed attempt
 
     def free_bytes(self) -> int | None:
@@ -60,6 +60,7 @@ class Health:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, the outermost first."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -67,6 +68,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _cuda_status(error: BaseException) -> int | None:
+    """Status code of a CUDA error, recognised by the names of its classes, as CuPy is not imported here."""
     if not CUDA_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
         return None
     status = getattr(error, "status", None)
@@ -74,4 +76,5 @@ def _cuda_status(error: BaseException) -> int | None:
 
 
 def _sentence(error: BaseException) -> str:
+    """The message on one line without a full stop."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Lane(Protocol):
-    """What a worker needs for one tile after another."""
+    """Memory and transfers that a worker uses for one tile after another."""
 
     def staging(self, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         """Host memory to decode counts into, one piece per ``key``; safe to overwrite."""
@@ -43,7 +43,7 @@ class Lane(Protocol):
 
     @property
     def encodes(self) -> bool:
-        """Whether ``encode`` can be asked."""
+        """Whether ``encode`` can be used."""
 
     def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
         """The array, filled up to ``shape`` with ``fill``, as concatenated zstd frames on the host.
@@ -52,7 +52,7 @@ class Lane(Protocol):
         """
 
     def distrust(self, reason: str) -> None:
-        """What ``encode`` returned was wrong: it is not asked again."""
+        """Stop using ``encode``: what it returned was wrong."""
 
     def output(self, key: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array of the backend, the same memory for the same ``key``."""
@@ -69,7 +69,7 @@ class Lanes(Protocol):
 
 
 class StagedLane:
-    """Counts are decoded on the host into staging memory and uploaded; nothing is encoded here."""
+    """Base of lanes whose counts are decoded on the host and uploaded; nothing is encoded here."""
 
     encodes = False
 
@@ -79,15 +79,15 @@ class StagedLane:
         return self.upload(key, counts.read(c0, c1, subscan, out=staging))
 
     def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
-        """The host must."""
+        """None: the host must encode."""
         return None
 
     def distrust(self, reason: str) -> None:
-        """There is nothing to distrust."""
+        """Do nothing: this lane does not encode."""
 
 
 class HostLane(StagedLane):
-    """Recycled host memory: fresh pages cost more than the arithmetic."""
+    """A lane of recycled host memory: fresh pages cost more than the arithmetic."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, int], Bytes] = {}
@@ -109,6 +109,7 @@ class HostLane(StagedLane):
         return tuple(np.asarray(a) for a in arrays)
 
     def _array(self, kind: str, key: int, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
+        """Memory of this kind and key as an array; it grows and never shrinks."""
         wanted = np.dtype(dtype)
         nbytes = math.prod(shape) * wanted.itemsize
         buffer = self._buffers.get((kind, key))
@@ -119,7 +120,7 @@ class HostLane(StagedLane):
 
 
 class LanePool:
-    """Lanes made on demand, at most ``count``; a ``Lanes``."""
+    """A ``Lanes`` that makes its lanes on demand, at most ``count``."""
 
     def __init__(self, count: int, make: Callable[[], Any]) -> None:
         self._free: queue.LifoQueue[Any] = queue.LifoQueue()
@@ -162,7 +163,7 @@ class Stream(Protocol):
 
 
 class CopyDevice(Protocol):
-    """What lanes need of a device; ``backend.cuda`` has it with CuPy, the tests with a fake."""
+    """The operations of a device that lanes need; ``backend.cuda`` implements them with CuPy."""
 
     def stream(self) -> Stream:
         """A new stream that does not wait for the default one."""
@@ -192,7 +193,7 @@ class CopyDevice(Protocol):
 
 
 class DeviceStreams:
-    """Upload, compute and download run side by side; one set serves all lanes of a device.
+    """The streams for upload, compute and download, side by side; one set serves all lanes of a device.
 
     Compute is the default stream, where the steps of all threads run one after another: an array
     made by one of them is whole when another reads it.
@@ -258,12 +259,14 @@ class DeviceLane(StagedLane):
         return tuple(out)
 
     def _host(self, kind: str, key: int, nbytes: int) -> Bytes:
+        """Page-locked memory of this kind and key, u8 [nbytes]; it grows and never shrinks."""
         buffer = self._pinned.get((kind, key))
         if buffer is None or buffer.size < nbytes:
             buffer = self._pinned[kind, key] = self._streams.device.pinned(nbytes)
         return buffer[:nbytes]
 
     def _on_device(self, kind: str, key: int, nbytes: int) -> Array:
+        """Device memory of this kind and key, at least nbytes; it grows and never shrinks."""
         memory = self._memory.get((kind, key))
         if memory is None or memory.nbytes < nbytes:
             memory = self._memory[kind, key] = self._streams.device.memory(nbytes)

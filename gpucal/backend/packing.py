@@ -1,4 +1,4 @@
-"""Chunk files side by side in memory: where each begins, and where its zstd frames are."""
+"""Chunk files packed side by side in memory, with the places of their zstd frames."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def round_up(n: int, step: int) -> int:
 
 
 def _read(path: Path, out: Bytes) -> Bytes:
-    """The bytes of a file in ``out``, which has its size as it was looked up."""
+    """Read a file into ``out``, which has the size that the file had when it was looked up."""
     with open(path, "rb", buffering=0) as file:
         got = 0
         while got < out.size and (n := file.readinto(memoryview(out)[got:])):  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def _read(path: Path, out: Bytes) -> Bytes:
 def _moved(
     data: Bytes, frames: Sequence[Frame], out: Bytes, step: int
 ) -> tuple[Bytes, list[Frame]]:
-    """The frames at multiples of ``step`` in other memory."""
+    """Copy of the frames to other memory, at multiples of ``step``."""
     moved: list[Frame] = []
     at = 0
     for start, size, nbytes in frames:
@@ -88,14 +88,14 @@ def _moved(
 
 
 class Spans(NamedTuple):
-    """Where the frames lie in the packed memory, and what they decode to in the window."""
+    """Places of the frames in the packed memory, and of what they decode to in the window."""
 
     frames: list[Span]
     places: list[Span]
 
 
 def spans_of(pieces: Sequence[Piece], step: int) -> Spans:
-    """Of all frames of the pieces. Raises CodecError where counts are not at a multiple of ``step``."""
+    """Spans of all frames of the pieces. Raises CodecError where counts are not at a multiple of ``step``."""
     spans = Spans([], [])
     for piece in pieces:
         place = piece.place

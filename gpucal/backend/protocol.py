@@ -1,4 +1,4 @@
-"""What a backend is: arrays, kernels, transfers and lanes. It is passed down, never a global."""
+"""Protocol of a backend: arrays, kernels, transfers and lanes. It is an argument, never a global."""
 
 from __future__ import annotations
 

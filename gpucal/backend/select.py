@@ -1,4 +1,4 @@
-"""The choice of a backend: CUDA where a card works and has room, else NumPy."""
+"""Choice of a backend: CUDA where a card works and has room, else NumPy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def select_backend(name: str = "auto", *, threads: int = 1) -> Backend:
 
 
 def _working_cuda() -> Backend | str:
-    """The CUDA backend if it works, else why it does not, without a full stop."""
+    """The CUDA backend if it works, else the reason why it does not, as text without a full stop."""
     if importlib.util.find_spec("cupy") is None:  # quick: gpucal.backend.cuda need not be read
         return "CuPy is not installed"
     try:

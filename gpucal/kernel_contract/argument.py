@@ -66,7 +66,7 @@ def written(dtypes: Dtypes, *shapes: str, unit: str = "1") -> Argument:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a kernel promises, for all its implementations.
+    """Contract of a kernel, for all its implementations.
 
     value: the tuple of named arrays that it takes; definition: the result, slow and plain; first:
     the argument whose shape is read first, where the first one does not tell the sizes of its axes;
@@ -102,7 +102,7 @@ class Contract:
 
 
 def _fit(axes: Axes, shape: tuple[int, ...], sizes: Sizes) -> Sizes | None:
-    """The known sizes and those that this shape adds; None where it contradicts them."""
+    """The sizes known so far with those that this shape adds; None where it contradicts them."""
     if len(axes) != len(shape):
         return None
     found = dict(sizes)

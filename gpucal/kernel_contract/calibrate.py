@@ -1,4 +1,4 @@
-"""calibrate: T_A* = (C_ON - C_REF) * F of a tile; physics section 6 (Ulich & Haas 1976)."""
+"""calibrate: T_A* = (C_ON - C_REF) * F of a tile; physics section 6, equation (6.1) (Ulich & Haas 1976)."""
 
 from __future__ import annotations
 

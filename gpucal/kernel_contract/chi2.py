@@ -1,4 +1,4 @@
-"""chi2: the observed sky against the model of the atmosphere, with derivatives in P; physics section 5."""
+"""chi2: the observed sky against the model of the atmosphere, with derivatives in P; equations (5.8) and (5.12)."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _sky(
     amplitude: NDArray[np.float64],
     opacity: NDArray[np.float64],
 ) -> _Sky:
-    """amplitude [2], opacity [3,2,J]; with t = exp(-A tau): dt/dP = -A dtau/dP t."""
+    """Model of one channel from amplitude [2], opacity [3,2,J]; with t = exp(-A tau): dt/dP = -A dtau/dP t."""
     value = slope = bend = 0.0
     points = opacity.shape[2]
     for k, j in np.ndindex(2, points):

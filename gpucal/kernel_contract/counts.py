@@ -1,4 +1,4 @@
-"""Which raw counts are no data."""
+"""Fill values: raw counts that stand for "no data"."""
 
 from __future__ import annotations
 

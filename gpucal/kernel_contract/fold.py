@@ -1,4 +1,4 @@
-"""fold: both phases of a frequency switch moved onto each other and averaged; physics section 7."""
+"""fold: both phases of a frequency switch moved onto each other and averaged; physics section 7, equation (7.3)."""
 
 from __future__ import annotations
 

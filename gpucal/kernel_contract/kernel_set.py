@@ -17,7 +17,7 @@ CONTRACTS: dict[str, Contract] = {
 
 
 class KernelSet(Protocol):
-    """The fused functions of a backend; each meets the contract of its name.
+    """The kernels of a backend; each meets the contract of its name.
 
     Every function raises ValueError when an array does not fit its contract.
     """

@@ -1,4 +1,4 @@
-"""reference: the counts between two OFF positions, linear in time; physics section 7."""
+"""reference: the counts between two OFF positions, linear in time; physics section 7, equation (7.1)."""
 
 from __future__ import annotations
 

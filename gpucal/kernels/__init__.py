@@ -1,6 +1,6 @@
-"""The kernels of the CUDA backend, twins of ``cpu_fallback``; importable without a GPU.
+"""CUDA kernels, twins of ``cpu_fallback``; importable without a GPU. Memory and streams belong in backend.
 
-What each of them takes and gives stands in ``gpucal.kernel_contract``.
+Arguments and results of each kernel are defined in ``gpucal.kernel_contract``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CudaKernels"]
 
 
 class CudaKernels:
-    """The fused functions on CuPy arrays, on the current device and its current stream; a ``KernelSet``.
+    """A ``KernelSet`` on CuPy arrays: runs on the current device and its current stream.
 
     Results are those of ``cpu_fallback.NumpyKernels``: the same bits for all but chi2; for chi2 up to
     rounding, in an order of summation of its own that never changes. May be used from several
@@ -47,7 +47,7 @@ class CudaKernels:
         return mean_over_dumps(dumps, self._device)
 
     def reference(self, offs: OffPair) -> Array:
-        """(1-w) OFF_1 + w OFF_2, counts, [c,R,A] or [c,D,R,A]."""
+        """Return (1-w) OFF_1 + w OFF_2, counts, [c,R,A] or [c,D,R,A]."""
         REFERENCE.check(offs)
         return blend_references(offs, self._device)
 

@@ -52,6 +52,7 @@ def calibrate_tile(tile: CalibrationTile, device: Device) -> int:
 
 
 def _launch(tile: CalibrationTile, lost: Array, device: Device) -> None:
+    """Launch on contiguous arrays; ``lost`` u64 [1] counts the samples with bit 1."""
     channels, dumps, *receivers = tile.counts.shape
     pixels = int(np.prod(receivers))
     per_dump = tile.reference.ndim == 4

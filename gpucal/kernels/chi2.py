@@ -30,14 +30,17 @@ def kernels() -> list[Kernel]:
 
 
 def _own(sums: int) -> Kernel:
+    """Variant with a model per fit; sums: 1, or 4 with the derivatives."""
     return Kernel("chi2", f"chi2_own<{sums}>")
 
 
 def _shared(sums: int, trials: int) -> Kernel:
+    """Variant with one model for all fits; trials: trial values of one thread."""
     return Kernel("chi2", f"chi2_shared<{sums}, {trials}>")
 
 
 def _total() -> Kernel:
+    """Variant that adds the partial sums of all parts."""
     return Kernel("chi2", f"sum_parts<{IN_FLIGHT}>")
 
 

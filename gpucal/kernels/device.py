@@ -1,4 +1,4 @@
-"""Where arrays live and kernels run: a CUDA device through CuPy."""
+"""The device that the kernels run on: a CUDA device through CuPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = Any
 
 
 class Device(Protocol):
-    """What the host side of the kernels needs; tests run it on the CPU."""
+    """Protocol of a device, as the host side of the kernels needs it."""
 
     xp: Any
     """The array namespace: zeros, empty, ascontiguousarray, asarray."""
@@ -69,6 +69,7 @@ class CupyDevice:
         self._function(kernel)(grid, block, tuple(args))
 
     def _function(self, kernel: Kernel) -> Any:
+        """The compiled kernel; the lock keeps two threads from compiling the same one."""
         with self._lock:
             function = self._functions.get(kernel)
             if function is None:

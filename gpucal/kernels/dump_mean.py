@@ -27,7 +27,7 @@ def kernel(count: np.dtype[Any], staged: bool) -> Kernel:
 
 
 def stage_shape(dumps: int, pixels: int, channels: int, itemsize: int) -> tuple[int, int]:
-    """Dumps of one stage and the samples from one channel to the next in shared memory, odd.
+    """Number of dumps in one stage, and the stride between channels in shared memory, an odd number of samples.
 
     Where possible a stage holds a multiple of 32 samples of each channel, whole lines of memory.
     """

@@ -1,4 +1,4 @@
-"""Which thread handles which samples: grids, blocks and the constants of the index arithmetic.
+"""Mapping of samples to threads: grids, blocks and the constants of the index arithmetic.
 
 Pure functions of shapes and addresses, so they are the same on a card and without one.
 """
@@ -74,7 +74,7 @@ def slab_geometry(channels: int, dumps: int, pixels: int, pack: int) -> SlabGeom
 
 
 def pack_phase(addresses: list[tuple[int, int]], pack: int) -> int | None:
-    """Samples by which arrays begin after the address of a pack, or None when they disagree.
+    """Number of samples between the address of a pack and the start of the arrays; None when they disagree.
 
     ``addresses``: address and item size of each array that is accessed in packs.
     """

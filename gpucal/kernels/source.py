@@ -1,4 +1,4 @@
-"""The CUDA sources as single texts, and their compiler options.
+"""CUDA source texts with their headers, and their compiler options.
 
 A text without ``#include`` compiles the same with CuPy (whose cache then sees all of it), NVRTC,
 nvcc and a C++ compiler.

@@ -1,4 +1,4 @@
-"""Every variant of the kernel templates that the host side can ask for."""
+"""List of all variants of the kernel templates that the host side can use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpucal.kernels.source import C_TYPES, Kernel
 
 
 def all_kernels() -> list[Kernel]:
-    """The variants of all files, each once; what a compiler log or a build ahead of time needs."""
+    """The variants of all files, each once, for a compiler log or a build ahead of time."""
     counts: list[np.dtype[Any]] = list(C_TYPES)
     spectra = counts[2:]
     found = [

@@ -1,1 +1,1 @@
-"""Observing modes, one file per recipe: which counts minus which. Pairing and the scale belong in steps."""
+"""Recipes of the observing modes: which counts are subtracted from which. Pairing and scale belong in steps."""

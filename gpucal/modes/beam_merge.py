@@ -1,4 +1,4 @@
-"""Double beam switching: two calibrated beams, averaged; physics section 7."""
+"""Double beam switching: two calibrated beams, averaged; physics section 7, equation (7.2)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class BeamMerge(Recipe):
         return (self.a, self.b)
 
     def subscans(self) -> tuple[int, ...]:
-        """Those of both beams."""
+        """The subscans of both beams."""
         return self.a.subscans() + self.b.subscans()
 
     def means(self) -> tuple[MeanKey, ...]:
-        """Those of both beams, and the sky of B, which SKYDIFF compares."""
+        """The means of both beams, and the sky of B, which SKYDIFF compares."""
         return (*self.a.means(), *self.b.means(), self.b.sky_key())
 
     def sky_key(self) -> MeanKey:
@@ -39,15 +39,15 @@ class BeamMerge(Recipe):
         return self.a.sky_key()
 
     def extrapolated(self) -> bool:
-        """Where one of the beams is."""
+        """True where one of the beams is extrapolated."""
         return self.a.extrapolated() or self.b.extrapolated()
 
     def output_dumps(self, n_dumps: int) -> int:
-        """Those of the longer beam."""
+        """The number of dumps of the longer beam."""
         return max(part.output_dumps(n_dumps) for part in self.parts())
 
     def channels_around(self) -> tuple[int, int]:
-        """What the beam needs that needs more."""
+        """The larger number of both beams, on each side."""
         below, above = zip(*(part.channels_around() for part in self.parts()), strict=True)
         return max(below), max(above)
 
@@ -61,7 +61,7 @@ class BeamMerge(Recipe):
         return {k: 0.5 * (of_a.get(k, 0.0) + of_b.get(k, 0.0)) for k in {**of_a, **of_b}}
 
     def skies(self, means: Means, backend: Backend) -> list[SkySeen]:
-        """That of beam A."""
+        """The skies of beam A."""
         return self.a.skies(means, backend)
 
     def compared_offs(self) -> list[tuple[MeanKey, ...]]:
@@ -69,9 +69,9 @@ class BeamMerge(Recipe):
         return [(self.a.sky_key(), self.b.sky_key())]
 
     def track(self, values: F64, n_dumps: int, *, total: bool = False) -> F64:
-        """That of beam A; the positions of B are dropped."""
+        """The track of beam A; the positions of B are dropped."""
         return self.a.track(values, n_dumps, total=total)
 
     def pixel_offsets(self, group: SubscanGroup) -> tuple[F64, F64]:
-        """Those of beam A."""
+        """The offsets of beam A."""
         return self.a.pixel_offsets(group)

@@ -1,4 +1,4 @@
-"""Wobbler with both phases in the dumps of one subscan (``chop_phase``); physics section 7."""
+"""Wobbler: both phases are in the dumps of one subscan (``chop_phase``); physics section 7."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ChopCycle(NamedTuple):
 
 @dataclass(frozen=True)
 class ChopCycles(Difference):
-    """Per cycle the mean of its ON dumps minus that of its OFF dumps; an output dump is a cycle.
+    """Mean of the ON dumps minus mean of the OFF dumps of each cycle; an output dump is a cycle.
 
     sky: the mean over all dumps of the phase off the source.
     """
@@ -31,7 +31,7 @@ class ChopCycles(Difference):
     sky: MeanKey
 
     def subscans(self) -> tuple[int, ...]:
-        """The one that holds both phases."""
+        """The single subscan that holds both phases."""
         return (self.on,)
 
     def means(self) -> tuple[MeanKey, ...]:
@@ -68,7 +68,7 @@ class ChopCycles(Difference):
         return float(np.mean(rates))
 
     def track(self, values: F64, n_dumps: int, *, total: bool = False) -> F64:
-        """Over the dumps on the source of each cycle; NaN beyond the last cycle."""
+        """Mean or sum over the dumps on the source of each cycle; NaN beyond the last cycle."""
         column = values[:, self.on]
         out = np.full(n_dumps, np.nan)
         for i, cycle in enumerate(self.cycles):

@@ -1,4 +1,4 @@
-"""OTF chopped, and wobbler with one subscan per phase: dump minus dump; physics section 7."""
+"""Chopped OTF, and wobbler with one subscan per phase: dump minus dump; physics section 7."""
 
 from __future__ import annotations
 

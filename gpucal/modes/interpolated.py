@@ -1,4 +1,4 @@
-"""Total power and OTF: dump means of OFF subscans, interpolated in time; physics section 7."""
+"""Total power and OTF: dump means of OFF subscans, interpolated in time; physics equation (7.1)."""
 
 from __future__ import annotations
 

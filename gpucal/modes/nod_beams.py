@@ -1,4 +1,4 @@
-"""Nodding: two positions, in each of which another beam of the array sees the source; section 7."""
+"""Nodding: in each of two positions another beam of the array sees the source; physics section 7."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class NodBeams(Difference):
         return 1.0 / mean_exptime(exptime, self.on)
 
     def reference_weights(self) -> dict[MeanKey, float]:
-        """The other position; both are equally long."""
+        """The mean of the other position alone; both positions are equally long."""
         return {MeanKey(self.other): 1.0}
 
     def skies(self, means: Means, backend: Backend) -> list[SkySeen]:
@@ -67,7 +67,7 @@ class NodBeams(Difference):
         return [SkySeen(("nod", self.on), counts, self.other, there.time)]
 
     def pixel_offsets(self, group: SubscanGroup) -> tuple[F64, F64]:
-        """In the beams of position 2: where they were in it, from the track of position 1."""
+        """Offsets from the track of position 1, also for the pixels that see the source in position 2."""
         lon, lat = group.otf_lon, group.otf_lat
         turn = (lon[:, self.other] - lon[:, self.on] + 180.0) % 360.0 - 180.0
         moved_lon = turn * np.cos(np.deg2rad(lat[:, self.on]))

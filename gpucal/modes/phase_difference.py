@@ -1,4 +1,4 @@
-"""Frequency switching: both phases see the line, at two places of the band; physics section 7."""
+"""Frequency switching: both phases see the line, in different channels; physics section 7, equation (7.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every observing mode must say of one output subscan; the base of all recipes.
+"""Base class of the recipes: what every observing mode must define for one output subscan.
 
 Shapes use C channels, c of a block, D dumps, R receivers, A pixels, S subscans of the scan.
 """
@@ -26,7 +26,7 @@ class TileCounts(Protocol):
 
     @property
     def backend(self) -> Backend:
-        """Where all arrays live."""
+        """The backend of all arrays."""
 
     @property
     def n_dumps(self) -> int:
@@ -62,7 +62,7 @@ class SkySeen(NamedTuple):
 
 
 class NoiseRates(NamedTuple):
-    """(a, b) with rms^2 = T_sys*^2 (a/n + b)/dnu for the mean of n valid dumps, 1/s; section 6.
+    """(a, b) with rms^2 = T_sys*^2 (a/n + b)/dnu for the mean of n valid dumps, 1/s; physics equation (6.4).
 
     own: a, of the dumps themselves; shared: b, of a reference that all dumps have in common.
     """
@@ -72,7 +72,7 @@ class NoiseRates(NamedTuple):
 
 
 class Recipe(ABC):
-    """How one output subscan comes about.
+    """Recipe of one output subscan.
 
     ``on``: the L0 subscan whose times, directions and elevation the output has.
     """
@@ -119,14 +119,14 @@ class Recipe(ABC):
 
     @abstractmethod
     def dump_noise(self, exptime: F64) -> float:
-        """a of the radiometer equation (``NoiseRates``), 1/s; exptime f64 [D,S] s of the scan."""
+        """The rate a of ``NoiseRates``, 1/s; exptime f64 [D,S] s of the scan."""
 
     def reference_weights(self) -> dict[MeanKey, float]:
         """Weight of each dump mean in a reference that all dumps share; empty: each has its own."""
         return {}
 
     def noise_rates(self, exptime: F64, means: Means) -> NoiseRates:
-        """Noise of the dumps and of the shared reference; physics section 6.
+        """Noise of the dumps and of the shared reference; physics section 6, equation (6.4).
 
         exptime f64 [D,S] s. NaN where a mean has no valid dump.
         """
@@ -167,12 +167,12 @@ class Difference(Recipe):
         """The two sides of the difference for one block of channels; called once per tile."""
 
     def parts(self) -> tuple[Difference, ...]:
-        """Itself alone."""
+        """The recipe itself, alone."""
         return (self,)
 
 
 def sky_of_mean(key: MeanKey, means: Means) -> SkySeen:
-    """The sky as one OFF mean saw it."""
+    """The sky as seen by one OFF mean."""
     mean = means[key]
     return SkySeen(key, mean.mean, key.subscan, mean.time)
 
@@ -183,6 +183,7 @@ def mean_exptime(exptime: F64, subscan: int) -> float:
 
 
 def _offsets(values: F64, subscan: int) -> F64:
+    """Offsets of one subscan, f64 [R,A], copied from values [R,A,S]."""
     return np.array(values[:, :, subscan], dtype=np.float64)
 
 

@@ -1,1 +1,1 @@
-"""Equations of radiation, atmosphere and frequency on plain numbers. Nothing of scans, files or devices."""
+"""Equations of radiation, atmosphere and frequency on plain numbers. Scans, files and devices do not belong here."""

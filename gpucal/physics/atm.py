@@ -1,4 +1,4 @@
-"""Zenith opacity of the atmosphere from a table of coefficients: physics section 5.
+"""Zenith opacity of the atmosphere from a table of coefficients; physics section 5.
 
 tau_k = b_k P + q_k P^2 + c_k and t_k = exp(-A tau_k) with the precipitable water P in mm, the airmass A
 and c_k = c_dry + s c_O3 + c_minor. Nothing here reads a file.
@@ -52,7 +52,7 @@ class ChannelOpacity:
         return (int(self.b.shape[0]), int(self.b.shape[1]))
 
     def transmission(self, pwv: Array | float, airmass: Array | float) -> Array:
-        """t(P, A) = mean_j exp(-A (b_j P + q_j P^2 + c_j)), physics section 5.
+        """t(P, A) = mean_j exp(-A (b_j P + q_j P^2 + c_j)); physics equations (5.2) and (5.3).
 
         ``pwv`` (mm) and ``airmass`` are scalars or broadcast against [C]. Returns f64 [C].
         """
@@ -67,6 +67,7 @@ class ChannelOpacity:
         return least - xp.log(xp.mean(xp.exp(least[None, :] - tau), axis=0))
 
     def _tau(self, pwv: Array | float) -> Array:
+        """Zenith opacity at every point, Np, f64 [J,C]; equation (5.2)."""
         return (self.b + self.q * pwv) * pwv + self.c
 
 
@@ -116,7 +117,7 @@ class AtmosphereTable:
 
     @property
     def name(self) -> str:
-        """How messages call the table."""
+        """Name of the table in messages."""
         return self.path or str(self.attrs.get("site", "")) or "in memory"
 
     @property
@@ -151,7 +152,7 @@ class AtmosphereTable:
         Channels up to two local table steps wide are interpolated linearly at their centre (J = 1);
         otherwise every channel is cut into J equal parts and holds the mean coefficients of each, J odd,
         about the number of table steps in the channel that has most of them, at most MAX_POINTS.
-        ``ozone_scale`` is s of physics section 5.
+        ``ozone_scale`` is s of physics equation (5.2).
         Returns f64 [J, C]. Raises TableError outside the table or in a gap between bands.
         """
         centre = np.asarray(freq_hz, dtype=np.float64)
@@ -170,7 +171,7 @@ class AtmosphereTable:
         return ChannelOpacity(*read)
 
     def _points(self, centre: F64, width: float) -> int:
-        """J: 1, or an odd number near the most table steps inside one channel."""
+        """Number J of points: 1, or an odd number near the most table steps inside one channel."""
         f = self.freq_hz
         left = np.clip(np.searchsorted(f, centre, side="right") - 1, 0, f.size - 2)
         if centre.size == 0 or bool(np.all(width <= STEPS_PER_POINT * (f[left + 1] - f[left]))):
@@ -224,6 +225,7 @@ def _part_means(freq_hz: F64, column: F64, edges: F64) -> F64:
 
 
 def _ghz(hz: float) -> str:
+    """A frequency for messages, in GHz with ten significant digits."""
     return f"{hz / 1e9:.10g}"
 
 

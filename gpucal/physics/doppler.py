@@ -35,7 +35,7 @@ def to_radio(velocity: float, convention: str) -> float:
 
 
 def doppler_factor(velocity: float) -> float:
-    """sqrt((1 + b)/(1 - b)), b = velocity/c: nu_frame / nu_sky for VFRAME of SDFITS.
+    """nu_frame / nu_sky = sqrt((1 + b)/(1 - b)), b = velocity/c, for VFRAME of SDFITS; physics equation (11.5).
 
     VFRAME is the velocity of the frame of rest as seen from the telescope (Garwood 2000).
     """

@@ -1,4 +1,4 @@
-"""Weights that shift spectra by a number of channels, for folding frequency switches; section 7."""
+"""Weights that shift spectra by a number of channels, for folding frequency switches; physics equation (7.3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KAISER_BETA = 9.0
 
 
 class Shifts(NamedTuple):
-    """How each of the two phases of each receiver moves: out(c) = sum_m taps[m] x(c - n + m).
+    """Shift of each of the two phases of each receiver: out(c) = sum_m taps[m] x(c - n + m).
 
     taps f64 [2,R,33], m = -16..16. whole i64 [2,2,R]: c - whole[:, 0] is the channel next to c - shift,
     which is c - n, and c - whole[:, 1] the one on its other side, or the same where shift = n.
@@ -29,7 +29,7 @@ class Shifts(NamedTuple):
 
 
 def shift_reach(shift: float) -> tuple[int, int]:
-    """How far below and above channel c - shift the samples lie that make out(c)."""
+    """Channels below and above c - shift whose samples enter out(c)."""
     whole = math.floor(shift + 0.5)
     if shift == whole:
         return 0, 0

@@ -1,4 +1,4 @@
-"""Where to put the knots of a table that is read by linear interpolation in frequency."""
+"""Choice of the knots of a table that is read by linear interpolation in frequency."""
 
 from __future__ import annotations
 

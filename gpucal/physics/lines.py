@@ -1,4 +1,4 @@
-"""Absorption of molecular lines in the Voigt profile, for gases the water and oxygen models leave out."""
+"""Absorption of molecular lines in the Voigt profile, for gases that the models of water and oxygen leave out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CORE_WIDTHS = 200.0
 
 @dataclass(frozen=True, eq=False)
 class LineList:
-    """L lines at one temperature: what ``absorption`` needs of them.
+    """Parameters of L lines at one temperature, as ``absorption`` needs them.
 
     freq_ghz  [L] GHz; strength [L] m^2 Hz per molecule; width_ghz [L] half width at half maximum, GHz.
     """

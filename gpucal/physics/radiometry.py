@@ -1,4 +1,4 @@
-"""Radiation temperatures, sideband gains, airmass: physics sections 2, 3, 5 and 9.
+"""Radiation temperatures, sideband gains, airmass; physics sections 2, 3 and 5.
 
 All functions work on any array-API namespace; arrays are float64.
 """
@@ -30,7 +30,7 @@ def h_over_k(physics: str) -> float:
 def radiation_temperature(
     freq_hz: Array, temperature_k: Array | float, *, hk: float = H_OVER_K
 ) -> Array:
-    """Rayleigh-Jeans equivalent temperature J(nu, T), K.
+    """Rayleigh-Jeans equivalent temperature J(nu, T), K; physics equation (2.1).
 
     J = (h nu/k) / (exp(h nu/kT) - 1), Ulich & Haas 1976. ``freq_hz`` f64, any shape, Hz;
     ``temperature_k`` broadcasts against it, K. Raises ValueError for T <= 0.
@@ -44,7 +44,7 @@ def radiation_temperature(
 
 
 def sideband_gains(gain_image: Array | float, xp: Any) -> tuple[Array, Array]:
-    """Normalised gains g_s = 1/(1+r), g_i = r/(1+r) from r = g_i/g_s; physics section 3.
+    """Normalised gains g_s = 1/(1+r), g_i = r/(1+r) from r = g_i/g_s; physics equation (3.1).
 
     ``gain_image`` scalar, [R,A] or [C,R,A]. Raises ValueError when it is negative or not finite.
     """
@@ -55,7 +55,7 @@ def sideband_gains(gain_image: Array | float, xp: Any) -> tuple[Array, Array]:
 
 
 def airmass(elevation_rad: Array, kind: str = "plane") -> Array:
-    """Airmass at an elevation (rad): "plane" 1/sin(el), "spherical" or "gbt".
+    """Airmass at an elevation (rad): "plane" 1/sin(el), "spherical" or "gbt"; physics equations (5.5) to (5.7).
 
     Spherical: the polynomial of Rohlfs & Wilson, Tools of Radio Astronomy, in sec(z):
     X = -0.0045 + 1.00672 s - 0.002234 s^2 - 0.0006247 s^3. GBT: A = -0.0234 + 1.014/sin(e + 5.18

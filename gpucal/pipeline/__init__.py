@@ -1,1 +1,1 @@
-"""Composition of the steps. Equations belong in physics and steps, bytes on disk in io."""
+"""The steps composed into runs over scans and stores. Equations belong in physics and steps, file formats in io."""

@@ -1,4 +1,4 @@
-"""The entrance: calibrate a store in this process, on several devices, or on a cluster."""
+"""Entry point: calibrate a store in this process, on several devices, or on a cluster."""
 
 from __future__ import annotations
 

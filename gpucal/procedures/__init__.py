@@ -1,1 +1,1 @@
-"""Fits of pointing, focus, skydip and averages to plain values. Collecting the values belongs in pipeline.reduction."""
+"""Fits of pointing, focus, skydip and averages to plain values. Gathering the values belongs in pipeline.reduction."""

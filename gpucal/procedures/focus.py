@@ -1,6 +1,6 @@
 """Focus: the position of the maximum of a parabola through peak against focus position.
 
-Physics section 11. y = c0 + c1 z + c2 z^2, weights 1/error^2; z0 = -c1/(2 c2), its error from the full
+Physics section 11, equation (11.1). y = c0 + c1 z + c2 z^2, weights 1/error^2; z0 = -c1/(2 c2), its error from the full
 covariance of the coefficients. A maximum only: c2 < 0 by more than its error allows for.
 """
 
@@ -94,6 +94,7 @@ def fit_focus(series: FocusSeries, *, min_snr: float = 3.0) -> FocusFit:
 
 
 def _solve(blank: FocusFit, sigma: F64, absolute: bool, min_snr: float) -> FocusFit:
+    """The fit with errors; sigma are errors of the data if ``absolute``, else relative weights."""
     x, y = blank.positions, blank.values
     # counted from the middle in units of the half range: the normal matrix is well conditioned
     middle, half = 0.5 * (x.min() + x.max()), 0.5 * np.ptp(x)
@@ -145,6 +146,7 @@ def _solve(blank: FocusFit, sigma: F64, absolute: bool, min_snr: float) -> Focus
 
 
 def _why_invalid(fit: FocusFit, c2: float, snr: float, min_snr: float) -> str:
+    """The first reason why the fit gives no best focus, or ""; snr: significance of the curvature c2."""
     if c2 >= 0:
         return "the parabola is not concave: there is no maximum"
     if not snr >= min_snr:

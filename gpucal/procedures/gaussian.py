@@ -1,4 +1,4 @@
-"""One beam, or a positive and a negative one, over a straight baseline in every drift.
+"""Gaussian fit of one beam, or of a positive and a negative one, over a straight baseline in every drift.
 
     y(x) = A [G(x - x0 - s l) - G(x - x0 - s l - throw)] + b0 + b1 x      G(x) = exp(-4 ln2 (x/w)^2)
 
@@ -59,7 +59,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class BeamModel:
-    """What is fitted. order: of the baselines, 0 or 1; latency: both senses are there; throw: distance of
+    """The model. order: of the baselines, 0 or 1; latency: both senses are there; throw: distance of
     the negative beam or None; fit_throw; fwhm: held fixed or None; widths: lowest and highest FWHM."""
 
     order: int
@@ -79,7 +79,7 @@ class BeamModel:
         return tuple(names)
 
     def read(self, p: F64) -> dict[str, float]:
-        """All quantities by name, those held fixed included."""
+        """All quantities by name, including those held fixed."""
         held = {"latency": 0.0, "fwhm": self.fwhm or 0.0, "throw": self.throw or 0.0}
         return held | dict(zip(self.names, (float(v) for v in p), strict=False))
 
@@ -138,7 +138,7 @@ class _Problem:
 
 
 def spikes(samples: Samples) -> npt.NDArray[np.bool_]:
-    """Single samples that stick out with nothing beside them, bool [N]: no beam is that narrow."""
+    """Mask of single samples that stick out with nothing beside them, bool [N]: no beam is that narrow."""
     found = np.zeros(samples.y.size, dtype=bool)
     for number in range(int(samples.drift.max()) + 1):
         own = np.flatnonzero(samples.drift == number)
@@ -157,7 +157,7 @@ def spikes(samples: Samples) -> npt.NDArray[np.bool_]:
 
 
 def _search(problem: _Problem) -> tuple[F64, bool]:
-    """Start values: of all offsets and widths of a grid, those that take most from chi2.
+    """Start values: the offset and width of a grid that reduce chi2 most.
 
     Also whether a negative source would take more.
     """
@@ -210,7 +210,7 @@ def _with_baselines(problem: _Problem, start: F64) -> F64:
 
 
 def _bounds(problem: _Problem) -> tuple[F64, F64]:
-    """The offset may run out of the range, so that this can be told; the width may not run away."""
+    """Bounds of the fit: the offset may leave the range, which is then reported; the width is limited."""
     s, model = problem.samples, problem.model
     low, high = float(s.x.min()), float(s.x.max())
     reach = 0.5 * (high - low)
@@ -229,7 +229,7 @@ def _bounds(problem: _Problem) -> tuple[F64, F64]:
 
 @dataclass(frozen=True, eq=False)
 class BeamFit:
-    """minimum, the samples it was found with (outliers removed), source and baseline f64 [N] at it;
+    """Result of a fit: minimum, samples in use (outliers removed), source and baseline f64 [N] at the minimum;
     alone f64 [N]: what the best baselines leave without a source; negative: a negative source would fit
     better."""
 

@@ -1,4 +1,4 @@
-"""Least squares with honest errors: where the errors of the data come from decides those of the fit."""
+"""Least squares with realistic errors: from the errors of the data if given, else from the residual."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAD_TO_SIGMA = 1.4826022185056018
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """Where a fit ended: parameters f64 [P], covariance f64 [P,P] as the data's errors give it, residual
+    """End of a fit: parameters f64 [P], covariance f64 [P,P] as the data's errors give it, residual
     f64 [N] in units of sigma, converged."""
 
     parameters: F64
@@ -88,7 +88,7 @@ def covariance_of(jacobian: F64) -> F64:
 
 
 def error_scale(chi2: float, dof: int, *, absolute: bool) -> float:
-    """What the covariance is multiplied with.
+    """Factor on the covariance.
 
     Without errors of the data (sigma = 1) the residual gives the noise: chi2/dof. With them they are taken as
     they are, unless chi2 is so large that the model or the errors cannot be right (probability below
@@ -119,7 +119,7 @@ def block_means(residual: F64, series: npt.NDArray[Any], length: int) -> F64:
 
 
 def correlation_scale(means: F64, length: int, variance: float, n_parameters: int) -> float:
-    """How much more block means scatter than white noise would make them; a factor on the variance.
+    """Scatter of block means over that of white noise; a factor on the variance.
 
     means f64 [B] over ``length`` samples of a residual with ``variance``. Gain and atmosphere drift, so
     the noise of continuum data is not white, and a beam sees the scatter over its own width. 1.0
@@ -135,7 +135,7 @@ def correlation_scale(means: F64, length: int, variance: float, n_parameters: in
 
 
 def step_noise(values: F64) -> float:
-    """Noise of a series from the median absolute second difference: blind to baseline and source.
+    """Noise of a series from the median absolute second difference, which sees neither baseline nor source.
 
     The variance of y[i-1] - 2 y[i] + y[i+1] is 6 sigma^2. 0 for fewer than three values.
     """

@@ -1,4 +1,4 @@
-"""What telescopes call their observing procedures, and what that means here; offline and online alike."""
+"""Names that telescopes give to observing procedures, and the kinds that gpucal knows; offline and online alike."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def kind_of_mode(mode: str) -> str | None:
 
 
 def procedure_of(name: str, modes: Sequence[str], calibration_modes: Sequence[str] = ()) -> str:
-    """One of KINDS for every scan: what the telescope calls it counts; failing that, what was observed.
+    """One of KINDS for every scan: by the name that the telescope gives, else by the observing mode.
 
     ``modes``: sobsmode of its source subscans; ``calibration_modes``: the same of calibration/.
     """

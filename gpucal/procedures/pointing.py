@@ -1,4 +1,4 @@
-"""Pointing: where a source is seen in drifts across it, with width, amplitude and latency.
+"""Pointing: position of a source in drifts across it, with width, amplitude and latency.
 
 Physics section 11; the IRAM requirement processPointing. All drifts of one direction in one pixel are fitted
 together, each over its own baseline: the same as the fit to their average, without resampling. A reversed
@@ -70,7 +70,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class PointingOptions:
-    """How pointings are fitted.
+    """Options of the fit of a pointing.
 
     order     of the baselines: 0 or 1
     throw     beam-switched: the negative beam lies at offset + throw (unit of the drifts); None = one beam
@@ -111,17 +111,19 @@ def reduce_pointing(
 
 
 def _key(drift: Drift) -> Key:
+    """Drifts with equal keys are fitted together; ``cross`` counts to six digits."""
     return (drift.axis, drift.label, drift.receiver, drift.pixel, float(f"{drift.cross:.6g}"))
 
 
 def fit_drifts(drifts: Sequence[Drift], options: PointingOptions | None = None) -> PointingFit:
-    """Gaussian fit to all drifts along one axis of one pixel; ``corrected`` is not filled in yet."""
+    """Gaussian fit to all drifts along one axis of one pixel; ``corrected`` is filled in later."""
     # numbers that overflow end as a fit that did not converge
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return _fit_drifts(drifts, options or PointingOptions())
 
 
 def _fit_drifts(drifts: Sequence[Drift], options: PointingOptions) -> PointingFit:
+    """As ``fit_drifts``, with overflow silent."""
     first = drifts[0]
     samples, senses = _samples(drifts)
     blank = PointingFit(
@@ -178,12 +180,13 @@ def _samples(drifts: Sequence[Drift]) -> tuple[Samples, tuple[int, ...]]:
 
 
 def _steps(samples: Samples) -> F64:
+    """Signed distances of neighbouring samples, without those between two drifts."""
     steps = np.diff(samples.x)
     return np.asarray(steps[np.diff(samples.drift) == 0])
 
 
 def _unusable(samples: Samples, options: PointingOptions) -> str:
-    """Why nothing can be fitted, or ""."""
+    """Reason why nothing can be fitted, or ""."""
     drifts = int(samples.drift.max()) + 1 if samples.x.size else 0
     need = max(MIN_SAMPLES, 6 + drifts * (options.order + 1))
     if samples.x.size < need:
@@ -257,6 +260,7 @@ def _unit(name: str, blank: PointingFit) -> str:
 
 
 def _delay(latency: Measured | None, drifts: Sequence[Drift]) -> Measured:
+    """The latency as a time, s; NaN where the drifts differ in speed by more than 1 %."""
     speeds = [d.speed for d in drifts]
     speed = float(np.mean(speeds))
     if latency is None or not speed > 0 or np.ptp(speeds) > 0.01 * speed:
@@ -283,7 +287,7 @@ def _means(fits: Sequence[PointingFit]) -> tuple[WeightedMean, ...]:
 def _with_correction(
     fit: PointingFit, fits: Sequence[PointingFit], means: Sequence[WeightedMean]
 ) -> PointingFit:
-    """Amplitude / G(distance of the drift from the source in the other direction)."""
+    """The fit with its amplitude divided by G(distance of the drift from the source in the other direction)."""
     pixel = (fit.label, fit.receiver, fit.pixel)
     own = [
         f
@@ -314,7 +318,7 @@ def _with_correction(
 
 
 def _verdict(fits: Sequence[PointingFit]) -> tuple[bool, str]:
-    """Whether each direction that was driven has an offset, and what is missing."""
+    """Whether every direction with drifts has an offset, and if not, what is missing."""
     if not fits:
         return False, "no drifts"
     notes, valid = [], True

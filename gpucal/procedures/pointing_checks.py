@@ -1,4 +1,4 @@
-"""Whether a Gaussian fit is to be believed: noise that is not white, features beside the source, limits."""
+"""Validity of a Gaussian fit: noise that is not white, features beside the source, limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORTEST_BLOCKS = 24
 
 @dataclass(frozen=True)
 class Scatter:
-    """What the residual tells. excess: factor on the variance because neighbours are alike; other: what is
+    """Properties of the residual. excess: factor on the variance as neighbours are correlated; other: what is
     left beside the source, "" if nothing much."""
 
     excess: float
@@ -34,7 +34,7 @@ class Scatter:
 
 
 def residual_scatter(fit: BeamFit, fwhm: float, step: float, unit: str) -> Scatter:
-    """Look at the residual over blocks of up to half a beam; step: distance of the samples."""
+    """Scatter of the residual in blocks of up to half a beam; step: distance of the samples."""
     s = fit.samples
     residual = s.y - fit.source - fit.baseline
     n_parameters = fit.minimum.parameters.size
@@ -59,6 +59,7 @@ def residual_scatter(fit: BeamFit, fwhm: float, step: float, unit: str) -> Scatt
 
 
 def _largest(values: F64) -> float:
+    """The value of largest magnitude, with its sign; 0 for none."""
     return float(values[np.argmax(np.abs(values))]) if values.size else 0.0
 
 
@@ -69,7 +70,7 @@ def why_invalid(
     seen: tuple[float, str],
     min_snr: float,
 ) -> str:
-    """The first reason why a fit is not to be believed, or "".
+    """The first reason why a fit is not valid, or "".
 
     seen: what the source takes from chi2 in sigma, and ``Scatter.other``.
     """

@@ -1,4 +1,4 @@
-"""What the procedures return: values with errors, quality, validity, and what a picture needs.
+"""Results of the procedures: values with errors, quality, validity, and the data for a plot.
 
 Every fit keeps its data and its model: ``positions``, ``values``, ``sigma``, ``model``, ``residual``, all f64 [N],
 N samples that entered the fit. A fit that failed has ``valid`` False and says why in ``reason``; its numbers
@@ -53,7 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a fit is.
+    """Quality of a fit.
 
     snr       what was looked for over its error: the peak (pointing), the curvature (focus), tau (skydip)
     chi2_dof  chi-squared per degree of freedom; 1 by construction when no errors came with the data
@@ -194,7 +194,7 @@ class _Result:
     reason: str = ""
 
     def mean(self, axis: str, name: str) -> WeightedMean:
-        """The mean of ``name`` along ``axis``; an invalid one that says so when it is not there."""
+        """The mean of ``name`` along ``axis``; an invalid one with a reason where there is none."""
         for m in self.means:
             if (m.axis, m.name) == (axis, name):
                 return m

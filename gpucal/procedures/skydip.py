@@ -1,6 +1,6 @@
 """Skydip: zenith opacity and forward efficiency from the sky temperature against airmass.
 
-Physics section 11.
+Physics section 11, equations (11.2) and (11.3).
     efficiency form   T_sky(A) = f_eff T_atm (1 - e^{-tau A}) + (1 - f_eff) T_amb       loads seen: K, absolute
     total-power form  T(A) = g T_atm (1 - e^{-tau A}) + T0                       receiver noise still in T0; g = 1,
                       or fitted when the data are not calibrated
@@ -72,7 +72,7 @@ class SkydipSeries:
 
 @dataclass(frozen=True)
 class SkydipOptions:
-    """form: see the module; f_eff: held fixed (efficiency form), None = fitted; free_gain: fit the scale
+    """Options. form: see the module; f_eff: held fixed (efficiency form), None = fitted; free_gain: fit the scale
     (total-power form); min_snr: significance of tau below which no opacity is seen."""
 
     form: Form = "efficiency"
@@ -166,6 +166,7 @@ class _Problem:
         return found
 
     def _linear(self, tau: float) -> F64:
+        """Parameters f64 [P] that fit best at this tau: all others are linear in the model."""
         names = self.options.names
         p = np.zeros(len(names))
         p[0] = tau
@@ -187,6 +188,7 @@ def fit_skydip(series: SkydipSeries, options: SkydipOptions | None = None) -> Sk
 
 
 def _fit_skydip(series: SkydipSeries, options: SkydipOptions) -> SkydipFit:
+    """As ``fit_skydip``, with overflow silent."""
     absolute = series.errors is not None
     a = np.asarray(series.airmass, dtype=np.float64)
     y = np.asarray(series.values, dtype=np.float64)
@@ -219,6 +221,7 @@ def _fit_skydip(series: SkydipSeries, options: SkydipOptions) -> SkydipFit:
 
 
 def _unusable(blank: SkydipFit, options: SkydipOptions, absolute: bool) -> str:
+    """Reason why nothing can be fitted, or ""; without errors of the data one more elevation is needed."""
     need = len(options.names) + (0 if absolute else 1)
     n = np.unique(blank.positions).size
     if n < max(need, 2):
@@ -234,7 +237,7 @@ def _unusable(blank: SkydipFit, options: SkydipOptions, absolute: bool) -> str:
 
 
 def _result(blank: SkydipFit, problem: _Problem, minimum: Minimum, absolute: bool) -> SkydipFit:
-    """Errors, quality and validity."""
+    """The result of a finished fit: errors, quality and validity."""
     options, p = problem.options, minimum.parameters
     dof = blank.positions.size - p.size
     scale = error_scale(minimum.chi2, dof, absolute=absolute)
@@ -271,6 +274,7 @@ def _result(blank: SkydipFit, problem: _Problem, minimum: Minimum, absolute: boo
 
 
 def _why_invalid(fit: SkydipFit, minimum: Minimum, options: SkydipOptions) -> str:
+    """The first reason why the fit is not valid, or ""."""
     if not minimum.converged:
         return "fit did not converge"
     if not minimum.determined:
@@ -297,7 +301,7 @@ def _why_invalid(fit: SkydipFit, minimum: Minimum, options: SkydipOptions) -> st
 
 
 def _misfit(fit: SkydipFit) -> str:
-    """Whether the residual over airmass has a shape of its own, or ""."""
+    """Reason why the model does not fit: a systematic residual over airmass; or ""."""
     n, span = fit.values.size, float(np.ptp(fit.model))
     length = n // MISFIT_BLOCKS
     worst, allowed = fit.quality.rms, MISFIT_PART_FEW * span

@@ -1,7 +1,7 @@
 """Switched observations: the calibrated average of a scan, its noise, and whether a line is there.
 
 Position, wobbler and frequency switching, nodding: whatever the calibration made of them, L1 holds T_A* per
-subscan. They are averaged with weights t dnu / T_sys*^2 (physics sections 6 and 11), block of channels by
+subscan. They are averaged with weights t dnu / T_sys*^2 (physics equation (11.4)), block of channels by
 block, so that a scan never has to be in memory.
 """
 
@@ -28,7 +28,7 @@ MIN_OUTSIDE = 8
 
 @dataclass(frozen=True, eq=False)
 class NoiseModel:
-    """What goes into the variance of the mean over the dumps of each output subscan, in 1/s.
+    """Terms of the variance of the mean over the dumps of each output subscan, in 1/s.
 
     rms^2 = T_sys*^2 (rate + sum_k reference^2) / dnu
 
@@ -106,7 +106,7 @@ def average_block(
 
 @dataclass(frozen=True)
 class LineWindow:
-    """Where a line is expected, Hz, and the order of the baseline around it (0 or 1).
+    """Window in which a line is expected, Hz, and the order of the baseline around it (0 or 1).
 
     rest_hz: rest frequency, to integrate in K km/s; None = in K MHz
     """
@@ -126,7 +126,7 @@ def switched_result(
     mode: str = "",
     window: LineWindow | None = None,
 ) -> SwitchedResult:
-    """Put the blocks together, in order of channel; ``frequency`` f64 [C,F] Hz, F = 1 or R.
+    """Result of a scan from its blocks, joined in order of channel; ``frequency`` f64 [C,F] Hz, F = 1 or R.
 
     rms: scatter of adjacent channels over that of the radiometer equation, from the median square so that
     lines do not count (as in L1's ``qa``), times the expected rms. Valid when any pixel has a good channel.

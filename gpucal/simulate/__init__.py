@@ -1,4 +1,4 @@
-"""Synthetic nights with known truth: raw counts made from the equations the calibration inverts."""
+"""Simulated scans and nights with known truth, from the equations themselves. Calibrating them belongs in pipeline."""
 
 from gpucal.simulate.compare import compare_to_truth
 from gpucal.simulate.counts import Recording

@@ -22,7 +22,7 @@ MOVED_SAMPLES = frozenset({"nod", "fsw", "wsw-chopped"})
 
 @dataclass(frozen=True)
 class Deviation:
-    """L1 minus truth for one quantity of one scan and band, over ``count`` values.
+    """Deviation of L1 from the truth for one quantity of one scan and band, over ``count`` values.
 
     largest and rms in ``unit``; for flags ``largest`` is the number of disagreements and rms is 0.
     """
@@ -43,7 +43,7 @@ def compare_to_truth(
     scheme: str | None = None,
     folded: bool | None = None,
 ) -> list[Deviation]:
-    """Compare every scan of an L1 store that the truth file knows.
+    """Compare every scan of an L1 store that is in the truth file.
 
     Channels that are bad in the truth or blanked in L1 are left out of the numbers; disagreements
     are counted under "bad channels". scheme "vane": compare with what that approximation returns;
@@ -100,6 +100,7 @@ def _deviation(truth: Truth, quantity: str, unit: str, difference: F64) -> Devia
 
 
 def _receivers(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
+    """(quantity, unit, L1 - truth) of T_rec and gamma, NaN in bad channels."""
     if truth.vane_tsys.size:
         return  # a vane measures neither
     for name in ("t_rec", "gamma"):
@@ -109,6 +110,7 @@ def _receivers(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
 
 
 def _atmosphere(group: Any, truth: Truth) -> Iterator[tuple[str, str, F64]]:
+    """(quantity, unit, L1 - truth) of PWV and zenith opacities, in the shape that L1 has them."""
     if "pwv" in group:
         pwv = np.asarray(group["pwv"][...])
         mine = truth.pwv if pwv.ndim == 1 and pwv.shape == truth.pwv.shape else truth.pwv_mm
@@ -174,6 +176,7 @@ def _per_subscan(group: Any, truth: Truth, scheme: str, fold: bool) -> list[Devi
 
 
 def _expected(truth: Truth, subscan: int, scheme: str, fold: bool) -> F64:
+    """T_A* that L1 should hold, f64 [C,D,R,A] K; with the bias of the scheme "vane" where that was used."""
     if truth.kind == "fsw" and fold:
         return truth.folded(subscan, scheme=scheme)
     return truth.t_a_star(subscan, scheme=scheme)
@@ -187,6 +190,7 @@ def _missing_fills(flag: npt.NDArray[Any], truth: Truth, subscan: int) -> int:
 
 
 def _count(truth: Truth, quantity: str, mismatches: int, n: int) -> Deviation:
+    """A row that counts disagreements among ``n`` values, given as its largest deviation."""
     return Deviation(truth.scan, truth.band, quantity, "", float(mismatches), 0.0, n)
 
 

@@ -32,8 +32,10 @@ COUNT_DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Recording:
-    """How counts are taken down: dtype "f64" (exact), "f32", "i32" or "u32" (rounded), with the
-    noise of the radiometer equation or without, and the seed of all that is random.
+    """Recording of counts: dtype, noise and seed.
+
+    dtype: "f64" (exact), "f32", "i32" or "u32" (rounded); noise: that of the radiometer equation, or none;
+    seed: of all that is random.
     """
 
     dtype: str = "i32"
@@ -49,7 +51,7 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class ScanCounts:
-    """Makes the counts of one scan in band number ``index``, subscan by subscan, in any order.
+    """Maker of the counts of one scan in band number ``index``, subscan by subscan, in any order.
 
     counts = G(t,c) (T_rec + J_load)                                    HOT, COLD
     counts = G(t,c) (T_rec + J_sky + sum_k g_k f_eff t_k T_A*(nu_k) m)  sky, m = map of the source
@@ -117,10 +119,12 @@ class ScanCounts:
         return self._bracketed_sky(sub)
 
     def _plain_sky(self, sub: SubscanPlan) -> F64:
+        """Sky of a subscan under one elevation and PWV, f64 [C,1,R,P], K."""
         a = float(airmass(self.elevation(sub)[0]))
         return self.model.sky(self.pwv(sub), a)[:, None]
 
     def _bracketed_sky(self, sub: SubscanPlan) -> F64:
+        """Sky of an ON as the line in time through the skies of its two OFFs, f64 [C,D|1,R,P], K."""
         offs = [p for p in self.plan.source if p.mode not in BRACKETED]
         one = max((p for p in offs if p.mjd < sub.mjd), key=lambda p: p.mjd)
         two = min((p for p in offs if p.mjd > sub.mjd), key=lambda p: p.mjd)
@@ -160,7 +164,7 @@ class ScanCounts:
         )
 
     def peak_input(self, sub: SubscanPlan) -> F64:
-        """What the peak of the source adds at the receiver's input, f64 [C, D|1, R, P], K."""
+        """Contribution of the peak of the source at the receiver's input, f64 [C, D|1, R, P], K."""
         throw = self.throw(sub)
         seen = self.seen(sub, throw, throw)
         return np.asarray(self.model.setup.f_eff * self.model.g_sig[:, None] * seen)
@@ -215,6 +219,7 @@ class ScanCounts:
         )
 
     def _recorded(self, counts: F64) -> npt.NDArray[Any]:
+        """Counts rounded and limited to the dtype."""
         if self.dtype.kind == "f":
             return counts.astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -232,6 +237,7 @@ class ScanCounts:
         return np.unique(rng.integers(0, size, size=rng.binomial(size, fraction)))
 
     def _rng(self, key: tuple[GroupName, int, int], purpose: int) -> np.random.Generator:
+        """Random numbers of one block, the same in whatever order blocks are made; purpose: noise or losses."""
         group, number, block = key
         calibration = int(group == "calibration")
         words = [self.plan.number, self.index, calibration, number, block, purpose]

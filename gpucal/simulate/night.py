@@ -174,7 +174,7 @@ def scan_attrs(setup: InstrumentSetup, band: BandSetup, plan: ScanPlan) -> dict[
 
 
 def small_arrays(counts: ScanCounts, group: GroupName) -> dict[str, npt.NDArray[Any]]:
-    """The small arrays of a group as L0 stores them ."""
+    """The small arrays of a group as L0 stores them."""
     setup, band, plan = counts.model.setup, counts.model.band, counts.plan
     subs = plan.group(group)
     n = len(subs)
@@ -245,6 +245,7 @@ def _scan_value(counts: ScanCounts) -> Scan:
 
 
 def _group_value(counts: ScanCounts, group: GroupName) -> SubscanGroup:
+    """One group as the reader of a store would give it, with its counts in memory."""
     subs = counts.plan.group(group)
     shape = counts.shape(group)
     _, d, r, _, s = shape

@@ -1,4 +1,4 @@
-"""Ready-made instruments: the shapes of real arrays at a size that simulates in seconds."""
+"""Ready-made instruments: the layouts of real arrays, at a size that is simulated in seconds."""
 
 from __future__ import annotations
 

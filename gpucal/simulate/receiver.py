@@ -23,7 +23,7 @@ WARM_TREC_K = 60000.0
 
 @dataclass(frozen=True, eq=False)
 class BandModel:
-    """One band as it really is. P = 1 where pixels share a value, else A; Q likewise for receivers.
+    """Model of one band with its true values. P = 1 where pixels share a value, else A; Q likewise for receivers.
 
     nu_sig, nu_img  f64 [C,R]    Hz
     gain            f64 [C,R,A]  counts/K, bandpass included
@@ -55,7 +55,7 @@ class BandModel:
         return cast(tuple[int, int, int], self.gain.shape)
 
     def transmission(self, pwv: float, airmass: float, throw: float = 0.0) -> tuple[F64, F64]:
-        """t_sig, t_img [C,R] of channels moved by ``throw`` Hz; physics section 5."""
+        """t_sig, t_img [C,R] of channels moved by ``throw`` Hz; physics equation (5.3)."""
         sig, img = self._opacities(throw)
         return tuple(  # type: ignore[return-value]
             np.stack([o.transmission(pwv, airmass) for o in side], axis=1) for side in (sig, img)
@@ -69,6 +69,7 @@ class BandModel:
         )
 
     def _opacities(self, throw: float) -> tuple[list[ChannelOpacity], list[ChannelOpacity]]:
+        """Opacity of signal and image sideband, one per receiver; kept for each throw (Hz)."""
         if throw in self._cache:
             return self._cache[throw]
         width = abs(self.band.freq_res)
@@ -86,7 +87,7 @@ class BandModel:
         return self._cache[throw]
 
     def sky(self, pwv: float, airmass: float, throw: float = 0.0) -> F64:
-        """Sky at the receiver's input, f64 [C,R,P], K; physics section 5:
+        """Sky at the receiver's input, f64 [C,R,P], K; physics equation (5.4) without J_hot:
 
         sum_k g_k {f_eff [J(nu_k,T_atm)(1-t_k) + J(nu_k,T_bg) t_k] + (1-f_eff) J(nu_k,T_amb)}.
         """

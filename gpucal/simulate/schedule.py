@@ -1,4 +1,4 @@
-"""Which subscans a scan consists of, when they are taken and where they look."""
+"""Schedule of a scan: its subscans, when they are taken and where the telescope points."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SubscanPlan:
 
 @dataclass(frozen=True, eq=False)
 class ScanPlan:
-    """One scan of all bands. ``source`` is empty in a load scan, ``calibration`` where the loads
+    """Plan of one scan of all bands. ``source`` is empty in a load scan, ``calibration`` where the loads
     are in scan ``lloadsn``. start, end: MJD.
     """
 
@@ -76,7 +76,7 @@ class ScanPlan:
 
 
 class _Clock:
-    """Hands out subscans one after the other."""
+    """Clock that places subscans one after the other."""
 
     def __init__(self, setup: InstrumentSetup, start: float) -> None:
         self.now = start
@@ -86,7 +86,7 @@ class _Clock:
     def take(
         self, mode: str, dumps: int, *, on: bool, at: float | None = None, phase: int = -1
     ) -> SubscanPlan:
-        """A subscan that begins now, or one beside another, with the middle at ``at``."""
+        """A subscan that begins now, or one at the same time as another, with its middle at ``at``."""
         length = dumps * self.exptime / DAY_S
         mid = self.now + 0.5 * length
         if at is None:

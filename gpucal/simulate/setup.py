@@ -1,4 +1,4 @@
-"""What a simulated instrument is: frozen values, edited with ``dataclasses.replace``."""
+"""Setup of a simulated instrument: frozen values, edited with ``dataclasses.replace``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SkyDrift = Literal["none", "linear", "linear-dump", "free"]
 
 @dataclass(frozen=True)
 class Site:
-    """Where the telescope stands: degrees, degrees, metres."""
+    """Place of the telescope: degrees, degrees, metres."""
 
     lat_deg: float
     lon_deg: float
@@ -100,7 +100,7 @@ class BandSetup:
 
     @property
     def freq_res(self) -> float:
-        """Hz per channel, signed."""
+        """Frequency step per channel, Hz, signed."""
         return self.bandwidth_hz / self.channels
 
     @property
@@ -116,8 +116,10 @@ class BandSetup:
 
 @dataclass(frozen=True)
 class Timing:
-    """How a scan is cut: dumps per subscan, s per dump, ON subscans per scan, ONs between two OFFs,
-    dumps of a load subscan, s between subscans.
+    """Timing of a scan.
+
+    In order: dumps per subscan, s per dump, ON subscans per scan, ONs between two OFFs, dumps of a load subscan,
+    s between subscans.
     """
 
     dumps: int = 12
@@ -190,12 +192,13 @@ class InstrumentSetup:
 
     @property
     def nod_beams(self) -> list[list[int]]:
-        """[receiver, pixel] on the source in NOD-1 and in NOD-2."""
+        """The [receiver, pixel] on the source in NOD-1 and in NOD-2."""
         return [[0, 0], [0, self.pixels - 1]]
 
     def pixel_offsets(self) -> tuple[F64, F64]:
-        """Longitude and latitude offset of each pixel, f64 [R,A], deg: a square grid, pixel 0 in
-        its lower left corner, shifted so that its middle pixel is on the axis.
+        """Longitude and latitude offset of each pixel, f64 [R,A], deg.
+
+        A square grid, pixel 0 in its lower left corner, shifted so that its middle pixel is on the axis.
         """
         side = int(np.ceil(np.sqrt(self.pixels)))
         index = np.arange(self.pixels)

@@ -19,7 +19,7 @@ TABLE_STEPS_PER_CHANNEL = 1.25
 
 
 def band_axes(band: BandSetup) -> tuple[F64, F64]:
-    """Signal and image sky frequency, two f64 [C,R], Hz; physics section 1."""
+    """Signal and image sky frequency, two f64 [C,R], Hz; physics equations (1.1) and (1.2)."""
     n = len(band.signal_freq)
     nu_sig, nu_img = frequency_axes(
         np.array(band.signal_freq),
@@ -55,14 +55,14 @@ class Conditions:
     mjd0: float
 
     def elevation(self, mjd: F64 | float) -> F64:
-        """rad, rounded to float32 as the store holds it, so that truth and store agree exactly."""
+        """Elevation, rad, rounded to float32 as the store holds it, so that truth and store agree exactly."""
         w = self.setup.weather
         phase = 2.0 * np.pi * (np.asarray(mjd) - self.mjd0)
         el = np.deg2rad(w.elevation_deg + w.elevation_swing_deg * np.sin(phase))
         return np.asarray(el, dtype=np.float32).astype(np.float64)
 
     def azimuth(self, mjd: F64 | float) -> F64:
-        """rad; moves by the rotation of the sky."""
+        """Azimuth, rad; moves with the rotation of the sky."""
         az = np.deg2rad(150.0) + 2.0 * np.pi * (np.asarray(mjd) - self.mjd0)
         return np.asarray(az % (2.0 * np.pi), dtype=np.float32).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""What must come back from a simulated scan: values, their file, and where they came from."""
+"""Truth of a simulated scan: the values that calibration must return, and their file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ TRUTH_VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Truth of one band of one science scan. S = its ON subscans, in order (both nod positions of a
-    chopped wobbler scan).
+    """Truth of one band of one science scan.
 
-    T_A* is ``profile`` x ``amplitude``: see ``t_a_star``. P = 1 where pixels share a value.
+    S = its ON subscans, in order (both nod positions of a chopped wobbler scan). T_A* is ``profile`` x
+    ``amplitude``: see ``t_a_star``. P = 1 where pixels share a value.
+
     on_index      i32 [S]        subscan in L0
     frequency, image_frequency  f64 [C,R]  Hz
     profile       f64 [C,S,R,P]  K: T_A* of the source's peak, image lines as they leak in
@@ -68,7 +69,7 @@ class Truth:
     folded_profile: F64
 
     def position(self, subscan: int) -> int:
-        """Place of L0 subscan ``subscan`` among the ON subscans; KeyError when it is none."""
+        """Index of L0 subscan ``subscan`` among the ON subscans; KeyError when it is none."""
         where = np.flatnonzero(self.on_index == subscan)
         if where.size == 0:
             raise KeyError(f"subscan {subscan} of scan {self.scan} is not an ON subscan")
@@ -156,7 +157,7 @@ def _profile(counts: ScanCounts, sub: SubscanPlan) -> F64:
 
 
 def _folded(counts: ScanCounts, sub: SubscanPlan) -> F64:
-    """Folded T_A* of the source's peak, [C,R,A], with the weights 1/T_sys*^2; physics section 7.
+    """Folded T_A* of the source's peak, [C,R,A], with the weights 1/T_sys*^2; physics equation (7.3).
 
     (w_1 [tT(nu) - tT(nu-f)] + w_2 [tT(nu) - tT(nu+f)]) / (w_1 + w_2) / t(nu), f the difference of the
     throws: the ghosts stay in the spectrum. The image frequency moves the other way, so what an
@@ -180,7 +181,7 @@ def _folded(counts: ScanCounts, sub: SubscanPlan) -> F64:
 
 
 def _amplitude(counts: ScanCounts, number: int) -> F64:
-    """[D,R,A]; nodding sees the source in either position, positive in both beams."""
+    """Brightness of the source relative to its peak, [D,R,A]; when nodding positive in both positions."""
     sub = counts.plan.source[number]
     beam = counts.footprint(sub)
     if counts.plan.kind == "nod":
@@ -189,6 +190,7 @@ def _amplitude(counts: ScanCounts, number: int) -> F64:
 
 
 def _fills(counts: ScanCounts, on: list[int]) -> npt.NDArray[np.int64]:
+    """Lost samples of the ON subscans, i64 [n,5]: c, d, r, a, s, with s as in L0."""
     c, *rest = counts.shape("source")[:4]
     rows = [np.empty((0, 5), dtype=np.int64)]
     for s in on:
@@ -202,7 +204,7 @@ def _fills(counts: ScanCounts, on: list[int]) -> npt.NDArray[np.int64]:
 
 
 def _vane(counts: ScanCounts, on: list[int]) -> tuple[F64, F64]:
-    """T_sys* of the vane scheme and its T_A* over the true one, f64 [C,S,R,A]; physics section 9.
+    """T_sys* of the vane scheme and its T_A* over the true one, f64 [C,S,R,A]; physics equations (9.1) to (9.3).
 
     T_cal = (T_atm-T_bg) + (T_warm-T_atm) exp(A tau); T_sys* = T_cal <C_off>/<C_vane-C_off>, means over
     the inner 80 % of the channels, good ones only; tau is its mean over them too. The reference of a
@@ -238,7 +240,7 @@ SHARED = ("frequency", "image_frequency", "t_rec", "gamma", "bad")
 
 
 class TruthWriter:
-    """Writes truths one by one into an .npz file; a context manager.
+    """Writer of truths, one by one, into an .npz file; a context manager.
 
     Entries: ``band/NAME`` (shared arrays) and ``SCAN/band/NAME``; ``index`` is a JSON text.
     """
@@ -284,6 +286,7 @@ def _arrays(truth: Truth) -> Iterator[tuple[str, npt.NDArray[Any]]]:
 
 
 def _key(scan: int, band: str, name: str) -> str:
+    """Name of an array in the file; a shared one stands there once for all scans."""
     place = band or "band"
     return f"{place}/{name}" if name in SHARED else f"{scan}/{place}/{name}"
 

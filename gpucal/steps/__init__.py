@@ -1,1 +1,1 @@
-"""The steps of calibration on a scan's arrays. Order, threads and disks belong in pipeline."""
+"""Steps of the calibration, pure functions on the arrays of a scan. Order, threads and files belong in pipeline."""

@@ -24,7 +24,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SkyView:
-    """The sky as one OFF saw it: mean counts f64 [C,R,A], airmass, integration time s."""
+    """The sky as seen by one OFF: mean counts f64 [C,R,A], airmass, integration time s."""
 
     counts: Array
     airmass: float
@@ -32,7 +32,7 @@ class SkyView:
 
 
 def observed_sky(counts: Array, loads: LoadSolution) -> Array:
-    """S_obs = (C_OFF - C_hot)(J_hot - J_cold)/(C_hot - C_cold), f64 [C,R,A] K; physics section 5."""
+    """S_obs = (C_OFF - C_hot)(J_hot - J_cold)/(C_hot - C_cold), f64 [C,R,A] K; physics section 5, equation (5.1)."""
     assert loads.cold is not None
     return (counts - loads.hot) * ((loads.j_hot - loads.j_cold) / loads.span)
 
@@ -72,7 +72,7 @@ def fit_atmosphere(
     config: CalibrationConfig,
     backend: Backend,
 ) -> Atmosphere:
-    """Fit the PWV in the scope of ``config.pwv_scope``; physics section 5.
+    """Fit the PWV in the scope of ``config.pwv_scope``; physics section 5, equation (5.8).
 
     views: the distinct skies of the scan; view_of_output: index of the view of each output subscan.
     A poor fit (grid edge, fewer than 16 channels, not converged) falls back per-pair -> per-pixel
@@ -160,12 +160,14 @@ def _columns(
 
 
 def _all_in_one(row: SkyRows) -> SkyRows:
+    """The same rows with all columns in fit 0: one PWV for all pixels."""
     return SkyRows(
         row.observed, row.noise2, row.good, row.amplitude, row.opacity, row.airmass, None
     )
 
 
 def _why_poor(fit: PwvFit, grid: F64) -> str:
+    """Why the joint fit, which nothing can replace, is poor; the message of AtmosphereError."""
     if fit.n_channels[0] == 0:
         return (
             "the PWV cannot be fitted: no channel is usable in any OFF, all are bad, never written "
@@ -202,6 +204,7 @@ def _fallen_back(pixels: PwvFit, full: PwvFit | None, shape: tuple[int, int]) ->
 def _product(
     scope: str, model: SkyModel, airmass: F64, fit: PwvFit, shape: tuple[int, int, int]
 ) -> Atmosphere:
+    """The Atmosphere of a fit; ``shape`` is [R|1, A|1, S_on|1] of its PWV."""
     return Atmosphere(
         scope=scope,
         model=model,

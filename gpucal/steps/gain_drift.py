@@ -1,4 +1,4 @@
-"""Gain drift between two load scans, physics section 8."""
+"""Gain drift between two load scans; physics section 8."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def corrected(
     c1: int,
     backend: Backend,
 ) -> Array:
-    """C' = K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)) for the channels c0..c1.
+    """C' = K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)) for the channels c0..c1; physics equation (8.1).
 
     counts [c,D,R,A]; mjd f64 [D] of the dumps. Returns f64 [c,D,R,A]; fill and channels with
     H(t) <= K(t) become NaN.

@@ -22,7 +22,7 @@ Array = Any
 
 
 def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> SpectralSetup:
-    """Frequency axes [C,F], sideband gains and forward efficiency of a scan; sections 1 and 3.
+    """Frequency axes [C,F], sideband gains and forward efficiency of a scan; physics sections 1 and 3.
 
     The axis is that of the first subscan of the source (else of the calibration). Options win over
     the attributes ``f_eff`` and ``gain_image``. Raises ConfigError when one of the two is in neither.
@@ -134,7 +134,7 @@ def load_means(
 
 
 def load_brightness(setup: SpectralSetup, temperature: Array, backend: Backend) -> Array:
-    """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; section 4."""
+    """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; physics equation (4.1)."""
     t = backend.asarray(np.asarray(temperature))
     t_sig, t_img = (t[0, ...], t[1, ...]) if t.ndim == 3 else (t[None, :], t[None, :])
     j_sig = radiation_temperature(setup.nu_sig, t_sig, hk=setup.hk)[:, :, None]
@@ -151,7 +151,7 @@ def solve_loads(
     drift: GainDrift | None = None,
     stale: bool = False,
 ) -> LoadSolution:
-    """T_rec, gamma and bad channels of the hot/cold scheme; physics section 4.
+    """T_rec, gamma and bad channels of the hot/cold scheme; physics section 4, equations (4.3) and (4.4).
 
     With ``drift`` the load means are those of its epoch, H1 and K1. Returns arrays [C,R,A].
     Raises LoadError when T_hot <= T_cold for a receiver, or when no channel is good.
@@ -201,7 +201,7 @@ def solve_loads(
 def bad_channels(
     span: Array, t_rec: Array | None, config: CalibrationConfig, backend: Backend
 ) -> Array:
-    """The rules of physics section 4 as a mask, bool [C,R,A].
+    """Bad channels by the rules of physics section 4, bool [C,R,A].
 
     span = C_hot - C_cold (or C_hot - C_sky) counts; t_rec K or None (vane: no T_rec rules).
     """

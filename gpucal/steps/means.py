@@ -1,4 +1,4 @@
-"""Streaming dump means: counts are read block by block, once, and reduced to [C,R,A]."""
+"""Dump means of streamed counts, which are read block by block, once, and reduced to [C,R,A]."""
 
 from __future__ import annotations
 
@@ -90,6 +90,7 @@ def channel_blocks(counts: CountsSource, limit: int = BLOCK_BYTES) -> list[tuple
 
 
 def _phase_mask(group: SubscanGroup, key: MeanKey, backend: Backend) -> Array | None:
+    """Dumps of the chop phase of ``key``, bool [D]; None: all dumps."""
     if key.phase is None:
         return None
     assert group.chop_phase is not None

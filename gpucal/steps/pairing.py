@@ -1,4 +1,4 @@
-"""Which reference belongs to which ON: the observing modes of physics section 7.
+"""Pairing of each ON with its reference, by observing mode; physics section 7.
 
 Decides from metadata alone; no counts are touched. ``RULES`` holds one pairing rule for each mode.
 """
@@ -28,7 +28,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Pairing:
-    """How every output subscan comes about.
+    """The recipes of all output subscans of a scan.
 
     recipes one per L1 subscan; n_dumps D of the output.
     """
@@ -49,13 +49,13 @@ class Pairing:
 
     @property
     def means(self) -> tuple[MeanKey, ...]:
-        """Every dump mean that is needed, once."""
+        """The keys of all dump means that are needed, each once."""
         return tuple(dict.fromkeys(k for r in self.recipes for k in (*r.means(), r.sky_key())))
 
 
 @dataclass(frozen=True, eq=False)
 class ScanToPair:
-    """What a pairing rule decides from: the metadata of one scan, the options, and its mode."""
+    """Input of a pairing rule: the metadata of one scan, the options, and its mode."""
 
     scan: Scan
     config: CalibrationConfig
@@ -85,7 +85,7 @@ class ScanToPair:
         return min(candidates, key=lambda i: (abs(float(mid[i]) - float(mid[on])), float(mid[i])))
 
     def one_each(self, ons: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
-        """The n-th ON with the n-th of the others; with the nearest where there are not as many."""
+        """Pair the n-th ON with the n-th of the others, or with the nearest where the numbers differ."""
         if len(ons) == len(others):
             return list(zip(ons, others, strict=True))
         return [(on, self.nearest(others, on)) for on in ons]
@@ -99,7 +99,7 @@ Rule = Callable[[ScanToPair], Sequence[Recipe]]
 
 
 def detect_mode(sobsmode: Sequence[str]) -> str:
-    """Name the observing mode that the subscans of a scan speak of."""
+    """Name the observing mode of a scan from the modes of its subscans."""
     for prefix, mode in MODE_OF_PREFIX.items():
         if any(m.startswith(prefix) for m in sobsmode):
             return mode
@@ -144,13 +144,14 @@ def _on_the_fly(scan: ScanToPair) -> list[Recipe]:
 
 
 def _with_off_means(scan: ScanToPair, on_mode: str, off_mode: str) -> list[Recipe]:
+    """Interpolate the OFFs for each ON; equation (7.1)."""
     ons = scan.require([on_mode], "an ON subscan")
     offs = scan.require([off_mode], "an OFF subscan")
     return [_interpolated(scan, on, offs) for on in ons]
 
 
 def _interpolated(scan: ScanToPair, on: int, offs: Sequence[int]) -> Interpolated:
-    """The OFFs before and after one ON, and their weight, as ``config.reference`` asks."""
+    """The recipe of one ON between two OFFs, equation (7.1), weighted as ``config.reference`` asks."""
     group, mid, reference = scan.group, scan.group.mjd_mid, scan.config.reference
     first, second, one_sided = _bracket(mid, offs, float(mid[on]))
     nearest = scan.nearest(offs, on)
@@ -166,6 +167,7 @@ def _interpolated(scan: ScanToPair, on: int, offs: Sequence[int]) -> Interpolate
 
 
 def _chopped(scan: ScanToPair) -> Sequence[Recipe]:
+    """Both beams of a chopped OTF, averaged if the user asks for it, else in the order of L0."""
     scan.require(["OTFSWA-ON", "OTFSWB-ON"], "an ON subscan")
     beam_a, beam_b = (_beam(scan, beam) for beam in "AB")
     if scan.config.dbs_coupling:
@@ -174,7 +176,7 @@ def _chopped(scan: ScanToPair) -> Sequence[Recipe]:
 
 
 def _beam(scan: ScanToPair, beam: str) -> list[DumpPair]:
-    """Each ON of one beam with the nearest OFF of the same beam."""
+    """Pair each ON of one beam with the nearest OFF of the same beam."""
     ons = scan.group.select(f"OTFSW{beam}-ON")
     if not ons:
         return []
@@ -185,7 +187,7 @@ def _beam(scan: ScanToPair, beam: str) -> list[DumpPair]:
 def _merged(
     scan: ScanToPair, first: Sequence[Difference], second: Sequence[Difference]
 ) -> list[BeamMerge]:
-    """Couple the n-th A with the n-th B; the positions of B are dropped."""
+    """Couple the n-th A with the n-th B, equation (7.2); the positions of B are dropped."""
     if len(first) != len(second):
         raise scan.error(
             f"double beam switching needs as many A as B subscans, but there are {len(first)} of A "
@@ -196,6 +198,7 @@ def _merged(
 
 
 def _nod(scan: ScanToPair) -> list[NodBeams]:
+    """One output per pair of positions, at the times of position 1."""
     firsts = scan.require(["NOD-1"], "a first nod position")
     seconds = scan.require(["NOD-2"], "a second nod position")
     in_second = _pixels_of_second_position(scan)
@@ -203,7 +206,7 @@ def _nod(scan: ScanToPair) -> list[NodBeams]:
 
 
 def _pixels_of_second_position(scan: ScanToPair) -> npt.NDArray[np.bool_]:
-    """Which pixels have the source in position 2, bool [R,A], from the attribute nod_beams."""
+    """Mask of the pixels with the source in position 2, bool [R,A], from the attribute nod_beams."""
     shape = scan.group.shape[2:4]
     second = np.zeros(shape, dtype=np.bool_)
     beams = scan.scan.attrs.get("nod_beams")
@@ -225,6 +228,7 @@ def _pixels_of_second_position(scan: ScanToPair) -> npt.NDArray[np.bool_]:
 
 
 def _frequency_switch(scan: ScanToPair) -> list[PhaseDifference]:
+    """One output per pair of phases; freq_throw, Hz, becomes a throw in channels of each phase."""
     group, fold = scan.group, scan.config.fold
     signals = scan.require(["FSW-SIG"], "a signal phase")
     references = scan.require(["FSW-REF"], "a reference phase")
@@ -243,6 +247,7 @@ def _frequency_switch(scan: ScanToPair) -> list[PhaseDifference]:
 
 
 def _wobbler(scan: ScanToPair) -> Sequence[Recipe]:
+    """Cycles of dumps; the source is in chop phase 0 in WSW-ON, 1 in WSW-OFF. Without phases: two subscans."""
     ons = scan.require(["WSW-ON"], "an ON subscan")
     group = scan.group
     if group.chop_phase is None:

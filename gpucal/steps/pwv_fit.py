@@ -1,4 +1,4 @@
-"""The fit of the precipitable water: grid, then safeguarded Newton; physics section 5."""
+"""Fit of the precipitable water: grid, then safeguarded Newton; physics section 5, equations (5.8) to (5.12)."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ def fit_pwv(
 
 
 def _grid_search(rows: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backend) -> F64:
+    """Start values f64 [n_fits], mm: least chi2 on the grid, weights of the noise alone, fewer channels."""
     stride = max(1, rows[0].observed.shape[0] // GRID_CHANNELS)
     thin = [r.thinned(stride) for r in rows]
     if min(int(backend.xp.sum(backend.xp.astype(r.good, backend.xp.int64))) for r in thin) < 16:
@@ -119,7 +120,7 @@ def _grid_search(rows: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backe
 
 
 def _sky_fits(row: SkyRows, pwv: Array, weight: Array) -> SkyFits:
-    """A row set for the kernel: pwv f64 [K,N] or [K,1] mm, weight f64 [C,N]."""
+    """One set of rows for the kernel: pwv f64 [K,N] or [K,1] mm, weight f64 [C,N]."""
     return SkyFits(pwv, row.airmass, row.observed, weight, row.amplitude, row.opacity)
 
 
@@ -132,13 +133,14 @@ def _gather(total: F64, sums: F64, row: SkyRows) -> None:
 
 
 def _of_row(pwv: F64, row: SkyRows) -> F64:
+    """The PWV of the columns of a row set, f64 [N]; f64 [1] where all belong to fit 0."""
     return pwv[:1] if row.fits is None else pwv[row.fits]
 
 
 def row_weights(row: SkyRows, pwv: F64, trust: float, backend: Backend) -> Array:
-    """w = 1/(noise^2 + model^2), f64 [C,N]; 0 for bad channels and an opaque sky.
+    """w = 1/(noise^2 + model^2), f64 [C,N], physics equation (5.9); 0 for bad channels and an opaque sky.
 
-    model = eps |sum_k amp_k mean_j(A tau_j t_j)|: all opacities off by the same fraction eps.
+    model = eps |sum_k amp_k mean_j(A tau_j t_j)|: all opacities off by the same fraction eps, equation (5.11).
     """
     xp = backend.xp
     p = backend.asarray(_of_row(pwv, row))
@@ -153,6 +155,7 @@ def row_weights(row: SkyRows, pwv: F64, trust: float, backend: Backend) -> Array
 def _sums(
     rows: Sequence[SkyRows], weights: Sequence[Array], pwv: F64, n_fits: int, backend: Backend
 ) -> F64:
+    """chi2, its first and second derivative in P, and the Gauss-Newton curvature: f64 [4,n_fits]."""
     total = np.zeros((4, n_fits))
     for row, weight in zip(rows, weights, strict=True):
         p = backend.asarray(_of_row(pwv, row)[None, :])
@@ -162,6 +165,7 @@ def _sums(
 
 
 def _chi2(rows: Sequence[SkyRows], weights: Sequence[Array], pwv: F64, backend: Backend) -> F64:
+    """chi2 of each fit, f64 [n_fits], without derivatives."""
     total = np.zeros(len(pwv))
     for row, weight in zip(rows, weights, strict=True):
         p = backend.asarray(_of_row(pwv, row)[None, :])
@@ -179,7 +183,7 @@ def _descend(
     grid: F64,
     backend: Backend,
 ) -> F64:
-    """The step, clamped to the grid, halved where chi2 rises."""
+    """The PWV after one step, clamped to the grid; the step is halved where chi2 rises."""
     trial = np.clip(pwv + step, grid[0], grid[-1])
     for _ in range(MAX_HALVINGS):
         risen = _chi2(rows, weights, trial, backend) > chi2 * (1 + 1e-12)
@@ -211,7 +215,7 @@ def _counts(
 def _least_squares(
     rows: Sequence[SkyRows], pwv: F64, fit: int, grid: F64, trust: float, backend: Backend
 ) -> tuple[float, bool]:
-    """Last resort for one fit that Newton did not finish: trust-region least squares."""
+    """Trust-region least squares for one fit that Newton did not finish."""
     from scipy.optimize import least_squares
 
     picked = []

@@ -1,6 +1,6 @@
 """Quality of a calibrated scan: noise against the radiometer equation, ripple, flags.
 
-Physics section 10. Statistics are gathered tile by tile and added in a fixed order.
+Physics section 10, equation (10.1). Statistics are gathered tile by tile and added in a fixed order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEDIAN_OF_SQUARE = 0.454936423119572
 
 @dataclass(frozen=True, eq=False)
 class TileStatistics:
-    """What one tile adds to the quality of its scan; sums are f64 [R,A]."""
+    """Contribution of one tile to the quality of its scan; sums are f64 [R,A]."""
 
     n_samples: int
     n_nan: int
@@ -94,7 +94,7 @@ def tile_statistics(
 
 
 class QualitySums:
-    """Adds up tiles; for each block of channels ``add`` must be called in the order of the outputs."""
+    """Sums over tiles; for each block of channels ``add`` must be called in the order of the outputs."""
 
     def __init__(self, n_channels: int, n_receivers: int, n_pixels: int) -> None:
         shape = (n_receivers, n_pixels)
@@ -117,7 +117,7 @@ class QualitySums:
 
     @property
     def sums(self) -> F64:
-        """f64 [3,R,A]; the blocks are added from the lowest channel up, whatever came first."""
+        """Sums over all tiles, f64 [3,R,A]; blocks are added from the lowest channel up, whichever came first."""
         return np.asarray(sum(self._blocks[c0] for c0 in sorted(self._blocks)), dtype=np.float64)
 
     def ripple(self) -> F64:
@@ -173,7 +173,7 @@ def _finite_mean(values: F64) -> float:
 def system_temperature_from_counts(
     solution: ScanSolution, output: int, backend: Backend
 ) -> Mapping[str, Any]:
-    """T_sys and gain straight from the counts, without an atmosphere model.
+    """T_sys and gain straight from the counts, without an atmosphere model; physics equation (10.2).
 
     T_sys = <C_OFF> (J_hot-J_cold)/<C_hot-C_cold> with means over the inner 80 % of the channels, K
     [R][A]; gain = <J_hot-J_cold>/<C_hot-C_cold>, K/count. Only with a cold load.

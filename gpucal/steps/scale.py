@@ -1,4 +1,4 @@
-"""What counts are multiplied with: factor, system temperature and flags; physics sections 6 and 9."""
+"""Scale of the counts of one output: factor, system temperature and flags; physics sections 6 and 9."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = Any
 
 @dataclass(frozen=True, eq=False)
 class OutputScale:
-    """What a block of channels of one output subscan is multiplied with; c channels.
+    """Scale of a block of c channels of one output subscan.
 
     gain f64 [c,R,A]: K per count, or T_sys* for the ratio scheme "vane"; t_sig f64 [c,R|1,A|1] or
     None where it is already in the gain; t_sys f64 [c,R,A] K as stored in L1; t_sys_star f64 [c,R,A]
@@ -49,7 +49,7 @@ class OutputScale:
 
 
 class _Sight(NamedTuple):
-    """How the output sees the sky in the channels c0..c1: pwv f64 [R|1,A|1] mm, airmass,
+    """View of the sky by an output in the channels c0..c1: pwv f64 [R|1,A|1] mm, airmass,
     transmission t_sig f64 [c,R|1,A|1], bad bool and flags u16 [c,R,A]."""
 
     c0: int
@@ -92,7 +92,7 @@ def gamma_of_scan(solution: ScanSolution) -> Array:
 
 
 def _scale_of_loads(solution: ScanSolution, sight: _Sight) -> OutputScale:
-    """Hot and cold load: F = gamma/(C_hot - C_cold)/t_sig; section 6."""
+    """Hot and cold load: F = gamma/(C_hot - C_cold)/t_sig; physics equations (6.1) to (6.3)."""
     loads, c0, c1 = solution.loads, sight.c0, sight.c1
     line_gain = solution.setup.line_gain(slice(c0, c1))
     j_sky = sky_brightness(solution.atmosphere.model, sight.pwv, sight.airmass, c0, c1)
@@ -110,7 +110,7 @@ def _scale_of_loads(solution: ScanSolution, sight: _Sight) -> OutputScale:
 
 
 def _scale_per_pixel(solution: ScanSolution, output: int, sight: _Sight) -> OutputScale:
-    """Scheme "vane": one T_sys* for all channels of a pixel, times (C_ON - C_REF)/C_REF; section 9."""
+    """Scheme "vane": one T_sys* for all channels of a pixel, times (C_ON - C_REF)/C_REF; equation (9.3)."""
     xp = solution.backend.xp
     zero = xp.zeros_like(solution.loads.hot[sight.c0 : sight.c1, ...])
     t_cal, t_star = (x[None, ...] + zero for x in solution.vane_temperatures[output])
@@ -127,7 +127,7 @@ def _scale_per_pixel(solution: ScanSolution, output: int, sight: _Sight) -> Outp
 
 
 def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> OutputScale:
-    """Scheme "vane-channel": F = T_cal'/(C_hot - C_sky) channel by channel; section 9."""
+    """Scheme "vane-channel": F = T_cal'/(C_hot - C_sky) channel by channel; physics equation (9.4)."""
     xp, t_sig = solution.backend.xp, sight.t_sig
     c0, c1 = sight.c0, sight.c1
     sky = solution.vane_sky(output, sight.airmass)

@@ -59,7 +59,7 @@ def layout_key(solution: ScanSolution) -> tuple[Any, ...]:
 
 
 def sky_entries(solution: ScanSolution) -> list[SkyEntry]:
-    """S_obs of each OFF of the scan, in time order; own-beam OFFs when chopped.
+    """S_obs, equation (5.1), of each OFF of the scan, in time order; own-beam OFFs when chopped.
 
     With merged beams the entry is the 50/50 blend of the OFFs of the two beams.
     """
@@ -113,7 +113,7 @@ def sky_differences(
 
 
 def chop_differences(solution: ScanSolution) -> SkyDifferences | None:
-    """(<C_OFF>_phase1 - <C_OFF>_phase2) F per group of a chopped scan, on the scale of T_A*.
+    """Chopped sky differences: (<C_OFF>_phase1 - <C_OFF>_phase2) F per group of a chopped scan, on the scale of T_A*.
 
     A group is the n-th A with the n-th B (OTF chopped), or nod position A with B (wobbler); F is that
     of the ON of A. None when the scan is not chopped.

@@ -83,7 +83,7 @@ def build_sky_model(
     temperatures: AirTemperatures,
     backend: Backend,
 ) -> SkyModel:
-    """Constant and amplitudes of J_sky = constant + sum_k amplitude_k t_k.
+    """Constant and amplitudes of J_sky = constant + sum_k amplitude_k t_k; physics equation (5.4).
 
     ``opacity`` f64 [3,2,J,C,F]. With f the forward efficiency,
     constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)).

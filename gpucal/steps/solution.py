@@ -1,4 +1,4 @@
-"""What is known of a scan and band before its first tile is calibrated."""
+"""Solution of a scan and band: all that is known before its first tile is calibrated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibrate tiles: (C_ON - C_REF) F with flags, for every observing mode; physics section 6.
+"""Calibrate tiles: (C_ON - C_REF) F with flags, for every observing mode; physics section 6, equation (6.1).
 
 A tile is a block of channels of one output subscan, [c,D,R,A]. Nothing here depends on how the
 channels are cut into tiles.
@@ -57,7 +57,7 @@ def calibrate_tile(
 
 @dataclass(frozen=True, eq=False)
 class _CountsOfBlock:
-    """The counts of the channels c0..c1 as a recipe asks for them; a ``TileCounts``."""
+    """A ``TileCounts``: the counts of the channels c0..c1, as a recipe asks for them."""
 
     solution: ScanSolution
     c0: int
@@ -84,7 +84,7 @@ class _CountsOfBlock:
         return self.solution.means[key].mean[self.c0 : self.c1, ...]
 
     def _without_drift(self, subscan: int, *, correct: bool) -> Array:
-        """Raw counts; on the gain of the first load scan where the drift is known (section 8)."""
+        """Raw counts, or counts on the gain of the first load scan where the drift is known; equation (8.1)."""
         counts = self.read(self.c0, self.c1, subscan)
         drift = self.solution.drift
         if drift is None or not correct:
@@ -104,7 +104,7 @@ def _one_beam(
 def _mean_with(
     counts: _CountsOfBlock, output: int, part: Difference, out: Array, out_flags: Array
 ) -> int:
-    """Average ``out`` with a second beam, flags OR-ed; physics section 7. Returns as ``_one_beam``."""
+    """Average ``out`` with a second beam, flags OR-ed; physics equation (7.2). Returns as ``_one_beam``."""
     xp = counts.backend.xp
     other, other_flags = xp.empty_like(out), xp.empty_like(out_flags)
     scale = scale_of_output(counts.solution, output, counts.c0, counts.c1, on=part.on)
@@ -130,7 +130,7 @@ def _folded(
     out: Array,
     out_flags: Array,
 ) -> tuple[int, OutputScale]:
-    """(w_1 T'(shifted by throw 1) - w_2 T'(shifted by throw 2)) / (w_1 + w_2); physics section 7.
+    """(w_1 T'(shifted by throw 1) - w_2 T'(shifted by throw 2)) / (w_1 + w_2) / t_sig; physics equation (7.3).
 
     w = 1/T_sys*^2. The transmission is that of the folded frequency, which both phases share.
     """
@@ -165,7 +165,7 @@ def _apply(
     out: Array,
     out_flags: Array,
 ) -> int:
-    """The difference times ``factor``; for the ratio scheme that of C_ON/C_REF and 1."""
+    """Write the difference times ``factor``; in the ratio scheme it is that of C_ON/C_REF and 1."""
     xp, (counts, reference) = backend.xp, both
     if scale.ratio:
         wide = reference[:, None, ...] if reference.ndim == 3 else reference

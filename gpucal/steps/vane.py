@@ -18,7 +18,7 @@ Array = Any
 
 
 class VaneTemperatures(NamedTuple):
-    """Of one output of the scheme "vane": T_cal f64 [R,1] K and T_sys* f64 [R,A] K."""
+    """Temperatures of one output of the scheme "vane": T_cal f64 [R,1] K and T_sys* f64 [R,A] K."""
 
     t_cal: Array
     t_sys_star: Array
@@ -34,7 +34,7 @@ def solve_vane(
     *,
     stale: bool = False,
 ) -> LoadSolution:
-    """What the vane tells before the sky of each ON is known.
+    """The part of the vane calibration that does not need the sky of each ON.
 
     ``sky`` f64 [C,R,A]: mean counts of the scan's own OFF, for the bad-channel rules. There is no cold
     load, so T_rec is NaN; gamma follows per output from ``vane_temperatures`` or ``channel_calibration``.
@@ -87,7 +87,7 @@ def vane_temperatures(
     average: str,
     backend: Backend,
 ) -> VaneTemperatures:
-    """T_cal and T_sys* of one output of the scheme "vane".
+    """T_cal and T_sys* of one output of the scheme "vane"; physics equations (9.1) and (9.2).
 
     T_cal = (T_atm - T_bg) + (T_warm - T_atm) exp(A tau), GBT Memo 302, with T_atm = ``temperature``. T_sys* =
     T_cal <C_off>/<C_vane - C_off> with means over the inner 80 % of the channels, or ("median", as
@@ -117,7 +117,7 @@ def channel_calibration(
 ) -> tuple[Array, Array]:
     """T_cal' exp(-A tau_s) f64 [c,R,A] K and F exp(-A tau_s) f64 [c,R,A] K/count of "vane-channel".
 
-    T_cal' = (J_hot - J_sky)(1+r) exp(A tau_s)/f_eff, F = T_cal'/(C_hot - C_sky); physics section 9. ``sky`` was
+    T_cal' = (J_hot - J_sky)(1+r) exp(A tau_s)/f_eff, F = T_cal'/(C_hot - C_sky); equation (9.4). ``sky`` was
     measured at ``airmass``; the transmission of the ON is left to the caller.
     """
     c0, c1 = channels

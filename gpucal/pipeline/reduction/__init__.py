@@ -1,1 +1,1 @@
-"""A calibrated scan to one answer: pointing, focus, skydip, averages. The fits belong in procedures."""
+"""Reduction of a scan to one result: pointing, focus, skydip, average. The fits belong in procedures."""

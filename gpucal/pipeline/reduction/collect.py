@@ -1,4 +1,4 @@
-"""What the procedures need of a scan, gathered while it streams: continuum per dump, means per subscan.
+"""Collect what the procedures need while a scan streams: continuum per dump, means per subscan.
 
 A band comes from an L1 store, or is calibrated on the way from L0; either way its spectra pass tile by tile
 and only sums stay. Shapes: C channels, D dumps, R receivers, A pixels, S output subscans.
@@ -33,7 +33,7 @@ TILE_BYTES = 64 << 20
 
 
 class Consumer(Protocol):
-    """Takes tiles, from several threads at once; arrays are reused after the call."""
+    """Receiver of tiles, called from several threads at once; arrays are reused after the call."""
 
     def add(self, output: int, channels: tuple[int, int], spectra: F64, t_sys_star: F64) -> None:
         """spectra [c,D,R,A] K, NaN = bad; t_sys_star f64 [c,R,A] K; of channels c0..c1."""
@@ -87,7 +87,7 @@ class StoredBand:
 
     @property
     def noise(self) -> NoiseModel:
-        """From ``rms_expected`` of the quality: what the dumps do not explain is the reference's.
+        """Noise model from ``rms_expected`` in L1: what the dumps do not explain is due to the reference.
 
         L1 does not say which OFFs with which weights made a reference: outputs with the same nearest OFF
         are taken to share one.
@@ -121,7 +121,7 @@ class StoredBand:
                 consumer.add(output, (c0, c1), block, self._t_sys_star(output, c0, c1))
 
     def _t_sys_star(self, output: int, c0: int, c1: int) -> F64:
-        """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics section 6."""
+        """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics equation (6.3)."""
         stored = self._scan["t_sys"]
         t_sys = np.asarray(stored[c0:c1, ..., output], dtype=np.float64)
         if stored.attrs.get("t_sys_convention") == "T_sys*":
@@ -173,7 +173,7 @@ class SolvedBand:
 
 
 class _ToConsumer:
-    """Passes spectra on; flags are in them as NaN, and T_sys* comes with them. A TileSink."""
+    """A TileSink that hands spectra and T_sys* to a consumer; flagged samples are NaN already."""
 
     def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
         self._solution = solution
@@ -201,7 +201,7 @@ def channel_width(frequency: F64) -> float:
 
 
 def noise_of_solution(solution: ScanSolution, seconds: F64) -> NoiseModel:
-    """Noise of each output subscan, and how much of it which OFF mean contributes; physics section 6."""
+    """Noise of each output subscan, and the share of each OFF mean in it; physics section 6, equation (6.4)."""
     recipes = solution.pairing.recipes
     shares = [_reference_shares(solution, recipe) for recipe in recipes]
     keys = sorted({key for share in shares for key in share}, key=repr)
@@ -219,7 +219,7 @@ def _reference_shares(solution: ScanSolution, recipe: Recipe) -> dict[MeanKey, f
 
 
 class ContinuumSums:
-    """Adds up w T_A* over channels, w = 1/T_sys*^2; a Consumer."""
+    """Sum of w T_A* over channels, w = 1/T_sys*^2; a Consumer."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, int], tuple[F64, F64]] = {}
@@ -232,7 +232,7 @@ class ContinuumSums:
         self._parts[output, channels[0]] = total, np.sum(good * weight, axis=0)
 
     def mean(self, n_outputs: int) -> F64:
-        """f64 [D,R,A,S]; blocks are added in their order, whatever came first."""
+        """Weighted mean over channels, f64 [D,R,A,S]; blocks are added in order of channel, whichever came first."""
         columns = []
         for output in range(n_outputs):
             keys = sorted(key for key in self._parts if key[0] == output)

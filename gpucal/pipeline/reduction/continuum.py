@@ -24,8 +24,11 @@ I32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """When and where: mjd, exptime (s), elevation, azimuth (rad), lon, lat (deg) f64 [D,S]; pixel_lon,
-    pixel_lat f64 [R,A,S] deg; subscan i32 [S]: number in L0."""
+    """Times and directions of the dumps of several subscans.
+
+    mjd, exptime (s), elevation, azimuth (rad), lon, lat (deg) f64 [D,S]; pixel_lon, pixel_lat f64 [R,A,S] deg;
+    subscan i32 [S]: number in L0.
+    """
 
     mjd: F64
     exptime: F64
@@ -38,7 +41,7 @@ class Track:
     subscan: I32
 
     def pick(self, subscans: list[int]) -> Track:
-        """Some of the subscans, by their place here."""
+        """The track of some of the subscans, given by their index in this track."""
         return Track(*(getattr(self, f.name)[..., subscans] for f in fields(self)))
 
     @classmethod
@@ -60,7 +63,7 @@ class Track:
 
     @classmethod
     def of_l1(cls, read: Callable[[str], npt.NDArray[Any]]) -> Track:
-        """The track as L1 names it."""
+        """The track of a band of L1."""
 
         def pick(name: str) -> F64:
             return np.asarray(read(name), dtype=np.float64)

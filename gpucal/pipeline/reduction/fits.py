@@ -1,4 +1,4 @@
-"""From calibrated bands to the result of a procedure, whether they come from L1 or are calibrated on the way."""
+"""The result of a procedure from calibrated bands, read from L1 or calibrated as they stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def continuum_fit(
     attrs: Mapping[str, Any],
     options: ReduceOptions,
 ) -> PointingResult | FocusResult:
-    """Pointing or focus from the continua of all bands; ``attrs`` of the scan say where the focus was."""
+    """Pointing or focus result from the continua of all bands; ``attrs`` of the scan hold the focus position."""
     if procedure == "pointing":
         drifts = [d for continuum in continua for d in drifts_of(continuum)]
         return reduce_pointing(drifts, options.pointing)
@@ -54,7 +54,7 @@ def described(
     attrs: Mapping[str, Any],
     warnings: Sequence[str] = (),
 ) -> Reduced:
-    """The result of a scan with what it was: source, and time and direction in its middle."""
+    """The result of a scan together with its source, and the time and direction in its middle."""
     middle = track.mjd.shape[0] // 2, track.mjd.shape[1] // 2
     return Reduced(
         scan=number,

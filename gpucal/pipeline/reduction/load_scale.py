@@ -1,4 +1,4 @@
-"""The scale of raw counts between the loads: K at the receiver input, whatever the atmosphere does."""
+"""Scale of raw counts from the loads alone: K at the receiver input, without any atmosphere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F64 = npt.NDArray[np.float64]
 class LoadScale:
     """T = offset + factor x counts, K at the receiver input.
 
-    T = J_cold + (C - C_cold) (J_hot - J_cold)/(C_hot - C_cold), physics sections 2 to 4.
+    T = J_cold + (C - C_cold) (J_hot - J_cold)/(C_hot - C_cold); J of the loads: physics equation (4.1).
 
     offset, factor  f64 [C,R,A], K and K/count, NaN in bad channels
     bad             bool [C,R,A]

@@ -1,4 +1,4 @@
-"""Which procedure a scan was taken for."""
+"""Choice of the procedure that a scan was taken for."""
 
 from __future__ import annotations
 

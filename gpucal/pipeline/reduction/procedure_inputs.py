@@ -1,4 +1,4 @@
-"""From the continuum of a scan to drifts and focus series.
+"""Drifts and focus series from the continuum of a scan.
 
 Attributes of a focus scan: ``focus_mm``, one position per subscan of source/, and ``focus_axis``, one name
 ("z", the default) or one per subscan. Shapes: D dumps, R receivers, A pixels, S subscans.
@@ -25,7 +25,7 @@ STILL_ARCSEC = 0.1
 
 
 def drifts_of(continuum: Continuum) -> list[Drift]:
-    """One Drift per subscan that moves and per pixel; positions in arcsec, those of the pixel itself.
+    """One Drift per moving subscan and pixel; positions in arcsec, of the pixel itself.
 
     The direction with the larger extent is that of the drift: otf_lon is "az", otf_lat "el". A pixel's position
     is that of the telescope plus its offset in the array.
@@ -36,7 +36,7 @@ def drifts_of(continuum: Continuum) -> list[Drift]:
 
 
 def _extent(continuum: Continuum, s: int) -> float:
-    """How far the telescope moved in a subscan, arcsec: the larger of both directions."""
+    """Distance that the telescope moved in a subscan, arcsec: the larger of both directions."""
     lon, lat = continuum.track.lon[:, s], continuum.track.lat[:, s]
     good = np.isfinite(lon) & np.isfinite(lat)
     return ARCSEC * float(max(np.ptp(lon[good]), np.ptp(lat[good]))) if good.any() else 0.0

@@ -1,4 +1,4 @@
-"""What a reduction may be told, and what comes of it."""
+"""Options and result of a reduction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = PointingResult | FocusResult | SkydipResult | dict[str, SwitchedResult]
 
 @dataclass(frozen=True)
 class ReduceOptions:
-    """What the procedures may be told. focus_snr: significance of the curvature; window: where a line is."""
+    """Options of the procedures. focus_snr: least significance of the curvature; window: where a line is."""
 
     pointing: PointingOptions = field(default_factory=PointingOptions)
     skydip: SkydipOptions = field(default_factory=SkydipOptions)
@@ -49,14 +49,14 @@ class Reduced:
 
     @property
     def valid(self) -> bool:
-        """Whether the procedure gave what it is for (on-off: in any band)."""
+        """Whether the result is valid (on-off: in at least one band)."""
         if isinstance(self.result, dict):
             return any(r.valid for r in self.result.values())
         return self.result.valid
 
     @property
     def reason(self) -> str:
-        """Why not, or what is missing."""
+        """Why the result is not valid, or what is missing in it."""
         if isinstance(self.result, dict):
             return "; ".join(r.reason for r in self.result.values() if r.reason)
         return self.result.reason

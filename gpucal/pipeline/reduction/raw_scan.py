@@ -1,4 +1,4 @@
-"""One scan of an L0 store on its way to the result of its procedure."""
+"""Reduction of one scan of an L0 store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RawScan:
         self.warnings += [str(e) for e in self.library.broken_bands(number).values()]
 
     def reduce(self, procedure: str, options: ReduceOptions) -> Reduced:
-        """Do the procedure; see ``reduce_scan``."""
+        """Run the procedure; see ``reduce_scan``."""
         chosen = self._procedure(procedure)
         attrs = self.scans[0].attrs
         with ThreadPoolExecutor(self.config.workers or usable_cores()) as pool:
@@ -85,7 +85,7 @@ class RawScan:
             )
 
     def _solved(self, scan: Scan, pool: Executor, *, exact: bool) -> SolvedBand:
-        """The calibrated band. exact: not without its atmosphere, see ``transparent_sky``."""
+        """The solution of one band. exact: the atmosphere is needed, see ``transparent_sky``."""
         choice = self.library.choose(scan, pool)
 
         def solve(table: AtmosphereTable | None, config: CalibrationConfig) -> SolvedBand:
@@ -98,7 +98,7 @@ class RawScan:
         )
 
     def _continuum(self, scan: Scan, pool: Executor) -> Continuum:
-        """T_A* per dump; else T against the loads; else counts."""
+        """Continuum per dump as T_A*; if that fails as T on the scale of the loads, else as counts."""
         group = scan.source
         assert group is not None
         every = list(range(group.shape[4]))
@@ -114,6 +114,7 @@ class RawScan:
         return off_subtracted(raw_continuum(group, every, scan.band, scale), group.sobsmode)
 
     def _warn_not_in(self, unit: str, error: GpucalError) -> None:
+        """Note that ``unit``, the better scale, was not possible, and why."""
         self.warnings.append(f"not calibrated to {unit}: {error.message}")
 
     def _load_scale(self, scan: Scan, pool: Executor) -> LoadScale:
@@ -133,7 +134,7 @@ class RawScan:
         return self._described("skydip", reduce_skydip(series, options), first.scale, first.track)
 
     def _skydip_scale(self, scan: Scan, options: SkydipOptions, pool: Executor) -> LoadScale | None:
-        """The scale of the counts; None where a form with a free gain does without loads."""
+        """The scale of the counts; None without loads, where the form of the model has a free gain."""
         try:
             return self._load_scale(scan, pool)
         except LoadError:

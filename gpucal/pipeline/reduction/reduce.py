@@ -1,4 +1,4 @@
-"""From a scan to the result of its procedure: pointing, focus, skydip, switched average.
+"""Reduce a scan to the result of its procedure: pointing, focus, skydip, switched average.
 
 Works on L1, and on L0, which is then calibrated in memory as it streams. What cannot be calibrated is still
 fitted, against the loads or in counts, and a warning says so. Conventions: docs/reference/procedures.md.

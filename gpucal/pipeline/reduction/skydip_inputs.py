@@ -1,4 +1,4 @@
-"""From the raw counts of a skydip to sky temperatures against airmass.
+"""Sky temperatures against airmass from the raw counts of a skydip.
 
 A skydip is a load scan (calibration/ only) with HOT, COLD and SKY subscans at several elevations; a scan with
 source/ is taken too, every subscan of it as sky.

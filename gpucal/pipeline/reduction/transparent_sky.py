@@ -1,4 +1,4 @@
-"""The one thing in which a reduction is more lenient about the atmosphere than a calibration.
+"""A transparent sky where the store has no atmosphere table: allowed in reductions alone.
 
 Offsets and focus do not need T_A*: where the store says nothing that a packaged table fits, the transmission is taken
 as 1, and a warning says so. It is refused where T_A* itself is the result, and where the user chose the atmosphere.
@@ -25,7 +25,7 @@ def with_atmosphere_or_without(
     exact: bool,
     warn: Callable[[str], None],
 ) -> T:
-    """``solve`` with the atmosphere of the store; without any where that fails and offsets are all that is wanted.
+    """Call ``solve`` with the atmosphere of the store, or without one where that fails and only offsets are wanted.
 
     exact: T_A* itself is the result. Raises TableError or AtmosphereError where doing without is refused.
     """
@@ -40,5 +40,5 @@ def with_atmosphere_or_without(
 
 
 def _transparent(config: CalibrationConfig) -> CalibrationConfig:
-    """The same configuration with a transmission of 1."""
+    """The configuration with a transmission of 1."""
     return config.model_copy(update={"atmosphere": "none", "tau": 0.0, "pwv": "fit"})

@@ -1,4 +1,4 @@
-"""Averages of one scan without its spectra ever being in memory: what a quick look needs."""
+"""Averages of one scan for quick looks; its spectra are never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class AveragedScan:
 
 
 class _MeanSink:
-    """Adds tiles up. Blanked samples do not count."""
+    """Sums of tiles; blanked samples do not count."""
 
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
@@ -105,6 +105,7 @@ def average_scan(
 
 
 def _ratio(total: F64, n: F64) -> F64:
+    """The mean from sum and count; NaN where nothing was counted."""
     return np.asarray(np.where(n > 0, total / np.where(n > 0, n, 1.0), np.nan))
 
 

@@ -56,7 +56,7 @@ class CalibratedScan:
 
 
 class _ArraySink:
-    """Keeps the whole scan in arrays of the backend; a TileSink."""
+    """A TileSink that keeps the whole scan in arrays of the backend."""
 
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
@@ -81,7 +81,7 @@ class _ArraySink:
 
 @dataclass(frozen=True, eq=False)
 class StreamedInMemory(Generic[Sink]):
-    """A scan that was streamed into a sink."""
+    """Result of ``stream_in_memory``: what was solved, and the sink that holds the tiles."""
 
     solution: ScanSolution
     sums: QualitySums

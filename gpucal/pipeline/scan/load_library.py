@@ -1,4 +1,4 @@
-"""The loads of each science scan: what the rules choose, read once and kept for the next scan."""
+"""The loads for each science scan, chosen by the rules, read once and kept for the next scans."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MEANS_KEPT = 8
 
 
 class ScanStore(Protocol):
-    """Where scans come from (``io.l0.store.L0Store``)."""
+    """A store that scans are read from (``io.l0.store.L0Store``)."""
 
     def numbers(self) -> list[int]:
         """Scan numbers, ascending."""
@@ -49,7 +49,7 @@ class ScanStore(Protocol):
         t_hot_given: bool = False,
         broken: dict[str, GpucalError] | None = None,
     ) -> list[Scan]:
-        """The good bands of one scan; the others are entered in ``broken``."""
+        """The readable bands of one scan; the others are entered in ``broken``."""
 
 
 class LoadLibrary:
@@ -95,7 +95,7 @@ class LoadLibrary:
         return self._broken[number]
 
     def release(self, number: int) -> None:
-        """Let go of the decoded counts of a scan that is done."""
+        """Free the decoded counts of a scan that is done."""
         with self._lock:
             bands = self._scans.get(number, [])
         for scan in bands:
@@ -188,6 +188,6 @@ def _passed_over(number: int, error: GpucalError) -> str:
 
 
 def _forget(group: SubscanGroup | None) -> None:
-    """Let go of the decoded counts of a group."""
+    """Free the decoded counts of a group."""
     if group is not None and isinstance(group.counts, ZarrCounts):
         group.counts.forget()

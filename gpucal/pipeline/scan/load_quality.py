@@ -1,4 +1,4 @@
-"""What a load scan says by itself: receiver temperature and bad channels of each pixel."""
+"""Quality of a load scan by itself: receiver temperature and bad channels of each pixel."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LoadQuality:
-    """t_rec f64 [R,A] K, median over good channels, NaN without one; bad f64 [R,A], fraction of the
-    channels."""
+    """Receiver temperature and fraction of bad channels of each pixel.
+
+    t_rec f64 [R,A] K, median over good channels, NaN without one; bad f64 [R,A], fraction of the channels.
+    """
 
     t_rec: F64
     bad: F64
@@ -28,7 +30,7 @@ class LoadQuality:
 def load_quality(
     scan: Scan, config: CalibrationConfig, backend: Backend, pool: Executor | None = None
 ) -> LoadQuality:
-    """Solve the loads of one scan and band, physics sections 2 and 3.
+    """Solve the loads of one scan and band; physics section 4, equation (4.3).
 
     Raises LoadError for loads that cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Which load scans may serve a science scan, and in which order: rules on the metadata alone.
+"""Rules that choose load scans for a science scan, and their order, from the metadata alone.
 
 Physics section 8: ``lloadsn`` wins when it names a valid load scan; then the scan's own calibration; then the nearest
 earlier valid one of the same setup; then the nearest later one within ``max_cal_age``. Scan numbers are taken to grow
@@ -25,7 +25,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LoadScans:
-    """The scans of a night as the rules see them; both functions are called as far as the search goes only.
+    """The scans of a store as the rules see them; both functions are called only as far as the search goes.
 
     numbers: all scan numbers, ascending. bands: the bands of a scan that have a HOT; none where it has none or cannot
     be read.
@@ -42,7 +42,7 @@ class LoadScans:
 
 
 class Candidate(NamedTuple):
-    """A scan whose loads may serve, and the rule that says so."""
+    """A scan whose loads may serve, and the name of the rule that found it."""
 
     scan: Scan
     rule: Rule
@@ -71,6 +71,7 @@ def later_loads(scan: Scan, night: LoadScans) -> Iterator[Scan]:
 
 
 def _named(scan: Scan, night: LoadScans) -> Iterator[Candidate]:
+    """First rule: the scans that ``lloadsn`` names; a negative number names none."""
     if scan.source is None:
         return
     for number in sorted({int(n) for n in scan.source.lloadsn if n >= 0}):
@@ -79,6 +80,7 @@ def _named(scan: Scan, night: LoadScans) -> Iterator[Candidate]:
 
 
 def _own(scan: Scan, note: Note) -> Iterator[Candidate]:
+    """Second rule: the loads of the scan itself, unless they were taken at other frequencies."""
     if not has_hot(scan):
         return
     if same_setup(scan, scan):
@@ -91,6 +93,7 @@ def _own(scan: Scan, note: Note) -> Iterator[Candidate]:
 
 
 def _earlier(scan: Scan, night: LoadScans) -> Iterator[Candidate]:
+    """Third rule: scans with smaller numbers whose loads came before, the nearest first."""
     when = time_of(scan)
     for number in reversed([n for n in night.numbers() if n < scan.number]):
         for found in night.serving(number, scan):
@@ -99,6 +102,7 @@ def _earlier(scan: Scan, night: LoadScans) -> Iterator[Candidate]:
 
 
 def _later(scan: Scan, night: LoadScans, max_age: float | None) -> Iterator[Candidate]:
+    """Fourth rule: scans with larger numbers, the nearest first, up to ``max_age`` s (None: no limit)."""
     when = time_of(scan)
     for number in [n for n in night.numbers() if n > scan.number]:
         for found in night.serving(number, scan):
@@ -110,7 +114,7 @@ def _later(scan: Scan, night: LoadScans, max_age: float | None) -> Iterator[Cand
 
 
 def has_hot(scan: Scan) -> bool:
-    """Whether a scan has loads at all."""
+    """Whether a scan has a HOT load."""
     return scan.calibration is not None and "HOT" in scan.calibration.sobsmode
 
 

@@ -1,4 +1,4 @@
-"""How much of a scan may be in memory at once, and the next smaller amount."""
+"""Memory budget of a scan: how much of it may be in memory at once, and the next smaller amount."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MemoryBudget:
 
     @classmethod
     def of_config(cls, config: CalibrationConfig) -> MemoryBudget:
-        """What the options ``workers`` (0: one per usable core) and ``ring`` (MiB) allow."""
+        """The budget that the options ``workers`` (0: one per usable core) and ``ring`` (MiB in flight) allow."""
         return cls(config.workers or usable_cores(), config.ring << 20)
 
     def units(self, solution: ScanSolution) -> list[Unit]:
@@ -39,7 +39,7 @@ class MemoryBudget:
         return max(1, min(self.workers + 1, self.nbytes // self.unit(solution).nbytes))
 
     def smaller(self, solution: ScanSolution) -> MemoryBudget | None:
-        """The next smaller budget with which less of this scan is in memory; None: there is none.
+        """The next smaller budget that keeps less of this scan in memory; None when there is none.
 
         First fewer units are in flight, down to one; then a unit holds fewer outputs.
         """
@@ -55,7 +55,7 @@ class MemoryBudget:
         return None
 
     def describe(self, solution: ScanSolution) -> str:
-        """What of this scan is in flight, in words."""
+        """How much of this scan is in flight, as text for a message."""
         unit, n = self.unit(solution), self.in_flight(solution)
         return (
             f"{n} {'unit' if n == 1 else 'units'} of {unit.outputs} "
@@ -64,5 +64,5 @@ class MemoryBudget:
 
 
 def mebibytes(nbytes: int) -> str:
-    """A size in words."""
+    """A size as text, in MiB."""
     return f"{nbytes / 2**20:.3g} MiB"

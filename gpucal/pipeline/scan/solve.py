@@ -1,4 +1,4 @@
-"""The chain on one page: a scan and its loads in, everything that its tiles need out.
+"""Solve one scan: from the scan and its loads to everything that its tiles need.
 
 Stages: gain drift, loads, prepare (pairing and OFF means), atmosphere. Calibration itself is done
 tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the online tasks all call this.
@@ -46,7 +46,7 @@ Means = dict[MeanKey, SubscanMean]
 
 @dataclass(frozen=True, eq=False)
 class LoadChoice:
-    """The load scan of a scan, the one after it (gain drift), and whether it is too old."""
+    """The load scan that serves a scan, the one after it (for gain drift), and whether it is too old."""
 
     first: LoadMeans
     second: LoadMeans | None = None
@@ -82,7 +82,7 @@ def solve_scan(
     pool: Executor | None = None,
     timer: StageTimer | None = None,
 ) -> ScanSolution:
-    """Everything about one scan and band but the tiles themselves.
+    """Solve one scan and band: everything that its tiles need is decided here.
 
     ``table`` None means the opacity ``config.tau`` in every channel. Raises a GpucalError that names the
     scan, band and stage.
@@ -132,6 +132,7 @@ def solve_scan(
 
 
 def _source(scan: Scan) -> Any:
+    """The source group: a scan without one never comes here."""
     assert scan.source is not None
     return scan.source
 
@@ -151,7 +152,7 @@ def _scheme(load: LoadMeans, config: CalibrationConfig) -> str:
 def _drift(
     choice: LoadChoice, scheme: str, config: CalibrationConfig
 ) -> tuple[GainDrift | None, tuple[str, ...]]:
-    """The gain drift between the two load scans; None, and why, where it cannot be had."""
+    """The gain drift between the two load scans; None, and why, where it cannot be determined."""
     if not config.gain_interpolate:
         return None, ()
     if scheme != "hot-cold" or choice.second is None or choice.second.cold is None:
@@ -172,7 +173,7 @@ def _loads(
     config: CalibrationConfig,
     backend: Backend,
 ) -> LoadSolution:
-    """The loads solved after the scheme; a vane is compared with the sky of the first output."""
+    """The loads solved by the scheme; a vane is compared with the sky of the first output."""
     if scheme == "hot-cold":
         return solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
     sky = means[pairing.recipes[0].sky_key()].mean
@@ -232,7 +233,7 @@ def _atmosphere(
 def _sky_views(
     scan: Scan, pairing: Pairing, means: Means, config: CalibrationConfig, backend: Backend
 ) -> tuple[list[SkyView], list[int]]:
-    """The distinct skies of a scan (every OFF that is used), and which one each output has."""
+    """The distinct skies of a scan (one per OFF in use), and the index of the one that each output has."""
     group = _source(scan)
     views: list[SkyView] = []
     number: dict[Hashable, int] = {}

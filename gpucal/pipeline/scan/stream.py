@@ -56,7 +56,7 @@ def stream_scan(
 
 @dataclass(frozen=True)
 class Streamed:
-    """What came of a scan that was streamed, and the memory budget that sufficed for it."""
+    """The quality sums of a streamed scan, and the memory budget that sufficed for it."""
 
     sums: QualitySums
     budget: MemoryBudget
@@ -73,7 +73,7 @@ def stream_within_memory(
     alone: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> Streamed:
-    """``stream_scan``, begun anew with a smaller budget while memory is short.
+    """Run ``stream_scan``; begin again with a smaller budget while memory is short.
 
     ``sink`` gets a tile again in that case, with the same values, and ``progress`` hears of no byte
     twice. ``alone`` waits until nothing else takes memory and returns whether something did: the same
@@ -124,7 +124,7 @@ def stream_within_memory(
 
 
 class _Once:
-    """Passes progress on, without what was reported before the work began anew."""
+    """Progress without what was reported already, before the work began again."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell

@@ -1,4 +1,4 @@
-"""What is done with one tile: read its raw counts, calibrate it, and hand it to a sink.
+"""Work on one tile: read its raw counts, calibrate it, and hand it to a sink.
 
 A tile is a block of channels of one output subscan. Each worker takes one through decoding, calibration and the sink
 (encode, store) while it is in cache. Shapes: C channels, D dumps, R receivers, A pixels.
@@ -29,7 +29,7 @@ Host = npt.NDArray[Any]
 
 
 class TileSink(Protocol):
-    """Takes calibrated tiles, from several threads at once; arrays are reused after the call."""
+    """Receiver of calibrated tiles, called from several threads at once; arrays are reused after the call."""
 
     def write_tile(
         self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
@@ -42,7 +42,7 @@ class TileSink(Protocol):
 
 @runtime_checkable
 class EncodedSink(Protocol):
-    """A ``TileSink`` that also takes tiles where they were made, and has them encoded there."""
+    """A ``TileSink`` that also takes tiles in the memory of the device, to have them encoded there."""
 
     def write_on_device(
         self,
@@ -100,7 +100,7 @@ TileResults = list[tuple[tuple[int, int], TileStatistics]]
 
 
 class TileWork:
-    """What one worker does with a unit; shared by all workers of a scan.
+    """The work on a unit, tile by tile; shared by all workers of a scan.
 
     stop: raises Cancelled before the next tile; progress: gets the bytes of raw counts of each tile that is
     done.
@@ -122,7 +122,7 @@ class TileWork:
         self._dtype = np.dtype(np.float64 if solution.config.dtype == "f64" else np.float32)
 
     def tasks(self, units: Sequence[Unit]) -> Iterator[Callable[[], TileResults]]:
-        """All the work of a scan, in the order in which its results are added up."""
+        """All tasks of a scan, in the order in which their results are added up."""
         for unit in units:
             yield partial(self._unit, unit)
         for output in range(self._solution.output_shape[4]):
@@ -160,7 +160,7 @@ class TileWork:
         return statistics
 
     def _t_sys(self, output: int) -> TileResults:
-        """T_sys of one output; it needs no counts and counts for no statistics."""
+        """Write T_sys of one output; it needs no counts and enters no statistics."""
         for c0, c1 in t_sys_blocks(self._solution):
             scale = scale_of_output(self._solution, output, c0, c1)
             self._sink.write_t_sys(output, (c0, c1), scale.t_sys)

@@ -1,4 +1,4 @@
-"""How the work on one scan is cut: the channel blocks of L1, and the units that a worker takes at a time.
+"""Division of the work on one scan: channel blocks of L1, and the units that a worker takes at a time.
 
 The blocks depend on the shape of the scan alone, so that L1 does too. The units follow the raw chunks and the memory
 there is. Shapes: C channels, D dumps, R receivers, A pixels, S subscans.
@@ -22,7 +22,7 @@ T_SYS_CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker takes at a time: blocks of channels of outputs that share raw chunks."""
+    """The work of one worker at a time: blocks of channels of outputs that share raw chunks."""
 
     outputs: tuple[int, ...]
     blocks: tuple[tuple[int, int], ...]
@@ -51,7 +51,7 @@ def l1_blocks(solution: ScanSolution) -> list[tuple[int, int]]:
 
 
 def cut(n: int, step: int) -> list[tuple[int, int]]:
-    """0..n in steps."""
+    """The range 0..n cut into (start, stop) of ``step`` each, the last one shorter."""
     return [(i, min(i + step, n)) for i in range(0, n, step)]
 
 

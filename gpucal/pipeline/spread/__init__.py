@@ -1,1 +1,1 @@
-"""One run over several devices or hosts. What each process does with a scan belongs in store."""
+"""One run spread over several devices or hosts. What each process does with a scan belongs in store."""

@@ -26,7 +26,7 @@ def calibrate_on_cluster(
     observer: Observer,
     command_line: Sequence[str],
 ) -> StoreReport:
-    """One task per science scan on the scheduler ``config.scheduler``; each writes its own scan.
+    """Calibrate with one task per science scan on the scheduler ``config.scheduler``; each writes its own scan.
 
     Needs the extra ``cluster``; the stores must be reachable under the same path everywhere. A scan whose
     worker is lost is a failure like any other. Raises ConfigError when dask is missing or the scheduler
@@ -83,7 +83,7 @@ def _connect(address: str) -> Any:
 def _calibrate_one(
     paths: tuple[str, str], config: CalibrationConfig, command_line: list[str]
 ) -> StoreReport:
-    """What a worker does: a run over a single scan."""
+    """The task of a worker: a run over a single scan."""
     return calibrate_here(*paths, config, command_line=command_line)
 
 

@@ -28,10 +28,11 @@ Events = queue.SimpleQueue[tuple["DeviceProcess", Event | None]]
 
 
 class DeviceProcess:
-    """A process that sees one device, the scans it was given, and its last words.
+    """A process that sees one device, with the scans it was given and the end of its stderr.
 
     Its events come out of ``events`` as (process, event); (process, None) is the last one. scans: what it was
-    given and has not reported; streaming: the scan begun last; ready: it takes scans; lost: its device is, and it ends.
+    given and has not reported; streaming: the scan begun last; ready: it takes scans; lost: its device is lost,
+    and it ends.
     """
 
     def __init__(self, device: str, job: dict[str, Any], events: Events) -> None:
@@ -58,12 +59,12 @@ class DeviceProcess:
         self._write(job)
 
     def give(self, scan: int) -> None:
-        """One more scan to calibrate, after those that it has."""
+        """Give it one more scan to calibrate, after those that it has."""
         self.scans.append(scan)
         self._write({"scan": scan})
 
     def culprit(self) -> int:
-        """The scan that it worked on: the last one begun, not those before it that wait for the disk."""
+        """The scan that it was working on: the last one begun, not those before it that wait for the disk."""
         return self.streaming if self.streaming in self.scans else self.scans[0]
 
     def end(self) -> None:
@@ -77,7 +78,7 @@ class DeviceProcess:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Kill it if it still runs, and let go of its pipes."""
+        """Kill it if it still runs, and close its pipes."""
         self._process.kill()
         self._process.wait()
         self.stop()
@@ -87,7 +88,7 @@ class DeviceProcess:
         self._stderr.close()
 
     def death(self) -> DeviceLostError:
-        """How it ended, as what happened to the scan that it worked on."""
+        """How it ended, as an error of the scan that it was working on."""
         code = self._process.wait()
         self._stderr.seek(0)
         words = [line for line in self._stderr.read().splitlines() if line.strip()]
@@ -102,7 +103,7 @@ class DeviceProcess:
         )
 
     def _write(self, message: dict[str, Any]) -> None:
-        """One line on its stdin."""
+        """Write one line to its stdin."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):  # its end shows on stdout
             self._process.stdin.write(json.dumps(message) + "\n")

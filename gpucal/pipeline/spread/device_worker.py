@@ -24,14 +24,14 @@ from gpucal.pipeline.store.run import Run
 
 
 class Sender:
-    """Writes events, from several threads; also an Observer of the scans."""
+    """Writer of events, safe from several threads; also an Observer of the scans."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
 
     def send(self, event: str, **values: Any) -> None:
-        """One line; a parent that is gone is noticed on stdin, not here."""
+        """Write one event as a line; a parent that is gone is noticed on stdin, not here."""
         line = json.dumps({"event": event, **values})
         with self._lock:
             try:
@@ -41,7 +41,7 @@ class Sender:
                 return
 
     def night_started(self, scans: Any, total_bytes: int) -> None:
-        """The parent knows."""
+        """Send nothing: the parent knows."""
 
     def scan_started(self, scan: int, band: str, total_bytes: int) -> None:
         """See ``report.Observer``."""
@@ -52,7 +52,7 @@ class Sender:
         self.send("tile_done", scan=scan, band=band, nbytes=nbytes)
 
     def scan_finished(self, summary: ScanSummary) -> None:
-        """Goes with ``scan_done``, when all bands are there."""
+        """Send nothing: the summary goes with ``scan_done``, when all bands are there."""
 
     def message(self, level: Literal["info", "warning", "error"], text: str) -> None:
         """See ``report.Observer``."""
@@ -60,9 +60,9 @@ class Sender:
 
 
 class _Numbers:
-    """Scan numbers as they come; None when none has come and one is still to be finished.
+    """Iterator of scan numbers as they come; None where none has come and a scan is still to be finished.
 
-    An end of ``lines`` without a word sets ``cancel``: the parent is gone.
+    An end of ``lines`` without notice sets ``cancel``: the parent is gone.
     """
 
     def __init__(self, lines: Iterable[str], cancel: threading.Event) -> None:
@@ -70,10 +70,11 @@ class _Numbers:
         threading.Thread(target=self._read, args=(lines, cancel), daemon=True).start()
 
     def end(self) -> None:
-        """No more numbers, whatever still comes."""
+        """End the iteration, whatever still comes."""
         self._come.put(None)
 
     def _read(self, lines: Iterable[str], cancel: threading.Event) -> None:
+        """Thread on stdin: a line without a number ends the work, a closed stdin (the parent is gone) cancels it."""
         for line in lines:
             number = json.loads(line).get("scan")
             if number is None:
@@ -99,7 +100,7 @@ class _Numbers:
 
 
 def serve(lines: Iterator[str], sender: Sender, backend: Backend | None = None) -> None:
-    """Calibrate the scans that ``lines`` name until they end; ``backend``: instead of the job's.
+    """Calibrate the scans that ``lines`` name, until they end; ``backend`` replaces that of the job.
 
     Events: ``refused`` (nothing can be done at all), ``ready``, those of the observer, ``scan_done``
     with summaries and failures, and last ``lost`` when the device is.

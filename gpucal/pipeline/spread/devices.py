@@ -19,7 +19,7 @@ from gpucal.pipeline.store.selection import select_scans
 
 
 def device_list(config: CalibrationConfig) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES must be for each process; [] where "all" finds no device.
+    """CUDA_VISIBLE_DEVICES for each process; [] where "all" finds no device.
 
     Numbers count within the CUDA_VISIBLE_DEVICES of this process if it is set. Raises ConfigError for
     one that is not visible.
@@ -54,7 +54,7 @@ def calibrate_on_devices(
     observer: Observer,
     command_line: Sequence[str],
 ) -> StoreReport:
-    """One process per device, each takes the next scan when it has room; all write into one L1 store.
+    """Calibrate with one process per device; each takes the next scan when it has room, all write into one L1 store.
 
     A process that dies fails the scan that it was at; another one takes its place. Raises GpucalError
     only when nothing can be done at all.

@@ -28,7 +28,7 @@ STOP_SECONDS = 60.0
 
 
 class Fleet:
-    """The processes of all devices, and which of them has which scan; used by one thread."""
+    """The processes of all devices, and which scans each of them has; used by one thread."""
 
     def __init__(self, devices: Sequence[str], job: dict[str, Any], gathered: Gathered) -> None:
         self.processes: dict[str, DeviceProcess] = {}
@@ -75,7 +75,7 @@ class Fleet:
         return not self._left
 
     def _start_processes(self) -> None:
-        """A process for every usable device without one, as long as there are scans for it."""
+        """Start a process for every usable device without one, as long as there are scans for it."""
         if not self._usable:
             error = BackendError("no process for it could be started on any device.")
             for number in sorted(self._left):
@@ -120,14 +120,14 @@ class Fleet:
         return True
 
     def _ready(self, process: DeviceProcess, event: Event) -> None:
-        """It has opened the stores and its device, and takes scans."""
+        """Event: the process has opened the stores and its device, and takes scans."""
         process.ready = True
         self._worked.add(process.device)
         text = "device {}: process {pid}, backend {backend} ({name})"
         self._gathered.observer.message("info", text.format(process.device, **event))
 
     def _refused(self, process: DeviceProcess, event: Event) -> None:
-        """It cannot work at all: the same for every scan, unless the device did work before."""
+        """Event: the process cannot work at all, which holds for every scan unless the device worked before."""
         process.lost = True
         if process.device in self._worked and process.device not in self._on_cpu:
             self._to_cpu(process.device, str(event["message"]))
@@ -136,12 +136,12 @@ class Fleet:
         raise kind(event["message"], hint=event["hint"])
 
     def _scan_started(self, process: DeviceProcess, event: Event) -> None:
-        """It streams a band of this scan: the culprit, should the process die now."""
+        """Event: the process streams a band of this scan, which is to blame should the process die now."""
         process.streaming = event["scan"]
         self._gathered.observer.scan_started(**event)
 
     def _scan_done(self, process: DeviceProcess, event: Event) -> None:
-        """All is known about a scan."""
+        """Event: a scan is finished, with its summaries and failures."""
         process.scans.remove(event["scan"])
         self._left.discard(event["scan"])
         self._gathered.add(
@@ -150,21 +150,21 @@ class Fleet:
         )
 
     def _lost(self, process: DeviceProcess, event: Event) -> None:
-        """Its device was lost and it ends; a new process may try the device again."""
+        """Event: the process lost its device and ends; a new process may try the device again."""
         process.lost = True
         self._troubles[process.device] += 1
         if self._troubles[process.device] >= LOSSES:
             self._to_cpu(process.device, str(event["message"]))
 
     def _to_cpu(self, device: str, why: str) -> None:
-        """The next process of this device computes on the CPU."""
+        """Let the next process of this device compute on the CPU."""
         if device not in self._on_cpu:
             self._on_cpu.add(device)
             text = f"device {device} is given up: {why} Its process goes on with the CPU."
             self._gathered.observer.message("error", text)
 
     def _ended(self, process: DeviceProcess) -> None:
-        """A process is gone: its scans go back to the queue, but for the one that it died of."""
+        """Event: a process is gone; its scans go back to the queue, except the one that it died of."""
         del self.processes[process.device]
         death = process.death()
         process.close()

@@ -9,7 +9,7 @@ from gpucal.pipeline.store.selection import Selection
 
 
 class Gathered:
-    """Summaries and failures as they come in, in any order."""
+    """Summaries and failures from all processes, in the order of arrival."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
@@ -17,7 +17,7 @@ class Gathered:
         self._failures: list[Failure] = []
 
     def begin(self, selection: Selection) -> None:
-        """Tell what there is to do; scans that cannot be read are failures already."""
+        """Tell the observer what there is to do; scans that cannot be read are failures already."""
         self.observer.night_started(selection.numbers, 0)
         for note in selection.notes:
             self.observer.message("info", note)
@@ -25,7 +25,7 @@ class Gathered:
             self.fail(failure)
 
     def add(self, summaries: Iterable[ScanSummary], failures: Iterable[Failure]) -> None:
-        """Take what a process reports of its scans."""
+        """Add what a process reports about its scans."""
         for summary in summaries:
             self._summaries.append(summary)
             self.observer.scan_finished(summary)
@@ -38,7 +38,7 @@ class Gathered:
         self.add([summary], [failure])
 
     def report(self, *, interrupted: bool) -> StoreReport:
-        """Everything in the order of the scans."""
+        """The report, in the order of the scans."""
         return StoreReport(
             tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),
             tuple(sorted(self._failures, key=lambda f: f.scan)),

@@ -31,7 +31,7 @@ from gpucal.steps.solution import ScanSolution
 
 
 class BandWriter:
-    """Writes the bands of one run, one after another.
+    """Writer of the bands of one run, one after another.
 
     It remembers from band to band what the memory of the device sufficed for, and the last skies, from which the
     sky differences are made.
@@ -90,7 +90,7 @@ class BandWriter:
         pool: Executor,
         alone: Callable[[], bool],
     ) -> QualitySums:
-        """Stream all tiles, with less in flight where the device has no room; so do the next bands, then."""
+        """Stream all tiles, with less in flight where the device has no room, and so for the next bands."""
         scan = solution.scan
         streamed = stream_within_memory(
             solution,
@@ -106,7 +106,7 @@ class BandWriter:
         return streamed.sums
 
     def remember_sky(self, solution: ScanSolution) -> dict[str, SkyDifferences]:
-        """Enter the sky of a scan, whether it is written or was there already; its differences, by kind."""
+        """Add the sky of a scan to the history, even if the scan was there already; return its differences by kind."""
         found: dict[str, SkyDifferences] = {}
         if self._config.skydiff and solution.loads.cold is not None:
             entries = self._history.of(layout_key(solution))

@@ -1,4 +1,4 @@
-"""Put calibrated scans in place, in a thread of their own: the sync to disk must not hold up the next scan."""
+"""Commit calibrated scans in a thread of its own, so that the sync to disk does not hold up the next scan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ScanDone = Callable[[int, StoreReport], None]
 
 
 def nobody_waits(number: int, known: StoreReport) -> None:
-    """The ``ScanDone`` of a run whose report is enough."""
+    """A ``ScanDone`` that does nothing: for a run whose report is enough."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class StagedScan:
 
 
 class Commits:
-    """Commits scans in the order in which they come; on leaving, waits for those that were submitted."""
+    """Queue of scans to commit, in the order in which they come; leaving the block waits for all of them."""
 
     def __init__(
         self, store: L1Store, record: Record, overwrite: bool, scan_done: ScanDone
@@ -69,7 +69,7 @@ class Commits:
             self._waiting.popleft().result()
 
     def _end(self, number: int, staged: StagedScan | None) -> None:
-        """What the thread does for one scan."""
+        """Commit one scan in the thread, and say that it is done."""
         if staged is not None:
             self._commit(number, staged)
         self._scan_done(number, self._record.of_scan(number))

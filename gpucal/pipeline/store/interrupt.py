@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, not as an exception in the middle of something."""
+"""Ctrl-C as a request to stop at the next safe point, not as an exception."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
-    """Within the block the first Ctrl-C sets ``stop``; the next one raises KeyboardInterrupt.
+    """Context in which the first Ctrl-C sets ``stop``; the next one raises KeyboardInterrupt.
 
     An exception that may come between any two statements cannot be cleaned up after reliably. Does
     nothing outside the main thread, or where the program has a handler of its own.

@@ -1,4 +1,4 @@
-"""Lay one calibrated band out as L1 arrays and attributes; the table of the formats page."""
+"""The L1 arrays and attributes of one calibrated band, as the formats page lists them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAYLOADS_KEPT = 64
 
 
 def root_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the root of the calibrated store takes over from ``attrs``, those of the raw store."""
+    """Root attributes of the calibrated store, taken from ``attrs`` of the raw store."""
     return {k: attrs[k] for k in ("telescope", "site", "instrument") if k in attrs}
 
 
@@ -44,7 +44,7 @@ def scan_attributes(
     table: AtmosphereTable | None,
     checksums: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Attributes of a whole scan: those of L0 that users look for in L1, and what tells whether it must be done again.
+    """Attributes of a whole scan: those of L0 that users look for in L1, and those by which a repeat is decided.
 
     ``solution``: of its first band; ``checksums``: of the L0 metadata of it and of its load scans.
     """
@@ -61,7 +61,7 @@ def scan_attributes(
 
 
 class L1Sink:
-    """Writes the tiles of one band into a staged scan; a TileSink."""
+    """A TileSink that writes the tiles of one band into a staged scan."""
 
     def __init__(self, writer: ScanWriter, solution: ScanSolution) -> None:
         self._solution = solution
@@ -147,7 +147,7 @@ class L1Sink:
     def _encoded(
         self, lane: Lane, array: ArrayWriter, index: tuple[int, ...], tile: Array, fill: Any
     ) -> None:
-        """One chunk by the device, or by the host when the device did not do it well."""
+        """One chunk encoded by the device, or by the host where the bytes of the device are wrong."""
         data = lane.encode(tile, array.chunks[:-1], fill)
         if data is not None:
             nbytes = math.prod(array.chunks) * array.dtype.itemsize
@@ -164,7 +164,7 @@ class L1Sink:
     def _same_flags(
         self, index: tuple[int, ...], shape: tuple[int, ...], of_one_dump: npt.NDArray[Any]
     ) -> None:
-        """Without fill every dump has the same flags: tiles that share them share their bytes."""
+        """Encoded flags of a tile without fill: all dumps are equal, so tiles with equal flags share the bytes."""
         key = (shape, of_one_dump.tobytes())
         payload = self._payloads.get(key)
         if payload is None:
@@ -185,7 +185,7 @@ class L1Sink:
 def small_arrays(
     solution: ScanSolution,
 ) -> Layout:
-    """Name -> (values, dims, units) of everything in L1 that does not stream."""
+    """All L1 arrays that do not stream: name -> (values, dims, units)."""
     host = solution.backend.to_host
     loads, atmosphere, setup = solution.loads, solution.atmosphere, solution.setup
     n_axes = setup.nu_sig.shape[1]

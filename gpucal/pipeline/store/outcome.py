@@ -1,4 +1,4 @@
-"""What became of a scan: its quality, its summary, or why it failed."""
+"""Outcome of a scan: its quality and its summary, or why it failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gpucal.steps.solution import ScanSolution
 
 
 def failure_of(number: int, stage: str, error: BaseException) -> Failure:
-    """The entry of ``failures.json``; a GpucalError that knows its stage keeps it."""
+    """The entry of ``failures.json`` for an error; a GpucalError keeps the stage that it knows."""
     logging.getLogger(__name__).debug("scan %d failed", number, exc_info=error)
     if not isinstance(error, GpucalError):
         name, reason = type(error).__name__, " ".join(str(error).split()).rstrip(".")

@@ -1,4 +1,4 @@
-"""Solve the next scan while one streams."""
+"""Solve the next scan while the current one streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.2
 
 
 class Prefetch:
-    """Scans solved one ahead of the caller; ``solver`` returns the one of the moment."""
+    """Scans solved one ahead of the caller; ``solver`` returns the solver in use now."""
 
     def __init__(
         self,
@@ -31,9 +31,9 @@ class Prefetch:
         self._following: Future[Solved] | None = None
 
     def solved(self, numbers: Iterable[int | None]) -> Iterator[Solved]:
-        """The scans in the order of ``numbers``; None: finish what is begun, the next will come.
+        """The solved scans in the order of ``numbers``; a None among them stands for a number that comes later.
 
-        Raises Cancelled when that is wished.
+        Then what was begun is finished first. Raises Cancelled when the work is to stop.
         """
         pending: Future[Solved] | None = None
         for n in numbers:
@@ -45,7 +45,7 @@ class Prefetch:
             yield self._result(pending)
 
     def alone(self) -> bool:
-        """Wait until no scan is being solved; whether one was."""
+        """Wait until no scan is being solved; returns whether one was."""
         following = self._following
         if following is None or following.done():
             return False
@@ -53,11 +53,11 @@ class Prefetch:
         return True
 
     def _submit(self, number: int, pool: Executor | None) -> Future[Solved]:
-        """Have a scan solved by the solver of the moment."""
+        """Start solving a scan with the solver in use now."""
         return self._ahead.submit(self._solver().solve, number, pool)
 
     def _result(self, pending: Future[Solved]) -> Solved:
-        """A scan when it is solved; solved again where the device was short of memory, or is lost by now."""
+        """Wait for a solved scan; solve it again where the device was short of memory or has been lost since."""
         solved = self._wait(pending)
         if isinstance(solved.trouble, DeviceMemoryError):
             # Once more, block by block and behind the one being solved: nothing else is at work then.

@@ -1,4 +1,4 @@
-"""Where a calibrated scan comes from: software, inputs, configuration, times."""
+"""Provenance of a calibrated scan: software, inputs, configuration, times."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs")
 
 @dataclass(frozen=True)
 class Origin:
-    """started: when the scan was begun, UTC; checksums: SHA-256 of the L0 metadata of it and of its load scans,
-    "number/band" -> digest; command_line: what the user gave."""
+    """Start, inputs and command line of the calibration of one scan.
+
+    started: UTC; checksums: SHA-256 of the L0 metadata of the scan and of its load scans, "number/band" ->
+    digest; command_line: as the user gave it.
+    """
 
     started: str
     checksums: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a run reports: one summary per scan and band, failures, the exit code."""
+"""Report of a run: one summary per scan and band, failures, the exit code."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Failure:
 
     @property
     def sentence(self) -> str:
-        """What happened, and what to do about it."""
+        """The message of the error and its hint, as text."""
         return f"{self.message} {self.hint}".rstrip()
 
     def is_a(self, kind: type[GpucalError]) -> bool:
-        """Whether the error was one of ``kind``; ``error`` is the name of its class, as in the file."""
+        """Whether the error is a ``kind`` or derived from it; ``error`` holds the name of its class, as in the file."""
         found = getattr(errors, self.error, None)
         return isinstance(found, type) and issubclass(found, kind)
 

@@ -60,7 +60,7 @@ def calibrate_here(
 
 
 class Run:
-    """One run of ``calibrate_store`` in this process, or the part of it that a process of several does.
+    """One run of ``calibrate_store`` in this process, or the share of one of several processes.
 
     cancel: set from outside, it stops the work soon. scan_done: called, in another thread, when all is known about
     a scan. cpu_after_loss: the CPU does the other scans when the device is lost; else the work ends there.
@@ -150,7 +150,7 @@ class Run:
         pool: ThreadPoolExecutor,
         commits: Commits,
     ) -> None:
-        """The loop: while one scan streams, the next is solved and the one before it is synced to disk."""
+        """Loop over scans: while one streams, the next is solved and the one before is synced to disk."""
         # Solve: loads, OFF means and atmosphere of the next scan.
         for solved in prefetch.solved(numbers):
             if self._cancel.is_set():
@@ -165,7 +165,7 @@ class Run:
     def _staged(
         self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor
     ) -> StagedScan | None:
-        """Stream a solved scan; None where there is nothing to commit, and the record says why."""
+        """Stream a solved scan; None where there is nothing to commit, the reason is then in the record."""
         number, record = solved.number, self._record
         if solved.trouble is not None:
             self._in_trouble(number, "solve", solved.trouble)
@@ -222,7 +222,7 @@ class Run:
         solved.failed_bands.append(name)
 
     def _in_trouble(self, number: int, stage: str, error: Exception) -> None:
-        """Record a scan as failed; after the loss of the device nothing that lies on it is used again."""
+        """Record a scan as failed; if the device was lost, drop everything that lies on it."""
         found = self.solver.backend.health.failure(error) or error
         if isinstance(found, DeviceLostError):
             device, self.lost = self.solver.backend.device, found
@@ -240,7 +240,7 @@ class Run:
 def _atmosphere_of(
     store: L0Store, config: CalibrationConfig, observer: Observer
 ) -> AtmosphereTable | None:
-    """The table of the run; what is odd about it is told to the observer once."""
+    """The atmosphere table of the run; warnings about it are told to the observer once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GpucalWarning)
         table = atmosphere_for(config, store.attrs)

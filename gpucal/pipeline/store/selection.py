@@ -1,4 +1,4 @@
-"""What there is to do: which scans are science, and which are in the L1 store already."""
+"""Selection of scans: which ones are science, and which are in the L1 store already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpucal.pipeline.store.report import Failure
 
 @dataclass(frozen=True)
 class Selection:
-    """Science scans to work on, those that cannot be, and what the user should know."""
+    """Science scans to calibrate, those that cannot be calibrated, and what the user should know."""
 
     numbers: tuple[int, ...]
     failures: tuple[Failure, ...]
@@ -81,7 +81,7 @@ def already_done(
     config: CalibrationConfig,
     table: AtmosphereTable | None,
 ) -> bool:
-    """Whether a scan need not be done again.
+    """Whether a scan is in the L1 store and need not be calibrated again.
 
     found: attributes of the scan in L1, None when it is not there. A scan is done when configuration,
     opacities and the L0 metadata of it and of its loads are the same. Raises L1Error when another one is

@@ -1,4 +1,4 @@
-"""Solve scans on one backend: everything of a scan but its tiles, and the loads kept for the next."""
+"""Solve scans on one backend, and keep their loads for the next ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Solved:
 
 
 class Solver:
-    """Solves one scan after another; all it keeps lies on its backend."""
+    """Solver of one scan after another; all that it keeps lies on its backend."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Solver:
         self._table = table
 
     def solve(self, number: int, pool: Executor | None) -> Solved:
-        """Solve all bands of a scan, without ``pool`` block by block; what goes wrong is in the result."""
+        """Solve all bands of a scan, on ``pool`` if there is one; errors of bands are part of the result."""
         solved = Solved(number, self.backend, started=now())
         timer = StageTimer()
         # Read it, and see whether it is there already.
