@@ -44,7 +44,11 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "atmosphere": (_ATM, "TABLE", "Table file, site name, auto, or none (then give --tau)."),
     "pwv": (_ATM, "fit|MM", "Fit the water vapour, or use this value in mm."),
     "pwv_scope": (_ATM, "", "One PWV per scan, per pixel, or per ON-OFF pair."),
-    "airmass": (_ATM, "", "Plane-parallel or spherical atmosphere, or the formula of the GBT's programs."),
+    "airmass": (
+        _ATM,
+        "",
+        "Plane-parallel or spherical atmosphere, or the formula of the GBT's programs.",
+    ),
     "ozone_scale": (_ATM, "X", "Factor on the ozone column of the table."),
     "opacity_trust": (_ATM, "X", "Fractional error of the opacity model in the fit weights."),
     "t_atm": (_ATM, "K", "Temperature of the atmosphere, instead of factor * ambient + offset."),
