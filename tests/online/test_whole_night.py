@@ -27,6 +27,9 @@ TABLES = ("scans", "calibrations", "pointings", "foci", "skydips", "spectra", "p
 VOLATILE = ("seen", "made", "delivered", "attempts", "store")
 
 
+MOST_SHOTS = 30
+
+
 def configured(folder: Path, **changes: Any) -> OnlineConfig:
     return site(folder, Path("none"), calibration=CONFIG, attempts=3, **changes)
 
@@ -62,7 +65,8 @@ class _Killer:
             threading.Thread(target=self._shoot, args=(every,), daemon=True).start()
 
     def _shoot(self, every: float) -> None:
-        while not self._over.wait(every):
+        # Bounded: on a slow machine no job would end between two shots, and the night would never.
+        while self.shots < MOST_SHOTS and not self._over.wait(every):
             workers = [p.name for p in self._root.rglob(".active/*") if p.is_dir()]
             pids = [int(name.split("~")[1]) for name in workers]
             pids = [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
