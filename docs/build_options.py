@@ -34,11 +34,11 @@ Every option but those of the last group is also a key of the TOML file that `--
 field of `gpucal.CalibrationConfig`. An option given on the command line wins over the file. A wrong key or
 value is named, and the exit code is 64.
 
-*Numbers*: whether the option can change a number in L1. A finished scan is skipped when it was made from the same raw
+*L1*: whether the option can change a number in L1. A finished scan is skipped when it was made from the same raw
 data with the same values of these options; the others say which scans are calibrated, how fast and where.
 
-| option | TOML key | default | values | unit | numbers | meaning |
-|---|---|---|---|---|---|---|
+| option | TOML key | default | values | L1 | meaning |
+|---|---|---|---|---|---|
 """
 
 TAIL = """
@@ -100,13 +100,12 @@ def row(parameter: Any, fields: dict[str, Any], numbers: frozenset[str]) -> str:
     placeholder = parameter.metavar or ""
     schema = fields.get(parameter.name)
     if schema is None:
-        return cells(name, "", "", "" if parameter.is_flag else "path", "", "", meaning)
+        return cells(name, "", "", "" if parameter.is_flag else "path", "", meaning)
     return cells(
         name,
         f"`{parameter.name.replace('_', '-')}`",
         default_of(schema),
-        " or ".join(limits(schema)) or placeholder,
-        UNITS.get(placeholder, ""),
+        " ".join([" or ".join(limits(schema)) or placeholder, UNITS.get(placeholder, "")]).strip(),
         "yes" if parameter.name in numbers else "",
         meaning,
     )
@@ -131,7 +130,7 @@ def build() -> str:
     last = groups.pop("Command line only")
     lines = []
     for group, rows in {**groups, "Command line only": last}.items():
-        lines += [cells(f"**{group}**", *[""] * 6), *rows]
+        lines += [cells(f"**{group}**", *[""] * 5), *rows]
     return HEAD + "\n".join(lines) + "\n" + TAIL
 
 

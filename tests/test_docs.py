@@ -73,7 +73,7 @@ def citations(text: str, *, own: bool = False) -> list[str]:
 def labels(page: str) -> set[str]:
     """What can be cited: numbers of headings, and labels of equations in brackets."""
     headings = re.findall(rf"^#+\s({_NUMBER})\.?\s", page, re.MULTILINE)
-    return {*headings, *re.findall(r"\(\d+\.\d+\w?\)", page)}
+    return {*headings, *re.findall(r"\([1-9]\d*\.\d+\w?\)", page)}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,21 @@ def test_every_citation_of_the_physics_page_resolves() -> None:
         problems += [f"{name}: physics {n}" for n in cited if n not in known]
     assert problems == []
     assert count > 60
+
+
+def unanchored(page: str) -> set[str]:
+    """Labels of equations without an anchor "eq-5-1", and anchors without a label."""
+    shown = {n.strip("()").replace(".", "-") for n in labels(page) if n.startswith("(")}
+    return shown ^ set(re.findall(r'<a id="eq-([\d-]+)"></a>', page))
+
+
+def test_every_equation_has_an_anchor() -> None:
+    assert unanchored(
+        '## 5 Sky<a id="eq-5-1"></a><a id="eq-5-3"></a>\n\n    S = J  (5.1)\n    t  (5.2)\n'
+    ) == {
+        *("5-2", "5-3"),
+    }
+    assert unanchored(PHYSICS.read_text("utf-8")) == set()
 
 
 # --- links and pictures ----------------------------------------------------------------------------
