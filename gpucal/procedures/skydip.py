@@ -1,12 +1,11 @@
 """Skydip: zenith opacity and forward efficiency from the sky temperature against airmass.
 
 Physics section 11, equations (11.2) and (11.3).
-    efficiency form   T_sky(A) = f_eff T_atm (1 - e^{-tau A}) + (1 - f_eff) T_amb       loads seen: K, absolute
-    total-power form  T(A) = g T_atm (1 - e^{-tau A}) + T0                       receiver noise still in T0; g = 1,
-                      or fitted when the data are not calibrated
+    efficiency form   T_sky(A) = f_eff [T_atm (1 - e) + T_bg e] + (1 - f_eff) T_amb     loads seen: K, absolute
+    total-power form  T(A) = g [T_atm (1 - e) + T_bg e] + T0     receiver noise still in T0; g = 1, or
+                      fitted when the data are not calibrated; e = exp(-tau A)
 The total-power form is that of the SRT (srt-single-dish-tools). Temperatures are radiation temperatures J(nu, T)
-where the difference matters; the cosmic background, the same at all airmasses but for e^{-tau A}, is part of
-T_atm - T_bg when the caller takes it off.
+where the difference matters.
 """
 
 from __future__ import annotations
