@@ -47,6 +47,11 @@ class CalibrationConfig(BaseModel):
         description="T_sys* of the vane scheme: means over the inner 80 % of the channels, or the "
         "median over all channels",
     )
+    vane_airmass: Literal["auto", "each", "sky"] = Field(
+        "auto",
+        description="T_sys* of the vane scheme with the airmasses of source, OFF and sky, each its own; "
+        "or all at that of the sky, as dysh takes it; auto: dysh's way with its median, else each",
+    )
     max_cal_age: Positive = Field(3600.0, description="s; older load scans set CAL_STALE")
     clip_counts: Annotated[float, Field(ge=0, lt=1)] = 0.01
     clip_trec: Positive = 20000.0

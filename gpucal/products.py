@@ -132,12 +132,18 @@ class SkyModel:
     amplitude: Array
     constant: Array
 
-    def transmission(self, sideband: int, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
-        """Transmission t, equation (5.3), of one sideband and channels: f64 [c, R|1, A|1]; ``pwv`` [R|1, A|1] mm."""
+    def transmission(
+        self, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
+    ) -> Array:
+        """Transmission t, equation (5.3), of one sideband and channels: f64 [c, R|1, A|1].
+
+        ``pwv`` [R|1, A|1] mm; ``airmass`` a number, or [R, A] where the pixels look at different elevations.
+        """
         xp = array_namespace(self.opacity)
         b, q, c = (self.opacity[i, sideband, :, c0:c1, :, None] for i in range(3))
         p = pwv[None, None, :, :]
-        return xp.mean(xp.exp(-airmass * (b * p + q * (p * p) + c)), axis=0)
+        mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
+        return xp.mean(xp.exp(-mass * (b * p + q * (p * p) + c)), axis=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,6 +136,8 @@ class SubscanGroup:
     thot, tcold       f64 [R, S] K (calibration only; NaN when absent)
     load_temp_sig, load_temp_img  f64 [C, S] K or None: physical load temperature per channel as
                       seen in each sideband; replaces thot / tcold of that subscan
+    recorded          int [S] or None: dumps of each subscan that were recorded, the others at the
+                      end are padding; None: all D
     """
 
     counts: CountsSource
@@ -161,6 +163,7 @@ class SubscanGroup:
     tcold: F64 | None = None
     load_temp_sig: F64 | None = None
     load_temp_img: F64 | None = None
+    recorded: npt.NDArray[np.int64] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -168,8 +171,19 @@ class SubscanGroup:
 
     @property
     def mjd_mid(self) -> F64:
-        """MJD of the middle of each subscan, f64 [S]."""
-        return np.asarray(0.5 * (self.mjd[0] + self.mjd[-1]), dtype=np.float64)
+        """MJD of the middle of the recorded dumps of each subscan, f64 [S]."""
+        n = self.mjd.shape[0] if self.recorded is None else self.recorded
+        last = self.mjd[n - 1, np.arange(self.mjd.shape[1])]
+        return np.asarray(0.5 * (self.mjd[0] + last), dtype=np.float64)
+
+    def recorded_of(self, values: F64, subscan: int) -> F64:
+        """The column of ``subscan`` of values [D, S], without the padding at its end."""
+        stop = None if self.recorded is None else int(self.recorded[subscan])
+        return np.asarray(values[:stop, subscan])
+
+    def mean_elevation(self, subscan: int) -> float:
+        """Mean elevation of the recorded dumps of a subscan, rad."""
+        return float(np.mean(self.recorded_of(self.elevation, subscan)))
 
     def __repr__(self) -> str:
         shape = ", ".join(f"{k} {n}" for n, k in zip(self.shape, "CDRAS", strict=True))

@@ -61,8 +61,8 @@ class BeamMerge(Recipe):
         return {k: 0.5 * (of_a.get(k, 0.0) + of_b.get(k, 0.0)) for k in {**of_a, **of_b}}
 
     def skies(self, means: Means, backend: Backend) -> list[SkySeen]:
-        """The skies of beam A."""
-        return self.a.skies(means, backend)
+        """The skies of both beams; the own one is that of beam A."""
+        return [*self.b.skies(means, backend), *self.a.skies(means, backend)]
 
     def compared_offs(self) -> list[tuple[MeanKey, ...]]:
         """The blend of the OFFs of both beams."""

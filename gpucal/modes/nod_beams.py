@@ -15,6 +15,7 @@ from gpucal.modes.recipe import (
     Means,
     OnAndReference,
     SkySeen,
+    Subscans,
     TileCounts,
     mean_exptime,
 )
@@ -29,6 +30,10 @@ class NodBeams(Difference):
     on: int
     other: int
     second: npt.NDArray[np.bool_]
+
+    def source_subscan(self) -> Subscans:
+        """Position 2 for the pixels of ``second``, else position 1."""
+        return np.where(self.second, self.other, self.on)
 
     def subscans(self) -> tuple[int, ...]:
         """Both positions."""
@@ -60,11 +65,13 @@ class NodBeams(Difference):
         return {MeanKey(self.other): 1.0}
 
     def skies(self, means: Means, backend: Backend) -> list[SkySeen]:
-        """For each pixel the position in which it saw the sky; time and airmass of position 2."""
+        """For each pixel the position in which it saw the sky, with its time and elevation."""
         second = backend.asarray(self.second)[None, ...]
         here, there = (means[key] for key in self.means())
         counts: Array = backend.xp.where(second, here.mean, there.mean)
-        return [SkySeen(("nod", self.on), counts, self.other, there.time)]
+        seen = np.where(self.second, self.on, self.other)
+        time = np.where(self.second, here.time, there.time)
+        return [SkySeen(("nod", self.on), counts, seen, time)]
 
     def pixel_offsets(self, group: SubscanGroup) -> tuple[F64, F64]:
         """Offsets from the track of position 1, also for the pixels that see the source in position 2."""

@@ -18,6 +18,8 @@ from gpucal.scan import SubscanGroup
 
 Array = Any
 F64 = npt.NDArray[np.float64]
+Subscans = int | npt.NDArray[np.int64]
+"""One subscan for all pixels, or i64 [R,A], one for each."""
 Means = Mapping[MeanKey, SubscanMean]
 
 
@@ -52,13 +54,14 @@ class OnAndReference(NamedTuple):
 class SkySeen(NamedTuple):
     """One sky for the fit of the water: mean counts f64 [C,R,A], where and how long.
 
-    key tells different skies of a scan apart; subscan: whose elevation counts; time s.
+    key tells different skies of a scan apart; subscan: whose elevation counts; time s, f64 [R,A] where
+    the pixels differ.
     """
 
     key: Hashable
     counts: Array
-    subscan: int
-    time: float
+    subscan: Subscans
+    time: float | F64
 
 
 class NoiseRates(NamedTuple):
@@ -78,6 +81,10 @@ class Recipe(ABC):
     """
 
     on: int
+
+    def source_subscan(self) -> Subscans:
+        """The subscan in which each pixel saw the source: its elevation counts."""
+        return self.on
 
     # which raw data
 

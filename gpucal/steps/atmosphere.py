@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
+from gpucal.modes.recipe import Subscans
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import Atmosphere, LoadSolution, SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
@@ -24,11 +25,14 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SkyView:
-    """The sky as seen by one OFF: mean counts f64 [C,R,A], airmass, integration time s."""
+    """The sky as seen by one OFF: mean counts f64 [C,R,A], airmass, integration time s.
+
+    Airmass and time are f64 [R,A] where the pixels looked at the sky in different subscans.
+    """
 
     counts: Array
-    airmass: float
-    time: float
+    airmass: float | F64
+    time: float | F64
 
 
 def observed_sky(counts: Array, loads: LoadSolution) -> Array:
@@ -39,8 +43,24 @@ def observed_sky(counts: Array, loads: LoadSolution) -> Array:
 
 def on_airmass(group: SubscanGroup, pairing: Pairing, kind: str) -> F64:
     """Airmass of each output subscan, f64 [S_on]."""
-    elevation = group.elevation[:, pairing.on_index].mean(axis=0)
+    elevation = np.array([group.mean_elevation(int(s)) for s in pairing.on_index])
     return np.asarray(airmass_of(elevation, kind), dtype=np.float64)
+
+
+def elevation_seen(group: SubscanGroup, subscans: Subscans) -> float | F64:
+    """Mean elevation of a subscan, rad; f64 [R,A] where each pixel has its own subscan."""
+    if isinstance(subscans, int):
+        return group.mean_elevation(subscans)
+    known = {int(s): group.mean_elevation(int(s)) for s in np.unique(subscans)}
+    if len(known) == 1:
+        return next(iter(known.values()))
+    return np.array([[known[int(s)] for s in row] for row in subscans])
+
+
+def airmass_seen(group: SubscanGroup, subscans: Subscans, kind: str) -> float | F64:
+    """Airmass at ``elevation_seen``: a number, or f64 [R,A]."""
+    airmass = airmass_of(np.asarray(elevation_seen(group, subscans)), kind)
+    return float(airmass) if airmass.ndim == 0 else np.asarray(airmass, dtype=np.float64)
 
 
 def given_atmosphere(
@@ -79,7 +99,10 @@ def fit_atmosphere(
     -> full and is marked; a poor full fit raises AtmosphereError.
     """
     n_rec, n_pix = loads.hot.shape[1:]
-    rows = [_rows(v, loads, setup, model, backend) for v in views]
+    rows = [
+        [row for part in _by_airmass(v) for row in _rows(*part, loads, setup, model, backend)]
+        for v in views
+    ]
 
     def joint(selected: Sequence[int]) -> PwvFit:
         shared = [r for i in selected for r in rows[i]]
@@ -109,8 +132,19 @@ def fit_atmosphere(
     return _per_pair(pairs, view_of_output, per_pixel, (n_rec, n_pix), model, airmass)
 
 
+def _by_airmass(view: SkyView) -> list[tuple[SkyView, npt.NDArray[np.bool_] | None]]:
+    """A view for each airmass in it, and the pixels bool [R,A] it holds for (None: all)."""
+    if isinstance(view.airmass, float):
+        return [(view, None)]
+    return [
+        (SkyView(view.counts, float(one), view.time), view.airmass == one)
+        for one in np.unique(view.airmass)
+    ]
+
+
 def _rows(
     view: SkyView,
+    pixels: npt.NDArray[np.bool_] | None,
     loads: LoadSolution,
     setup: SpectralSetup,
     model: SkyModel,
@@ -122,11 +156,14 @@ def _rows(
     observed = observed_sky(view.counts, loads)
     system = observed + loads.j_hot + loads.t_rec
     width = setup.channel_width
-    noise2 = system**2 / (width * view.time) + (loads.t_rec + loads.j_hot) ** 2 / (
+    time = backend.asarray(np.asarray(view.time))
+    noise2 = system**2 / (width * time) + (loads.t_rec + loads.j_hot) ** 2 / (
         width * loads.hot_time
     )
     target = observed - (model.constant - loads.j_hot)
     good = ~loads.bad & xp.isfinite(target) & xp.isfinite(noise2) & (noise2 > 0)
+    if pixels is not None:
+        good = good & backend.asarray(pixels)[None, ...]
     n_axes = model.opacity.shape[-1]
     out = []
     for f in range(n_axes):
@@ -140,7 +177,7 @@ def _rows(
                 good=xp.reshape(good[:, recs, :], (n_chan, n)),
                 amplitude=part,
                 opacity=model.opacity[..., f : f + 1],
-                airmass=view.airmass,
+                airmass=float(view.airmass),
                 fits=slice(recs.start * n_pix, recs.stop * n_pix),
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
-from gpucal.errors import ConfigError, LoadError
+from gpucal.errors import ConfigError, L0Error, LoadError
 from gpucal.physics.frequency import frequency_axes
 from gpucal.physics.radiometry import h_over_k, radiation_temperature, sideband_gains
 from gpucal.physics.smoothing import running_median5
@@ -64,6 +64,41 @@ def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> S
         hk=h_over_k(config.physics),
         ssb=config.line_scale == "ssb",
     )
+
+
+SEEN_SHIFT = 0.01
+MOST_SHIFT = 0.5
+"""Channels by which the axis may move within a scan: more, and a line is in another channel."""
+
+
+def moving_axis(scan: Scan, subscans: Sequence[int]) -> tuple[str, ...]:
+    """Whether signal_freq moves between the ``subscans`` on the source: one axis must serve them all.
+
+    Returns a warning for a shift that is seen, and raises L0Error for more than half a channel.
+    """
+    group = scan.source
+    assert group is not None
+    freq, step = group.signal_freq[:, subscans], group.freq_res[:, subscans]
+    shift = np.abs(freq - freq[:, :1]) / np.abs(step[:, :1])
+    drift = np.abs(step / step[:, :1] - 1.0) * group.shape[0]
+    worst = max(float(shift.max()), float(drift.max()))
+    if worst <= SEEN_SHIFT:
+        return ()
+    rec, at = (int(i) for i in np.unravel_index(np.argmax(np.maximum(shift, drift)), shift.shape))
+    said = (
+        f"the frequency axis moves by {worst:.3g} channels within the scan: signal_freq is "
+        f"{freq[rec, 0] / 1e9:.9g} GHz in subscan {subscans[0]} and {freq[rec, at] / 1e9:.9g} GHz in "
+        f"subscan {subscans[at]}"
+    )
+    if worst > MOST_SHIFT:
+        raise L0Error(
+            f"{said}; one axis must serve all subscans of a scan.",
+            hint="Write the subscans of another tuning as a scan of their own.",
+            scan=scan.number,
+            band=scan.band,
+            receiver=rec,
+        )
+    return (f"{said}; the axis of the first is used.",)
 
 
 def load_temperatures(
@@ -128,7 +163,9 @@ def load_means(
         t_hot=load_temperatures(group, "HOT", chosen["HOT"], config.t_hot),
         t_cold=load_temperatures(group, "COLD", chosen["COLD"], config.t_cold) if cold else None,
         sky=sky[0] if sky else None,
-        sky_elevation=float(np.mean(group.elevation[:, chosen["SKY"]])) if sky else float("nan"),
+        sky_elevation=float(np.mean([group.mean_elevation(s) for s in chosen["SKY"]]))
+        if sky
+        else float("nan"),
         warnings=scan.warnings,
     )
 

@@ -8,7 +8,6 @@ from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
@@ -65,7 +64,8 @@ def dump_means(
     run_all(reduce_block, tasks, pool)
     return {
         k: SubscanMean(
-            backend.asarray(v), max(most[k]) * float(np.mean(group.exptime[:, k.subscan]))
+            backend.asarray(v),
+            max(most[k]) * float(np.mean(group.recorded_of(group.exptime, k.subscan))),
         )
         for k, v in out.items()
     }
@@ -98,9 +98,11 @@ def _phase_mask(group: SubscanGroup, key: MeanKey, backend: Backend) -> Array | 
 
 
 def mean_time(group: SubscanGroup, subscans: Sequence[int]) -> tuple[float, float]:
-    """Mid-time (MJD) and total integration time (s) of several subscans."""
-    weights: npt.NDArray[np.float64] = group.exptime[:, list(subscans)]
-    total = float(np.sum(weights))
+    """Mid-time (MJD) and total integration time (s) of several subscans, without their padding."""
     reference = float(group.mjd[0, subscans[0]])
-    offset = float(np.sum(weights * (group.mjd[:, list(subscans)] - reference))) / total
-    return reference + offset, total
+    total = offset = 0.0
+    for subscan in subscans:
+        weights = group.recorded_of(group.exptime, subscan)
+        total += float(np.sum(weights))
+        offset += float(np.sum(weights * (group.recorded_of(group.mjd, subscan) - reference)))
+    return reference + offset / total, total

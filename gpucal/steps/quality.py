@@ -184,7 +184,7 @@ def system_temperature_from_counts(
     xp = backend.xp
     span = inner_mean(loads.span, backend)
     difference = inner_mean(loads.j_hot - loads.j_cold + xp.zeros_like(loads.hot), backend)
-    sky = inner_mean(xp.where(loads.bad, xp.nan, solution.sky_counts(output)), backend)
+    sky = inner_mean(xp.where(loads.bad, xp.nan, solution.own_sky(output).counts), backend)
     gain = backend.to_host(difference / span)
     return {
         "gain_k_per_count": gain.tolist(),

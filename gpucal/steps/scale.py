@@ -6,15 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.axes import Flag
-from gpucal.physics.radiometry import airmass as airmass_of
+from gpucal.backend.protocol import Backend
+from gpucal.modes.recipe import Recipe
+from gpucal.steps.atmosphere import airmass_seen, elevation_seen
 from gpucal.steps.pwv_fit import OPAQUE
 from gpucal.steps.sky_model import sky_brightness
 from gpucal.steps.solution import ScanSolution
 from gpucal.steps.vane import channel_calibration
 
 Array = Any
+F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,29 +53,29 @@ class OutputScale:
 
 
 class _Sight(NamedTuple):
-    """View of the sky by an output in the channels c0..c1: pwv f64 [R|1,A|1] mm, airmass,
-    transmission t_sig f64 [c,R|1,A|1], bad bool and flags u16 [c,R,A]."""
+    """View of the source by an output in the channels c0..c1: pwv f64 [R|1,A|1] mm, airmass (f64 [R,A]
+    where the pixels differ), transmission t_sig f64 [c,R|1,A|1], bad bool and flags u16 [c,R,A]."""
 
     c0: int
     c1: int
     pwv: Array
-    airmass: float
+    airmass: float | Array
     t_sig: Array
     bad: Array
     flags: Array
 
 
 def scale_of_output(
-    solution: ScanSolution, output: int, c0: int, c1: int, *, on: int | None = None
+    solution: ScanSolution, output: int, c0: int, c1: int, *, part: Recipe | None = None
 ) -> OutputScale:
     """Factor, system temperature and flags for the channels c0..c1 of one output subscan.
 
-    Physics sections 6 and 9. ``on``: the subscan whose elevation counts (default: the output's ON).
+    Physics sections 6 and 9. ``part``: the beam of the output whose elevation counts (default: the first).
     """
     backend, loads, atmosphere = solution.backend, solution.loads, solution.atmosphere
-    seen = solution.pairing.recipes[output].on if on is None else on
-    elevation = float(np.mean(solution.group.elevation[:, seen]))
-    airmass = float(airmass_of(np.asarray(elevation), solution.config.airmass))
+    seen = (part or solution.pairing.recipes[output]).source_subscan()
+    elevation = elevation_seen(solution.group, seen)
+    airmass = _put(airmass_seen(solution.group, seen, solution.config.airmass), backend)
     pwv = backend.asarray(atmosphere.pwv_of(output))
     t_sig = atmosphere.model.transmission(0, pwv, airmass, c0, c1)
     bad = loads.bad[c0:c1, ...]
@@ -82,6 +86,11 @@ def scale_of_output(
     if loads.scheme == "vane":
         return _scale_per_pixel(solution, output, sight)
     return _scale_per_channel(solution, output, sight)
+
+
+def _put(value: float | F64, backend: Backend) -> float | Array:
+    """A number as it is, an array on the backend."""
+    return value if isinstance(value, float) else backend.asarray(value)
 
 
 def gamma_of_scan(solution: ScanSolution) -> Array:
@@ -130,14 +139,14 @@ def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> Ou
     """Scheme "vane-channel": F = T_cal'/(C_hot - C_sky) channel by channel; physics equation (9.4)."""
     xp, t_sig = solution.backend.xp, sight.t_sig
     c0, c1 = sight.c0, sight.c1
-    sky = solution.vane_sky(output, sight.airmass)
+    sky = solution.vane_sky(output)
     t_cal, factor = channel_calibration(
         solution.loads,
         sky.counts,
         solution.setup,
         solution.atmosphere,
         sight.pwv,
-        sky.airmass,
+        _put(sky.airmass, solution.backend),
         (c0, c1),
     )
     t_star = xp.where(sight.bad, xp.nan, factor * sky.counts[c0:c1, ...] / t_sig)
@@ -153,7 +162,7 @@ def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> Ou
 
 
 def _flags_of_output(
-    solution: ScanSolution, output: int, elevation: float, t_sig: Array, bad: Array
+    solution: ScanSolution, output: int, elevation: float | F64, t_sig: Array, bad: Array
 ) -> Array:
     """Flag bits that hold for all dumps of an output, u16 [c,R,A]."""
     xp = solution.backend.xp
@@ -164,7 +173,7 @@ def _flags_of_output(
         return xp.astype(mask, xp.uint16) * xp.asarray(int(flag), dtype=xp.uint16)
 
     whole = 0
-    whole |= int(Flag.ELEVATION_LOW) if np.degrees(elevation) < config.elevation_low else 0
+    low = np.atleast_2d(np.degrees(elevation) < config.elevation_low)[None, ...]
     whole |= int(Flag.REFERENCE_EXTRAPOLATED) if extrapolated else 0
     whole |= int(Flag.CAL_STALE) if solution.loads.stale else 0
     poor = solution.backend.asarray(
@@ -172,6 +181,7 @@ def _flags_of_output(
     )
     return (
         bit(bad, Flag.BAD_CHANNEL)
+        | bit(solution.backend.asarray(low), Flag.ELEVATION_LOW)
         | bit(t_sig < OPAQUE, Flag.LOW_TRANSMISSION)
         | bit(poor[None, ...], Flag.ATMOSPHERE_POOR)
         | xp.asarray(whole, dtype=xp.uint16)

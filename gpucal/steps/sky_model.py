@@ -104,7 +104,7 @@ def build_sky_model(
     )
 
 
-def sky_brightness(model: SkyModel, pwv: Array, airmass: float, c0: int, c1: int) -> Array:
+def sky_brightness(model: SkyModel, pwv: Array, airmass: float | Array, c0: int, c1: int) -> Array:
     """J_sky(P, A) of the channels c0..c1, f64 [c, R|1, A|1], K; ``pwv`` [R|1, A|1] mm."""
     total = model.constant[c0:c1, ...]
     for k in range(2):

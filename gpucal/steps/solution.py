@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
-from gpucal.modes.recipe import Means
+from gpucal.modes.recipe import F64, Means, SkySeen
 from gpucal.products import Atmosphere, GainDrift, LoadSolution, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.pairing import Pairing
 from gpucal.steps.vane import VaneTemperatures
 
@@ -18,10 +19,11 @@ Array = Any
 
 
 class VaneSky(NamedTuple):
-    """The sky that a vane is compared with: mean counts f64 [C,R,A], and its airmass."""
+    """The sky that a vane is compared with: mean counts f64 [C,R,A], and its airmass (f64 [R,A] where
+    the pixels saw it in different subscans)."""
 
     counts: Array
-    airmass: float
+    airmass: float | F64
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +59,13 @@ class ScanSolution:
         c, _, r, a, _ = self.group.shape
         return (c, self.pairing.n_dumps, r, a, len(self.pairing.recipes))
 
-    def vane_sky(self, output: int, airmass: float) -> VaneSky:
-        """The sky of a vane scheme: the output's own OFF at ``airmass``, or the SKY of the load scan."""
+    def vane_sky(self, output: int) -> VaneSky:
+        """The sky of a vane scheme: the output's own OFF, or the SKY of the load scan."""
         if self.load_sky is not None:
             return self.load_sky
-        return VaneSky(self.sky_counts(output), airmass)
+        sky = self.own_sky(output)
+        return VaneSky(sky.counts, airmass_seen(self.group, sky.subscan, self.config.airmass))
 
-    def sky_counts(self, output: int) -> Array:
-        """Mean counts of the sky as this output's OFF saw it, f64 [C,R,A]."""
-        return self.pairing.recipes[output].skies(self.means, self.backend)[-1].counts
+    def own_sky(self, output: int) -> SkySeen:
+        """The sky as this output's OFF saw it."""
+        return self.pairing.recipes[output].skies(self.means, self.backend)[-1]

@@ -107,7 +107,7 @@ def _mean_with(
     """Average ``out`` with a second beam, flags OR-ed; physics equation (7.2). Returns as ``_one_beam``."""
     xp = counts.backend.xp
     other, other_flags = xp.empty_like(out), xp.empty_like(out_flags)
-    scale = scale_of_output(counts.solution, output, counts.c0, counts.c1, on=part.on)
+    scale = scale_of_output(counts.solution, output, counts.c0, counts.c1, part=part)
     _one_beam(counts, part, scale, other, other_flags)
     out[...] = 0.5 * (out + other)
     out_flags[...] = out_flags | other_flags

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from gpucal.backend.protocol import Backend
@@ -15,10 +16,19 @@ from gpucal.steps.loads import bad_channels, load_brightness, nan_median, requir
 from gpucal.steps.sky_model import sky_brightness, zenith_opacity
 
 Array = Any
+F64 = npt.NDArray[np.float64]
+
+
+class VaneAirmass(NamedTuple):
+    """Airmass of the source, of its OFF, and of the sky the vane is compared with: numbers, or f64 [R,A]."""
+
+    source: float | F64
+    off: float | F64
+    sky: float | F64
 
 
 class VaneTemperatures(NamedTuple):
-    """Temperatures of one output of the scheme "vane": T_cal f64 [R,1] K and T_sys* f64 [R,A] K."""
+    """Temperatures of one output of the scheme "vane": T_cal f64 [R,1|A] K and T_sys* f64 [R,A] K."""
 
     t_cal: Array
     t_sys_star: Array
@@ -82,28 +92,35 @@ def vane_temperatures(
     sky: Array,
     atmosphere: Atmosphere,
     output: int,
-    airmass: float,
+    airmass: VaneAirmass,
     temperature: float,
     average: str,
     backend: Backend,
 ) -> VaneTemperatures:
     """T_cal and T_sys* of one output of the scheme "vane"; physics equations (9.1) and (9.2).
 
-    T_cal = (T_atm - T_bg) + (T_warm - T_atm) exp(A tau), GBT Memo 302, with T_atm = ``temperature``. T_sys* =
-    T_cal <C_off>/<C_vane - C_off> with means over the inner 80 % of the channels, or ("median", as
-    dysh's vane calibration does) T_cal / median((C_vane - C_off)/C_off) over all. ``sky`` f64 [C,R,A].
+    T_cal = (T_warm - T_sky(A_sky)) exp(A tau), T_sky(A) = T_atm - (T_atm - T_bg) exp(-A tau), T_atm =
+    ``temperature``; that is GBT Memo 302 where the source is as high as the sky. T_sys* = T_cal <C_sky>/<C_vane -
+    C_sky> + (T_sky(A_off) - T_sky(A_sky)) exp(A tau), with means over the inner 80 % of the channels, or ("median",
+    as dysh's vane calibration does) the median of the ratio over all. ``sky`` f64 [C,R,A].
     """
     xp = backend.xp
     tau = zenith_opacity(atmosphere.model, 0, float(np.mean(atmosphere.pwv_of(output))))
     tau_mean = xp.mean(tau[inner_channels(tau.shape[0]), ...], axis=0)[:, None]
     t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
-    t_cal = (temperature - T_BACKGROUND) + (t_warm - temperature) * xp.exp(airmass * tau_mean)
+    source, off, seen_at = (backend.asarray(np.asarray(x)) for x in airmass)
+    through = xp.exp(source * tau_mean)
+    sky_part = (temperature - T_BACKGROUND) * xp.exp((source - seen_at) * tau_mean)
+    t_cal = sky_part + (t_warm - temperature) * through
+    # What the OFF sees more than the sky that the vane was compared with.
+    higher = sky_part - (temperature - T_BACKGROUND) * xp.exp((source - off) * tau_mean)
     if average == "median":
         seen = xp.where(sky > 0, sky, xp.nan)
-        return VaneTemperatures(t_cal, t_cal / nan_median((loads.hot - seen) / seen, xp))
+        ratio = 1.0 / nan_median((loads.hot - seen) / seen, xp)
+        return VaneTemperatures(t_cal, t_cal * ratio + higher)
     good_sky = xp.where(loads.bad, xp.nan, sky)
     ratio = inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
-    return VaneTemperatures(t_cal, t_cal * ratio)
+    return VaneTemperatures(t_cal, t_cal * ratio + higher)
 
 
 def channel_calibration(
@@ -112,7 +129,7 @@ def channel_calibration(
     setup: SpectralSetup,
     atmosphere: Atmosphere,
     pwv: Array,
-    airmass: float,
+    airmass: float | Array,
     channels: tuple[int, int],
 ) -> tuple[Array, Array]:
     """T_cal' exp(-A tau_s) f64 [c,R,A] K and F exp(-A tau_s) f64 [c,R,A] K/count of "vane-channel".

@@ -108,16 +108,20 @@ class Scene:
             value += ch["gain"][0] * F_EFF * t_sig * line
         return value
 
-    def group(self, modes: list[str], start: float, elevation: float = 0.9) -> dict[str, Any]:
-        """A group of subscans that begins ``start`` seconds after the scene's zero."""
+    def group(self, modes: list[str], start: float, elevation: Any = 0.9) -> dict[str, Any]:
+        """A group of subscans that begins ``start`` seconds after the scene's zero.
+
+        elevation: rad, one for all, one per subscan [S], or [D, S].
+        """
         n, dumps, receivers, pixels = self.shape
         s = len(modes)
         times = np.empty((dumps, s))
+        seen_at = np.array(np.broadcast_to(elevation, (dumps, s)), dtype=np.float64)
         counts = np.empty((n, dumps, receivers, pixels, s))
         for d, i in np.ndindex(dumps, s):
             times[d, i] = start + i * self.gap + (d + 0.5) * self.dump
         for c, d, r, a, i in np.ndindex(counts.shape):
-            t_in = self.input_temperature(modes[i], (c, r, a), elevation)
+            t_in = self.input_temperature(modes[i], (c, r, a), float(seen_at[d, i]))
             total = self.t_rec(c, r, a) + t_in
             counts[c, d, r, a, i] = self.gain(float(times[d, i]), c, r, a) * total
         return {
@@ -125,7 +129,7 @@ class Scene:
             "sobsmode": list(modes),
             "mjd": self.start + times * SECOND,
             "exptime": np.full((dumps, s), self.dump),
-            "elevation": np.full((dumps, s), elevation),
+            "elevation": seen_at,
             "signal_freq": np.asarray([SIGNAL + 1e9 * r for r in range(receivers)]),
             "image_freq": np.asarray([IMAGE + 1e9 * r for r in range(receivers)]),
             "freq_res": np.full(receivers, RESOLUTION),

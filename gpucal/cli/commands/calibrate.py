@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "gain_interpolate": (_LOADS, "0|2|3", "Gain drift between loads: off, in ON, in ON and OFF."),
     "vane_sky": (_LOADS, "", "Sky of the vane schemes: own OFF, or the SKY of the load scan."),
     "vane_average": (_LOADS, "", "Vane T_sys*: mean of the inner 80 % of channels, or median."),
+    "vane_airmass": (_LOADS, "", "Vane T_sys*: each airmass its own, or all that of the sky."),
     "max_cal_age": (_LOADS, "S", "Seconds; an older load scan sets the flag CAL_STALE."),
     "clip_counts": (_LOADS, "X", "Bad channel below this fraction of the largest HOT - COLD."),
     "clip_trec": (_LOADS, "K", "Bad channel above this T_rec."),

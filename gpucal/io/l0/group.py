@@ -274,6 +274,7 @@ def build_group(
         pixel_offset_lat=wide("pixel_offset_lat", pixels, 0.0),
         chop_phase=None if phase is None else _frozen_u8(phase),
         freq_throw=wide("freq_throw", per_receiver) if "freq_throw" in whole else None,
+        recorded=_frozen_counts(n_valid) if (n_valid < n_dumps).any() else None,
         thot=wide("thot", per_receiver) if context.calibration else None,
         tcold=wide("tcold", per_receiver) if context.calibration else None,
         **{
@@ -333,6 +334,13 @@ def _load_numbers(values: npt.NDArray[Any] | None, n_subscans: int) -> npt.NDArr
 def _frozen(values: npt.NDArray[Any]) -> F64:
     """A read-only f64 copy."""
     result = np.array(values, dtype=np.float64, order="C")
+    result.setflags(write=False)
+    return result
+
+
+def _frozen_counts(values: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    """A read-only i64 copy; at least 1, as a subscan of padding alone is told of by the check."""
+    result = np.maximum(values.astype(np.int64), 1)
     result.setflags(write=False)
     return result
 

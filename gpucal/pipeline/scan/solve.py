@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
@@ -30,16 +31,23 @@ from gpucal.products import (
     SubscanMean,
 )
 from gpucal.scan import Scan
-from gpucal.steps.atmosphere import SkyView, fit_atmosphere, given_atmosphere, on_airmass
+from gpucal.steps.atmosphere import (
+    SkyView,
+    airmass_seen,
+    fit_atmosphere,
+    given_atmosphere,
+    on_airmass,
+)
 from gpucal.steps.gain_drift import drift_between
-from gpucal.steps.loads import solve_loads, spectral_setup
+from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
 from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
 from gpucal.steps.solution import ScanSolution, VaneSky
-from gpucal.steps.vane import solve_vane, vane_temperatures
+from gpucal.steps.vane import VaneAirmass, solve_vane, vane_temperatures
 
 Array = Any
+F64 = npt.NDArray[np.float64]
 T = TypeVar("T")
 Means = dict[MeanKey, SubscanMean]
 
@@ -94,6 +102,7 @@ def solve_scan(
         pairing = timer.run("prepare", lambda: pair_subscans(scan, config))
         # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
+        moving = moving_axis(scan, [int(s) for s in pairing.on_index])
         drift, warnings = _drift(choice, scheme, config)
         means: Means = timer.run(
             "prepare",
@@ -124,7 +133,7 @@ def solve_scan(
             means=means,
             atmosphere=atmosphere,
             drift=drift,
-            warnings=(*scan.warnings, *loads.warnings, *choice.warnings, *warnings),
+            warnings=(*scan.warnings, *loads.warnings, *choice.warnings, *warnings, *moving),
         )
         return timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
     except GpucalError as error:
@@ -241,8 +250,7 @@ def _sky_views(
     for recipe in pairing.recipes:
         for sky in recipe.skies(means, backend):
             if sky.key not in number:
-                elevation = np.asarray(group.elevation[:, sky.subscan].mean())
-                mass = float(airmass_of(elevation, config.airmass))
+                mass = airmass_seen(group, sky.subscan, config.airmass)
                 number[sky.key] = len(views)
                 views.append(SkyView(sky.counts, mass, sky.time))
         of_output.append(number[sky.key])
@@ -265,17 +273,28 @@ def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSol
         return solution
     temperatures = []
     for j in range(len(solution.pairing.recipes)):
-        sky, mass = solution.vane_sky(j, float(solution.atmosphere.airmass[j]))
+        sky = solution.vane_sky(j)
         temperatures.append(
             vane_temperatures(
                 solution.loads,
-                sky,
+                sky.counts,
                 solution.atmosphere,
                 j,
-                mass,
+                _vane_airmass(solution, j, sky.airmass),
                 t_atm,
                 config.vane_average,
                 solution.backend,
             )
         )
     return replace(solution, vane_temperatures=temperatures)
+
+
+def _vane_airmass(solution: ScanSolution, output: int, sky: float | F64) -> VaneAirmass:
+    """The airmasses that a vane's T_sys* of one output depends on; ``sky``: of what the vane saw."""
+    kind, group = solution.config.airmass, solution.group
+    way, median = solution.config.vane_airmass, solution.config.vane_average == "median"
+    if way == "sky" or (way == "auto" and median):
+        return VaneAirmass(sky, sky, sky)
+    source = airmass_seen(group, solution.pairing.recipes[output].source_subscan(), kind)
+    off = airmass_seen(group, solution.own_sky(output).subscan, kind)
+    return VaneAirmass(source, off, sky)

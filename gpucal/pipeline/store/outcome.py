@@ -68,7 +68,7 @@ def band_summary(
             f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
         )
     if quality["nan_fraction"] >= 1.0:
-        sky = solution.sky_counts(solution.output_shape[4] // 2)
+        sky = solution.own_sky(solution.output_shape[4] // 2).counts
         seen = bool(solution.backend.xp.any(solution.backend.xp.isfinite(sky)))
         whose = "its counts" if seen else "the counts of its OFF"
         notes.append(f"no sample of any ON is good: {whose} were never written, or are all bad.")
