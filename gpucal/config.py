@@ -52,6 +52,15 @@ class CalibrationConfig(BaseModel):
         description="T_sys* of the vane scheme with the airmasses of source, OFF and sky, each its own; "
         "or all at that of the sky, as dysh takes it; auto: dysh's way with its median, else each",
     )
+    pixel_t_rec: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        5.0,
+        description="a pixel whose T_rec differs from the median of its receiver by more than this "
+        "factor is left out of the common fit of the water; 0 = none is",
+    )
+    pixel_sky: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.1,
+        description="the same for the sky that its OFF shows, as a fraction of HOT - COLD; 0 = none is",
+    )
     max_cal_age: Positive = Field(3600.0, description="s; older load scans set CAL_STALE")
     clip_counts: Annotated[float, Field(ge=0, lt=1)] = 0.01
     clip_trec: Positive = 20000.0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import Atmosphere, LoadSolution, SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
 from gpucal.steps.pairing import Pairing
-from gpucal.steps.pwv_fit import MIN_CHANNELS, PwvFit, SkyRows, fit_pwv
+from gpucal.steps.pixels import PEERS, Verdict, judge_misfit
+from gpucal.steps.pwv_fit import MIN_CHANNELS, PwvFit, SkyRows, fit_pwv, misfit
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -33,6 +34,20 @@ class SkyView:
     counts: Array
     airmass: float | F64
     time: float | F64
+
+
+class Skies(NamedTuple):
+    """The distinct skies of a scan, and the index of the one that each output subscan has."""
+
+    views: Sequence[SkyView]
+    of_output: Sequence[int]
+
+
+class FittedAtmosphere(NamedTuple):
+    """The atmosphere of a fit, and the pixels that it left out."""
+
+    atmosphere: Atmosphere
+    verdict: Verdict
 
 
 def observed_sky(counts: Array, loads: LoadSolution) -> Array:
@@ -82,42 +97,49 @@ def given_atmosphere(
 
 
 def fit_atmosphere(
-    views: Sequence[SkyView],
-    view_of_output: Sequence[int],
+    skies: Skies,
     loads: LoadSolution,
     setup: SpectralSetup,
     model: SkyModel,
     airmass: F64,
     grid: F64,
     config: CalibrationConfig,
+    verdict: Verdict,
     backend: Backend,
-) -> Atmosphere:
+) -> FittedAtmosphere:
     """Fit the PWV in the scope of ``config.pwv_scope``; physics section 5, equation (5.8).
 
-    views: the distinct skies of the scan; view_of_output: index of the view of each output subscan.
     A poor fit (grid edge, fewer than 16 channels, not converged) falls back per-pair -> per-pixel
-    -> full and is marked; a poor full fit raises AtmosphereError.
+    -> full and is marked; a poor full fit raises AtmosphereError. ``verdict``: pixels that no fit sees; the
+    full fit leaves out more where a pixel does not follow the model that the others do.
     """
     n_rec, n_pix = loads.hot.shape[1:]
     rows = [
-        [row for part in _by_airmass(v) for row in _rows(*part, loads, setup, model, backend)]
-        for v in views
+        [
+            _without(row, verdict.left_out, backend)
+            for part in _by_airmass(v)
+            for row in _rows(*part, loads, setup, model, backend)
+        ]
+        for v in skies.views
     ]
+    views = range(len(rows))
 
     def joint(selected: Sequence[int]) -> PwvFit:
         shared = [r for i in selected for r in rows[i]]
         return fit_pwv([_all_in_one(r) for r in shared], 1, grid, config.opacity_trust, backend)
 
     scope = config.pwv_scope
-    full = joint(range(len(views))) if scope == "full" else None
-    pairs = [joint([i]) for i in range(len(views))] if scope == "per-pair" else []
+    full = None
+    if scope == "full":
+        full, verdict = _robust(rows, verdict, grid, config, backend)
+    pairs = [joint([i]) for i in views] if scope == "per-pair" else []
     any_poor = any(bool(p.poor[0]) for p in pairs)
     pixels: PwvFit | None = None
     if scope == "per-pixel" or any_poor:
         flat = [r for group in rows for r in group]
         pixels = fit_pwv(flat, n_rec * n_pix, grid, config.opacity_trust, backend)
         if pixels.poor.any():
-            full = joint(range(len(views)))
+            full = joint(views)
     if full is not None and bool(full.poor[0]):
         raise AtmosphereError(
             _why_poor(full, grid), hint="Use --pwv MM or --atmosphere none --tau."
@@ -125,11 +147,48 @@ def fit_atmosphere(
     per_pixel = _fallen_back(pixels, full, (n_rec, n_pix)) if pixels is not None else None
     if scope == "full":
         assert full is not None
-        return _product(scope, model, airmass, full, (1, 1, 1))
+        return FittedAtmosphere(_product(scope, model, airmass, full, (1, 1, 1)), verdict)
     if scope == "per-pixel":
         assert per_pixel is not None
-        return _product(scope, model, airmass, per_pixel, (n_rec, n_pix, 1))
-    return _per_pair(pairs, view_of_output, per_pixel, (n_rec, n_pix), model, airmass)
+        wide = _product(scope, model, airmass, per_pixel, (n_rec, n_pix, 1))
+        return FittedAtmosphere(wide, verdict)
+    by_pair = _per_pair(pairs, skies.of_output, per_pixel, (n_rec, n_pix), model, airmass)
+    return FittedAtmosphere(by_pair, verdict)
+
+
+ROUNDS = 3
+"""Rounds of leaving out pixels that do not follow the model; each takes the worst first."""
+
+
+def _robust(
+    rows: Sequence[Sequence[SkyRows]],
+    verdict: Verdict,
+    grid: F64,
+    config: CalibrationConfig,
+    backend: Backend,
+) -> tuple[PwvFit, Verdict]:
+    """The joint fit of all pixels but those that do not follow the model that the others do."""
+    flat = [row for view in rows for row in view]
+    trust = config.opacity_trust
+    for _ in range(ROUNDS):
+        fit = fit_pwv([_all_in_one(r) for r in flat], 1, grid, trust, backend)
+        if verdict.left_out.size < PEERS or not config.pixel_sky:
+            break
+        own = misfit(flat, fit.pwv, trust, backend).reshape(verdict.left_out.shape)
+        more = judge_misfit(np.where(verdict.left_out, np.nan, own))
+        if not more.complaints:
+            break
+        verdict = verdict.also(more)
+        flat = [_without(r, more.left_out, backend) for r in flat]
+    return fit, verdict
+
+
+def _without(row: SkyRows, left_out: npt.NDArray[np.bool_], backend: Backend) -> SkyRows:
+    """The rows without the pixels ``left_out`` [R,A]."""
+    if not left_out.any():
+        return row
+    columns = left_out.reshape(-1)[row.fits]
+    return replace(row, good=row.good & backend.asarray(~columns)[None, :])
 
 
 def _by_airmass(view: SkyView) -> list[tuple[SkyView, npt.NDArray[np.bool_] | None]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
@@ -71,7 +72,7 @@ MOST_SHIFT = 0.5
 """Channels by which the axis may move within a scan: more, and a line is in another channel."""
 
 
-def moving_axis(scan: Scan, subscans: Sequence[int]) -> tuple[str, ...]:
+def moving_axis(scan: Scan, subscans: npt.NDArray[np.int32]) -> tuple[str, ...]:
     """Whether signal_freq moves between the ``subscans`` on the source: one axis must serve them all.
 
     Returns a warning for a shift that is seen, and raises L0Error for more than half a channel.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucal.axes import FILL_INT32
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.products import GainDrift, MeanKey, SubscanMean
@@ -49,7 +50,8 @@ def dump_means(
     def reduce_block(task: tuple[int, int, int]) -> None:
         with lanes.take() as lane:
             subscan, c0, c1 = task
-            reduce_counts(lane.read(0, group.counts, c0, c1, subscan), subscan, c0, c1)
+            read = lane.read(0, group.counts, c0, c1, subscan)
+            reduce_counts(measured(read, backend.xp), subscan, c0, c1)
 
     def reduce_counts(counts: Array, subscan: int, c0: int, c1: int) -> None:
         if drift is not None:
@@ -69,6 +71,37 @@ def dump_means(
         )
         for k, v in out.items()
     }
+
+
+def measured(counts: Array, xp: Any) -> Array:
+    """Counts [c,D,R,A] in which every sample that cannot be a power is fill.
+
+    A total power is positive and lies below the end of its format: zeros, negative numbers and the
+    largest number of the type mean a dead channel, a lost packet or a saturated converter. i32 becomes
+    INT32_MIN there, floats NaN; u32, which has no fill value, becomes f64. Counts without such samples
+    are returned as they are.
+    """
+    end = _end_of_format(counts.dtype)
+    # One minimum and one maximum are cheaper than a mask, and nearly always all that is needed.
+    low, high = xp.min(counts), xp.max(counts)
+    if bool((low > 0) & (high < end)):
+        return counts
+    good = (counts > 0) & (counts < end)
+    if bool(xp.all(good)):
+        return counts
+    if counts.dtype == xp.int32:
+        return xp.where(good, counts, xp.asarray(FILL_INT32, dtype=xp.int32))
+    if counts.dtype == xp.uint32:
+        counts = xp.astype(counts, xp.float64)
+    return xp.where(good, counts, xp.asarray(np.nan, dtype=counts.dtype))
+
+
+def _end_of_format(dtype: Any) -> float | int:
+    """The largest number of a type: what a saturated converter writes."""
+    known = np.dtype(str(dtype).rsplit(".", 1)[-1])
+    if known.kind == "f":
+        return float(np.finfo(known).max)
+    return int(np.iinfo(known).max)
 
 
 def run_all(work: Callable[[Any], None], tasks: Iterable[Any], pool: Executor | None) -> None:

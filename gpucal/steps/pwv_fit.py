@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,23 @@ def _descend(
         step = np.where(risen, 0.5 * step, step)
         trial = np.clip(pwv + step, grid[0], grid[-1])
     return np.asarray(trial)
+
+
+def misfit(rows: Sequence[SkyRows], pwv: F64, trust: float, backend: Backend) -> F64:
+    """chi2 per sample of each column of a fit that all columns share, f64 [N]; NaN without any sample.
+
+    pwv f64 [1] mm; the ``fits`` of the rows say which columns they hold.
+    """
+    n = max(r.fits.stop for r in rows if r.fits is not None)
+    chi2, samples = np.zeros(n), np.zeros(n)
+    for row in rows:
+        shared = replace(row, fits=None)
+        weight = row_weights(shared, pwv, trust, backend)
+        p = backend.asarray(pwv[None, :1])
+        sums = backend.kernels.chi2(_sky_fits(shared, p, weight))
+        chi2[row.fits] += backend.to_host(sums)[0]
+        samples[row.fits] += np.count_nonzero(backend.to_host(weight), axis=0)
+    return np.where(samples > 0, chi2 / np.maximum(samples, 1), np.nan)
 
 
 def _counts(

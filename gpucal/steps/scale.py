@@ -172,6 +172,9 @@ def _flags_of_output(
     def bit(mask: Array, flag: Flag) -> Array:
         return xp.astype(mask, xp.uint16) * xp.asarray(int(flag), dtype=xp.uint16)
 
+    left_out = np.zeros((1, 1), dtype=np.bool_)
+    if solution.verdict is not None:
+        left_out = solution.verdict.left_out
     whole = 0
     low = np.atleast_2d(np.degrees(elevation) < config.elevation_low)[None, ...]
     whole |= int(Flag.REFERENCE_EXTRAPOLATED) if extrapolated else 0
@@ -182,6 +185,7 @@ def _flags_of_output(
     return (
         bit(bad, Flag.BAD_CHANNEL)
         | bit(solution.backend.asarray(low), Flag.ELEVATION_LOW)
+        | bit(solution.backend.asarray(left_out[None, ...]), Flag.TSYS_OUTLIER)
         | bit(t_sig < OPAQUE, Flag.LOW_TRANSMISSION)
         | bit(poor[None, ...], Flag.ATMOSPHERE_POOR)
         | xp.asarray(whole, dtype=xp.uint16)

@@ -13,6 +13,7 @@ from gpucal.products import Atmosphere, GainDrift, LoadSolution, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.pairing import Pairing
+from gpucal.steps.pixels import Verdict
 from gpucal.steps.vane import VaneTemperatures
 
 Array = Any
@@ -31,7 +32,7 @@ class ScanSolution:
     """Everything that the tiles of one scan and band need, decided before the first tile.
 
     vane_temperatures: one per output, scheme "vane" only; load_sky: the SKY of the load scan, where a
-    vane scheme takes that instead of the output's OFF.
+    vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out.
     """
 
     scan: Scan
@@ -45,6 +46,7 @@ class ScanSolution:
     drift: GainDrift | None
     vane_temperatures: Sequence[VaneTemperatures] = ()
     load_sky: VaneSky | None = None
+    verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
 
     @property

@@ -16,12 +16,12 @@ from gpucal import (
     GroupArrays,
     L0Error,
     Scan,
+    SubscanGroup,
     calibrate_scan,
     create_l0,
     open_l0,
 )
 from gpucal import write_l0_scan as write_scan
-from gpucal.scan import SubscanGroup
 
 from .test_against_oracle import as_group
 

@@ -36,6 +36,8 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "vane_sky": (_LOADS, "", "Sky of the vane schemes: own OFF, or the SKY of the load scan."),
     "vane_average": (_LOADS, "", "Vane T_sys*: mean of the inner 80 % of channels, or median."),
     "vane_airmass": (_LOADS, "", "Vane T_sys*: each airmass its own, or all that of the sky."),
+    "pixel_t_rec": (_LOADS, "X", "Leave out a pixel whose T_rec is this factor off; 0: none."),
+    "pixel_sky": (_LOADS, "X", "Leave out a pixel whose sky is off by X of HOT - COLD; 0: none."),
     "max_cal_age": (_LOADS, "S", "Seconds; an older load scan sets the flag CAL_STALE."),
     "clip_counts": (_LOADS, "X", "Bad channel below this fraction of the largest HOT - COLD."),
     "clip_trec": (_LOADS, "K", "Bad channel above this T_rec."),

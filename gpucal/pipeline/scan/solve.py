@@ -32,6 +32,7 @@ from gpucal.products import (
 )
 from gpucal.scan import Scan
 from gpucal.steps.atmosphere import (
+    Skies,
     SkyView,
     airmass_seen,
     fit_atmosphere,
@@ -42,6 +43,7 @@ from gpucal.steps.gain_drift import drift_between
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
+from gpucal.steps.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
 from gpucal.steps.solution import ScanSolution, VaneSky
 from gpucal.steps.vane import VaneAirmass, solve_vane, vane_temperatures
@@ -100,9 +102,9 @@ def solve_scan(
     try:
         # Pair: which subscans make each output.
         pairing = timer.run("prepare", lambda: pair_subscans(scan, config))
+        moving = moving_axis(scan, pairing.on_index)
         # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
-        moving = moving_axis(scan, [int(s) for s in pairing.on_index])
         drift, warnings = _drift(choice, scheme, config)
         means: Means = timer.run(
             "prepare",
@@ -119,7 +121,7 @@ def solve_scan(
             "resolve", lambda: _loads(scheme, choice, setup, pairing, means, drift, config, backend)
         )
         # Solve the atmosphere: PWV, and the transmission of every output.
-        atmosphere, t_atm = timer.run(
+        atmosphere, t_atm, verdict = timer.run(
             "atm",
             lambda: _atmosphere(scan, table, setup, loads, pairing, means, config, backend),
         )
@@ -133,7 +135,13 @@ def solve_scan(
             means=means,
             atmosphere=atmosphere,
             drift=drift,
-            warnings=(*scan.warnings, *loads.warnings, *choice.warnings, *warnings, *moving),
+            verdict=verdict,
+            warnings=(
+                *scan.warnings,
+                *loads.warnings,
+                *choice.warnings,
+                *(*warnings, *moving, *verdict.warnings()),
+            ),
         )
         return timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
     except GpucalError as error:
@@ -217,31 +225,50 @@ def _atmosphere(
     means: Means,
     config: CalibrationConfig,
     backend: Backend,
-) -> tuple[Atmosphere, float]:
-    """The atmosphere as the configuration wants it, given or fitted, and its physical temperature, K."""
+) -> tuple[Atmosphere, float, Verdict]:
+    """The atmosphere as the configuration wants it, its physical temperature, K, and the pixels left out."""
     group = _source(scan)
+    # Judge the pixels: a broken one must not move the others, nor be the reference of anything.
+    verdict = judge_loads(loads, config, backend)
+    verdict = verdict.also(_without_impossible(means, loads, backend))
+    skies = _sky_views(scan, pairing, means, config, backend)
+    verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
     temperatures = ambient_temperatures(group, config)
     opacity = _opacity(table, setup, config, backend)
     model: SkyModel = build_sky_model(setup, opacity, temperatures, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     if table is None:
-        return given_atmosphere(model, airmass, float("nan"), "none"), temperatures.effective
+        given = given_atmosphere(model, airmass, float("nan"), "none")
+        return given, temperatures.effective, verdict
     if config.pwv != "fit":
-        return given_atmosphere(model, airmass, float(config.pwv)), temperatures.effective
+        given = given_atmosphere(model, airmass, float(config.pwv))
+        return given, temperatures.effective, verdict
     if loads.cold is None:
         raise AtmosphereError(
             "the PWV cannot be fitted without a COLD load.",
             hint="Use --pwv MM, or --tau NP with --t-atm K.",
         )
-    views, of_output = _sky_views(scan, pairing, means, config, backend)
-    grid = pwv_grid(table)
-    fitted = fit_atmosphere(views, of_output, loads, setup, model, airmass, grid, config, backend)
-    return fitted, temperatures.effective
+    fitted, verdict = fit_atmosphere(
+        skies, loads, setup, model, airmass, pwv_grid(table), config, verdict, backend
+    )
+    return fitted, temperatures.effective, verdict
+
+
+def _without_impossible(means: Means, loads: LoadSolution, backend: Backend) -> Verdict:
+    """Take what no sky can be out of the OFF ``means``: NaN, which blanks what it is the reference of."""
+    verdict = nobody(loads.bad.shape[1:])
+    for key, mean in means.items():
+        found = impossible_sky(mean.mean, loads, backend)
+        if found.complaints:
+            hidden = backend.asarray(found.left_out)[None, ...]
+            means[key] = mean._replace(mean=backend.xp.where(hidden, backend.xp.nan, mean.mean))
+            verdict = verdict.also(found)
+    return verdict
 
 
 def _sky_views(
     scan: Scan, pairing: Pairing, means: Means, config: CalibrationConfig, backend: Backend
-) -> tuple[list[SkyView], list[int]]:
+) -> Skies:
     """The distinct skies of a scan (one per OFF in use), and the index of the one that each output has."""
     group = _source(scan)
     views: list[SkyView] = []
@@ -254,7 +281,7 @@ def _sky_views(
                 number[sky.key] = len(views)
                 views.append(SkyView(sky.counts, mass, sky.time))
         of_output.append(number[sky.key])
-    return views, of_output
+    return Skies(views, of_output)
 
 
 def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSolution:

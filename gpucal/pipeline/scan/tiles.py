@@ -19,6 +19,7 @@ from gpucal.axes import FLAG_DTYPE
 from gpucal.backend.lanes import Lane, Lanes
 from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.scan.work_units import Unit, t_sys_blocks
+from gpucal.steps.means import measured
 from gpucal.steps.quality import TileStatistics, tile_statistics
 from gpucal.steps.scale import scale_of_output
 from gpucal.steps.solution import ScanSolution
@@ -92,7 +93,7 @@ class CountsWindows:
         n = self._reads[subscan] = self._reads.get(subscan, -1) + 1
         place = list(self._reads).index(subscan)
         key = 2 * place + n % 2
-        return self._lane.read(key, self._counts, c0, c1, subscan)
+        return measured(self._lane.read(key, self._counts, c0, c1, subscan), self._xp)
 
 
 TileResults = list[tuple[tuple[int, int], TileStatistics]]
