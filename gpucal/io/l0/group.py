@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from gpucal.errors import CorruptDataError, EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.conventions.attributes import StoredArray, coding_of, decoded_values
+from gpucal.io.conventions.coding import Coding
 from gpucal.io.l0.schema import (
     ARRAYS,
     BOLOMETER_REQUIRED,
@@ -25,6 +27,7 @@ from gpucal.io.l0.schema import (
     GroupName,
     check_array,
     check_counts,
+    check_dtype,
     check_modes,
     is_bolometer,
     parse_scan_attrs,
@@ -88,6 +91,9 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     track = read_track(zgroup, digest) if context.bolometer else {}
     modes = _read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
+    coding = counts_coding(counts)
+    if not coding.plain:
+        feed(digest, {"coding": repr(coding)})
     # How the counts are cut into chunks says nothing about them.
     feed(digest, {"attrs": attrs, "sobsmode": modes})
     n_subscans = int(counts.shape[4])
@@ -95,7 +101,14 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
         n_subscans, raw, modes = _cut_to_common(n_subscans, raw, modes)
     if len(modes) != n_subscans:
         raise L0Error(f"sobsmode has {len(modes)} entries, expected {n_subscans}, one per subscan.")
-    source = ZarrCounts(counts, scan=context.scan, band=context.band, n_subscans=n_subscans)
+    source = ZarrCounts(
+        counts,
+        scan=context.scan,
+        band=context.band,
+        n_subscans=n_subscans,
+        coding=coding,
+        zeros_lost=not context.bolometer,
+    )
     for name, values in raw.items():
         check_array(name, values.shape, values.dtype, source.shape)
     if context.bolometer:
@@ -114,9 +127,10 @@ def read_track(zgroup: Any, digest: Any) -> Raw:
     for name in TRACK_ARRAYS:
         node = node_of(zgroup, name)
         if hasattr(node, "shape"):
-            values = track[name] = values_of(name, node)
+            values = values_of(name, node)
             feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
             digest.update(np.ascontiguousarray(values).tobytes())
+            track[name] = decoded_values(stored_array(name, node), values)
     if track:
         check_track(track)
     return track
@@ -150,13 +164,45 @@ def _read_arrays(
                 wanted = " or ".join(str(tuple(size[d] for d in dims)) for dims in rule.dims)
                 raise L0Error(f"array {name} is missing, expected shape {wanted}, {rule.unit}.")
             continue
-        if np.dtype(node.dtype).kind not in "iuf" or len(node.shape) > 3:
+        if len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
-        values = raw[name] = values_of(name, node)
+        values = values_of(name, node)
+        decoded = decoded_values(stored_array(name, node), values)
+        raw[name] = decoded if values.dtype.kind == "f" else _without_gaps(name, decoded)
+        if values.dtype.kind not in "iuf":
+            check_dtype(name, raw[name].dtype)
+            values = raw[name]
         feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
         digest.update(values.dtype.newbyteorder("<").str.encode())
     return raw
+
+
+def stored_array(name: str, node: Any) -> StoredArray:
+    """A known array of an L0 group as its attributes describe it."""
+    rule = ARRAYS.get(name)
+    unit = rule.unit if rule else TRACK_ARRAYS[name]
+    labels = rule is not None and "f" not in rule.kinds
+    times = unit == "d"
+    return StoredArray(name, unit, dict(node.attrs), node.fill_value, times, labels)
+
+
+def counts_coding(node: Any) -> Coding:
+    """How the counts of an L0 group are stored; raises L0Error for attributes that are not understood."""
+    return coding_of(stored_array(COUNTS, node), np.dtype(node.dtype))
+
+
+def _without_gaps(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers that stand for something, of which some are no data: -1 for no load scan, else L0Error."""
+    if "f" in ARRAYS[name].kinds or values.dtype.kind != "f":
+        return values
+    unknown = np.isnan(values)
+    if name == "lloadsn":
+        return np.where(unknown, -1, values).astype(np.int64)
+    if unknown.any():
+        at = tuple(int(i) for i in np.argwhere(unknown)[0])
+        raise L0Error(f"array {name} holds no data at {at}, expected a number everywhere.")
+    return values
 
 
 def node_of(zgroup: Any, name: str) -> Any:
