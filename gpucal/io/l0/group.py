@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, EmptyScanError, L0Error
+from gpucal.errors import EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
-from gpucal.io.conventions.attributes import StoredArray, coding_of, decoded_values
-from gpucal.io.conventions.coding import Coding
+from gpucal.io.conventions.attributes import decoded_values
+from gpucal.io.l0.nodes import counts_coding, node_of, stored_array, values_of
 from gpucal.io.l0.schema import (
     ARRAYS,
     BOLOMETER_REQUIRED,
@@ -36,6 +36,8 @@ from gpucal.io.l0.track import check_track, merge_track
 from gpucal.scan import F64, CountsSource, SubscanGroup
 
 DAY_S = 86400.0
+NEVER_WRITTEN_MJD = (0.0, 40587.0)
+"""MJD of a stored 0, in days and in Unix seconds."""
 Raw = dict[str, npt.NDArray[Any]]
 
 
@@ -178,20 +180,6 @@ def _read_arrays(
     return raw
 
 
-def stored_array(name: str, node: Any) -> StoredArray:
-    """A known array of an L0 group as its attributes describe it."""
-    rule = ARRAYS.get(name)
-    unit = rule.unit if rule else TRACK_ARRAYS[name]
-    labels = rule is not None and "f" not in rule.kinds
-    times = unit == "d"
-    return StoredArray(name, unit, dict(node.attrs), node.fill_value, times, labels)
-
-
-def counts_coding(node: Any) -> Coding:
-    """How the counts of an L0 group are stored; raises L0Error for attributes that are not understood."""
-    return coding_of(stored_array(COUNTS, node), np.dtype(node.dtype))
-
-
 def _without_gaps(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Numbers that stand for something, of which some are no data: -1 for no load scan, else L0Error."""
     if "f" in ARRAYS[name].kinds or values.dtype.kind != "f":
@@ -203,37 +191,6 @@ def _without_gaps(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         at = tuple(int(i) for i in np.argwhere(unknown)[0])
         raise L0Error(f"array {name} holds no data at {at}, expected a number everywhere.")
     return values
-
-
-def node_of(zgroup: Any, name: str) -> Any:
-    """A group or array of a Zarr group, None when it is not there.
-
-    Raises L0Error when it is there but its metadata document cannot be understood.
-    """
-    try:
-        return zgroup.get(name)
-    except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
-        place = f"{zgroup.path}/{name}".lstrip("/")
-        reason = " ".join(str(error).split()).rstrip(".")
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"not valid JSON: {reason}"
-        raise L0Error(
-            f"the metadata of {place} (its zarr.json, or .zarray, .zgroup) cannot be read: "
-            f"{reason}.",
-            hint="Restore it from a copy, or leave this scan out with --scans.",
-        ) from error
-
-
-def values_of(name: str, node: Any) -> npt.NDArray[Any]:
-    """A Zarr array read whole; raises CorruptDataError when it cannot be decoded."""
-    try:
-        return np.asarray(node[...])
-    except Exception as error:  # every codec has error classes of its own
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise CorruptDataError(
-            f"array {name} cannot be decoded: {type(error).__name__}: {reason}.",
-            hint="Restore it from a copy, or leave this scan out with --scans.",
-        ) from error
 
 
 def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
@@ -263,7 +220,7 @@ def _cut_to_common(n_subscans: int, raw: Raw, modes: list[str]) -> tuple[int, Ra
     }
     count = min([n_subscans, len(modes), *(v.shape[-1] for v in per_subscan.values())])
     mjd = raw["mjd"].reshape(-1, raw["mjd"].shape[-1])[:, :count]
-    there = np.isfinite(mjd).any(axis=0) & (mjd != 0).any(axis=0)
+    there = np.isfinite(mjd).any(axis=0) & ~np.isin(mjd, NEVER_WRITTEN_MJD).all(axis=0)
     missing = np.flatnonzero(~there)
     count = int(missing[0]) if missing.size else count
     if count == 0:

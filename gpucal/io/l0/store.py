@@ -21,7 +21,9 @@ from gpucal.io.l0.checks import (
     gain_image,
     number_mismatch,
 )
-from gpucal.io.l0.group import feed, group_context, node_of, read_group
+from gpucal.io.l0.group import feed, group_context, read_group
+from gpucal.io.l0.nodes import as_on_disk, node_of
+from gpucal.io.l0.packed import open_packed
 from gpucal.io.l0.schema import (
     L0_FORMAT,
     GroupName,
@@ -43,7 +45,7 @@ _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
 
 def open_l0(path: str | Path) -> L0Store:
-    """Open an L0 store, Zarr v3 or v2, for reading.
+    """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
     Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
     """
@@ -51,10 +53,12 @@ def open_l0(path: str | Path) -> L0Store:
 
     if "://" not in str(path) and not Path(path).exists():
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
-    if Path(path).is_file() and Path(path).suffix != ".zip":
-        raise L0Error(f"{path} is a file, expected an L0 store.", hint=_WHAT_IT_IS)
     try:
+        if Path(path).is_file():
+            return L0Store(str(path), open_packed(Path(path)))
         root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except GpucalError:
+        raise
     except json.JSONDecodeError as error:
         raise L0Error(
             f"the zarr.json (or .zgroup, .zattrs) of {path} is not valid JSON: {error}.",
@@ -295,7 +299,7 @@ def _children(group: Any) -> list[str]:
             return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
     with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
         python_warnings.simplefilter("ignore")
-        return list(group.group_keys())
+        return list(as_on_disk(group).group_keys())
 
 
 def _children_of(group: Any, name: str) -> list[str]:

@@ -111,7 +111,7 @@ class L1Scan:
         self.number = number
         self.band = band
         self.attrs = attrs
-        self._group = zarr.open_group(path, mode="r", zarr_format=3)
+        self._group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         self._arrays = dict(sorted(self._group.arrays()))
 
     @property

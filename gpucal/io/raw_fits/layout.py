@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L0Error
-from gpucal.io.l0.group import node_of, values_of
+from gpucal.io.l0.nodes import node_of, values_of
 from gpucal.io.l0.schema import COUNTS, TRACK_ARRAYS
 
 FORMAT, VERSION = "gpucal-raw-fits", 1
