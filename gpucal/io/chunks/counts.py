@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,10 @@ class ZarrCounts:
         if self._coding is not None and not self._coding.plain:
             named = ", ".join(self._coding.names)
             return f"the raw counts have {named}, which only the host applies"
-        return encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        block = encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        if self._coding is None or isinstance(block, str):
+            return block
+        return replace(block, guarded=True, zeros_lost=self._zeros_lost)
 
     def _copy_chunk(self, key: Key, c0: int, c1: int, subscan: int, out: Counts) -> None:
         """Copy what one chunk holds of the channels c0..c1 of a subscan to its place in ``out``."""

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import FILL_INT32
+from gpucal.axes import FEWEST_CHANNELS, FILL_INT32
 
 Array = npt.NDArray[Any]
 Linear = tuple[float, float, float]
 """(factor, divisor, offset): value = stored * factor / divisor + offset; exact where a factor is not."""
 
 IDENTITY: Linear = (1.0, 1.0, 0.0)
-FEWEST_CHANNELS = 4
-"""A chunk of fewer channels does not show that a dump is zero throughout."""
 
 
 @dataclass(frozen=True)
