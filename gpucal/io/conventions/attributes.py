@@ -37,7 +37,7 @@ _SUSPECT_WORDS = (
     "fill fillvalue filled missing nodata blank null tnull scale scales scaled scalefactor bscale "
     "tscal offset offsets addoffset bzero tzero zero zeropoint slope intercept factor multiplier gain "
     "valid invalid bad badvalue unsigned pack packed packing unpack unpacked compress compression "
-    "sentinel mask masked flag flags log log10 logarithmic db decibel transform calendar encoding "
+    "sentinel mask masked flag flags log logarithmic db decibel transform calendar encoding "
     "dtype quantization timesys timescale"
 )
 _SUSPECT = frozenset(_SUSPECT_WORDS.split())
@@ -130,6 +130,13 @@ def decoded_values(array: StoredArray, stored: npt.NDArray[Any]) -> npt.NDArray[
     return coding_of(array, stored.dtype).values(stored)
 
 
+def decoded_attributes(array: StoredArray) -> dict[str, Any]:
+    """The attributes that belong to the decoded values: without what was applied, in our unit."""
+    gone = {*_APPLIED, "dtype"}
+    kept = {k: v for k, v in array.attributes.items() if k not in gone and k.lower() not in _UNITS}
+    return {**kept, "units": array.unit}
+
+
 def _refuse_packed(array: StoredArray) -> None:
     """Raise L0Error for attributes about numbers on an array that holds none."""
     for key, value in array.attributes.items():
@@ -148,8 +155,8 @@ def _says_nothing(value: Any) -> bool:
 
 def _check_known(array: StoredArray, key: str, value: Any) -> None:
     """Raise L0Error for an attribute that is not applied and may change what the numbers mean."""
-    words = {word.lower() for word in _WORDS.findall(key)}
-    joined = re.sub(r"[^a-z0-9]", "", key.lower())
+    words = {word.lower().rstrip("0123456789") for word in _WORDS.findall(key)}
+    joined = re.sub(r"[^a-z]", "", key.lower())  # TNULL5 is one too
     if key in _APPLIED and not (key == "calendar" and not array.times):
         return
     if array.labels and key.startswith("flag_"):

@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import CorruptDataError, L0Error
-from gpucal.io.conventions.attributes import StoredArray, coding_of
+from gpucal.io.conventions.attributes import (
+    StoredArray,
+    coding_of,
+    decoded_attributes,
+    decoded_values,
+)
 from gpucal.io.conventions.coding import Coding
 from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS
 
@@ -96,6 +101,14 @@ def stored_array(name: str, node: Any) -> StoredArray:
     labels = rule is not None and "f" not in rule.kinds
     times = unit == "d"
     return StoredArray(name, unit, dict(node.attrs), node.fill_value, times, labels)
+
+
+def decoded_node(name: str, node: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """Values of a known small array in our unit, and the attributes that then belong to them."""
+    about = stored_array(name, node)
+    stored = values_of(name, node)
+    values = decoded_values(about, stored)
+    return values, dict(node.attrs) if values is stored else decoded_attributes(about)
 
 
 def counts_coding(node: Any) -> Coding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +26,25 @@ def open_packed(path: Path) -> Any:
 
     place = _root_in_zip(path)
     return zarr.open_group(ZipStore(path, mode="r"), path=place, mode="r", use_consolidated=False)
+
+
+def folders_in_zip(path: Path, inside: str) -> list[str]:
+    """Names of the folders below the folder ``inside`` ("" for the top) of a zip file."""
+    about = path.stat()
+    return list(_folders(path, about.st_mtime_ns, about.st_size).get(inside.strip("/"), ()))
+
+
+@lru_cache(maxsize=4)
+def _folders(path: Path, mtime_ns: int, size: int) -> dict[str, tuple[str, ...]]:
+    """Folder -> the folders in it, of a zip file as it was at that time."""
+    found: dict[str, dict[str, None]] = {}
+    with zipfile.ZipFile(path) as packed:
+        for name in packed.namelist():
+            *parents, _ = name.split("/")
+            for n, folder in enumerate(parents):
+                if not folder.startswith((".", "__MACOSX")):
+                    found.setdefault("/".join(parents[:n]), {})[folder] = None
+    return {folder: tuple(names) for folder, names in found.items()}
 
 
 def _root_in_zip(path: Path) -> str:
