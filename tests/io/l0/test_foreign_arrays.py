@@ -339,3 +339,14 @@ def test_raw_fits_holds_decoded_numbers(path: Path, tmp_path: Path) -> None:
     source = source_of(open_l0(back).load(1)[0])
     np.testing.assert_allclose(source.tamb, tamb, rtol=1e-14)
     np.testing.assert_allclose(source.mjd, mjd, rtol=0, atol=2e-11)
+
+
+def test_growing_scan_with_times_since_1970(path: Path) -> None:
+    """What was not written yet is a stored 0, which then is 1970-01-01 and not a time of the scan."""
+    mjd = stored(path, "mjd")
+    seconds = (mjd - 40587) * 86400
+    seconds[:, 3:] = 0
+    put(path, "mjd", seconds, {"units": "seconds since 1970-01-01"})
+    (scan,) = open_l0(path).load(1, partial=True)
+    assert source_of(scan).shape[4] == 3
+    np.testing.assert_allclose(source_of(scan).mjd, mjd[:, :3], rtol=0, atol=2e-11)
