@@ -15,6 +15,9 @@ AXES = ("channel", "dump", "receiver", "array", "subscan")
 FILL_INT32 = int(np.iinfo(np.int32).min)
 """Raw int32 value that means "no data"."""
 
+FEWEST_CHANNELS = 4
+"""A block of fewer channels does not show that a dump is zero throughout, which means no data."""
+
 
 class Flag(IntFlag):
     """Bits of the L1 ``flags`` array (uint16)."""

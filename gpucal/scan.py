@@ -38,6 +38,7 @@ class EncodedBlock:
     checksum  a crc32c of all before it ends each file
     frames    bytes u8 of a whole file -> its frames, checksum verified; they fill the chunk exactly
     frames_on_disk  the same from the file itself, reading little of it; only without a checksum
+    guarded   floats of INT32_MIN are no data; zeros_lost: so is a dump that is 0 in all channels
 
     Both functions raise ValueError saying what is wrong with the file, or that a frame does not
     declare its size.
@@ -52,6 +53,8 @@ class EncodedBlock:
     fill: Any
     frames: Callable[[npt.NDArray[np.uint8]], Sequence[Frame]]
     frames_on_disk: Callable[[Path], Sequence[Frame]]
+    guarded: bool = False
+    zeros_lost: bool = False
 
 
 class CountsSource(Protocol):

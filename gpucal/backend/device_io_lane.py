@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucal.axes import FEWEST_CHANNELS, FILL_INT32
 from gpucal.backend.coders import Coder, CoderPool
 from gpucal.backend.device_codec import CodecError, DeviceTools
 from gpucal.backend.duties import DeviceDuties
@@ -120,4 +121,32 @@ class DeviceIOLane(DeviceLane):
                 coder.codec.decode(packed, spans.frames, bytes_in, spans.places)
         finally:
             coder.finish()
+        for i in range(len(block.paths) if block.guarded else 0):
+            last = min(block.rows, counts.shape[0] - block.first - i * block.rows)
+            blank_what_is_no_data(window[i * block.rows : i * block.rows + last], block.zeros_lost)
         return window
+
+
+def blank_what_is_no_data(chunk: Array, zeros_lost: bool) -> None:
+    """What the host does with raw counts [c, D, R, A] of a chunk, on the device: no data become so.
+
+    Floats of INT32_MIN, and with ``zeros_lost`` dumps that are 0 in all channels. Numbers that stay are
+    divided by 1 or have 0 added: exact. u32 has no value for no data.
+    """
+    kind = chunk.dtype.kind
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == "f":
+            chunk /= (chunk != FILL_INT32).astype(chunk.dtype)  # -inf where it is
+        if zeros_lost and kind != "u" and len(chunk) >= FEWEST_CHANNELS:
+            _blank_dead(chunk)
+
+
+def _blank_dead(chunk: Array) -> None:
+    """As ``blank_what_is_no_data``, for dumps that are 0; the first channel shows whether there may be any."""
+    if not bool((chunk[0] == 0).any()):
+        return
+    dead = (chunk == 0).all(axis=0).astype(chunk.dtype)
+    if chunk.dtype.kind == "f":
+        chunk /= 1 - dead
+    else:
+        chunk += dead * chunk.dtype.type(FILL_INT32)

@@ -142,7 +142,7 @@ def _read_zarr(path: Path) -> dict[str, Any]:
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
         entries: dict[str, Any] = dict(group.attrs)
         for name in COLUMNS:
             if name in group:

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from gpucal.errors import CorruptDataError
 from gpucal.io.chunks.device import encoded_block
 from gpucal.io.chunks.layout import SCRATCH, ChunkFiles, chunk_files
+from gpucal.io.conventions.coding import Coding
 from gpucal.scan import EncodedBlock
 
 Shape5 = tuple[int, int, int, int, int]
@@ -29,6 +31,8 @@ class ZarrCounts:
     named in errors. ``n_subscans`` hides the subscans from there on (a scan that is still growing).
     A chunk that also serves other requests (it holds several subscans, or more channels than were
     asked for) is kept in an LRU of at most ``cache_bytes`` decoded bytes, and always at least one.
+    With ``coding`` the numbers are raw counts: they are decoded by it, and what can only be no data
+    becomes so; ``zeros_lost`` as in ``Coding.counts``.
     """
 
     def __init__(
@@ -39,12 +43,16 @@ class ZarrCounts:
         band: str = "",
         n_subscans: int | None = None,
         cache_bytes: int = 256 << 20,
+        coding: Coding | None = None,
+        zeros_lost: bool = True,
     ) -> None:
         self._array = array
         self._scan, self._band = scan, band
         self._stored_shape: Shape5 = tuple(array.shape)
         self._shape: Shape5 = (*self._stored_shape[:4], n_subscans or self._stored_shape[4])
-        self._dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+        self._stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+        self._coding, self._zeros_lost = coding, zeros_lost
+        self._dtype = coding.count_dtype(self._stored) if coding else self._stored
         self._files = chunk_files(array)
         c, *_, s = array.chunks
         # where Zarr reads, D, R and A are never split: it joins their chunks itself
@@ -109,7 +117,13 @@ class ZarrCounts:
 
     def encoded(self, c0: int, c1: int, subscan: int) -> EncodedBlock | str:
         """See ``gpucal.scan.EncodedCounts``; raises OSError when a file cannot be looked up."""
-        return encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        if self._coding is not None and not self._coding.plain:
+            named = ", ".join(self._coding.names)
+            return f"the raw counts have {named}, which only the host applies"
+        block = encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        if self._coding is None or isinstance(block, str):
+            return block
+        return replace(block, guarded=True, zeros_lost=self._zeros_lost)
 
     def _copy_chunk(self, key: Key, c0: int, c1: int, subscan: int, out: Counts) -> None:
         """Copy what one chunk holds of the channels c0..c1 of a subscan to its place in ``out``."""
@@ -123,8 +137,10 @@ class ZarrCounts:
         alone = stop[4] - start[4] == 1 and (lo, hi) == (start[0], stop[0])
         if not alone:
             chunk = self._cache.get(key, lambda: self._decode(key, start, stop, subscan))
-        elif target.flags.c_contiguous and (*target.shape, 1) == self._grid and self._files:
-            self._decode_file(self._files, key, target.reshape(self._grid), subscan)
+        elif self._fits(target) and self._files:
+            whole = target.reshape(self._grid)
+            self._decode_file(self._files, key, whole, subscan)
+            self._as_counts(whole)
             return
         else:
             chunk = self._decode(key, start, stop, subscan, scratch=True)
@@ -132,19 +148,31 @@ class ZarrCounts:
         part: Any = (slice(lo - start[0], hi - start[0]), *valid, subscan - start[4])
         target[...] = chunk[part]
 
+    def _fits(self, target: Counts) -> bool:
+        """Whether a chunk can be decoded where it is wanted."""
+        whole = target.flags.c_contiguous and (*target.shape, 1) == self._grid
+        return whole and self._dtype == self._stored
+
+    def _as_counts(self, chunk: Counts) -> Counts:
+        """The counts of a decoded chunk, without its padding; in its memory where the dtype stays."""
+        if self._coding is None:
+            return chunk
+        return self._coding.counts(chunk, zeros_lost=self._zeros_lost)
+
     def _decode(
         self, key: Key, start: list[int], stop: list[int], subscan: int, scratch: bool = False
     ) -> Counts:
         """One decoded chunk; with ``scratch`` it is valid until this thread's next read."""
         if self._files is None:
-            return self._decode_by_zarr(start, stop, subscan)
+            return self._as_counts(self._decode_by_zarr(start, stop, subscan))
         if scratch:
-            nbytes = int(np.prod(self._grid)) * self._dtype.itemsize
-            chunk: Counts = SCRATCH.take("chunk", nbytes).view(self._dtype).reshape(self._grid)
+            nbytes = int(np.prod(self._grid)) * self._stored.itemsize
+            chunk: Counts = SCRATCH.take("chunk", nbytes).view(self._stored).reshape(self._grid)
         else:
-            chunk = np.empty(self._grid, self._dtype)
+            chunk = np.empty(self._grid, self._stored)
         self._decode_file(self._files, key, chunk, subscan)
-        return chunk
+        # Beyond the last channel a chunk is padded with anything.
+        return self._as_counts(chunk[: stop[0] - start[0]])
 
     def _decode_file(self, files: ChunkFiles, key: Key, out: Counts, subscan: int) -> None:
         """Decode one chunk file into ``out``; an error names file, scan, band and subscan."""
@@ -164,7 +192,7 @@ class ZarrCounts:
             place = f"{self._array.store_path}, channels {start[0]}..{stop[0]}"
             raise self._corrupt(place, str(error), subscan) from error
         self._count()
-        return np.ascontiguousarray(block, dtype=self._dtype)
+        return np.ascontiguousarray(block, dtype=self._stored)
 
     def _count(self) -> None:
         with self._lock:

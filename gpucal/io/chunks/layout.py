@@ -231,7 +231,7 @@ def _decompress(name: str, data: Bytes, out: Bytes) -> None:
     parts = [data]
     if name == "zstd":  # some numcodecs versions stop after the first frame
         frames = zstd_frames(lambda at, n: data[at : at + n].tobytes(), data.size)
-        parts = [data[start:end] for start, end, _ in frames]
+        parts = [data[start:end] for start, end, content in frames if content != 0]
     filled = 0
     for part in parts:
         try:
@@ -249,7 +249,8 @@ def _decompress(name: str, data: Bytes, out: Bytes) -> None:
 def _declared_size(name: str, data: Bytes) -> int | None:
     """Decoded size that the head of the data declares; None where it declares none."""
     if name == "zstd":
-        return _zstd_header(data[:18].tobytes())[1]
+        head = data[:18].tobytes()
+        return None if _is_skippable(head) else _zstd_header(head)[1]
     if name == "lz4" and data.size >= 4:
         return int.from_bytes(data[:4].tobytes(), "little")
     if name == "blosc":
@@ -268,12 +269,23 @@ def _zstd_header(head: bytes) -> tuple[int, int | None]:
         raise ValueError("it does not start with a zstd frame")
     descriptor = head[4]
     single = descriptor >> 5 & 1
-    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
+    start = 5 + (1 - single)
+    at = start + (0, 1, 2, 4)[descriptor & 3]
+    if dictionary := int.from_bytes(head[start:at], "little"):
+        raise ValueError(
+            f"it was compressed with the zstd dictionary {dictionary}, which no Zarr store holds; "
+            "write it without a dictionary"
+        )
     width = (single, 2, 4, 8)[descriptor >> 6]
     content = int.from_bytes(head[at : at + width], "little") if width else None
     if width == 2 and content is not None:
         content += 256
     return at + width, content
+
+
+def _is_skippable(head: bytes) -> bool:
+    """Whether a frame is one that holds no content: notes of a program, as pzstd and seekable formats write."""
+    return len(head) >= 4 and int.from_bytes(head[:4], "little") & 0xFFFFFFF0 == 0x184D2A50
 
 
 def zstd_frames(
@@ -287,8 +299,7 @@ def zstd_frames(
     start = 0
     while start < size:
         head = read(start, 18)
-        magic = int.from_bytes(head[:4], "little")
-        if magic & 0xFFFFFFF0 == 0x184D2A50:  # skippable frame
+        if _is_skippable(head):
             start += 8 + int.from_bytes(head[4:8], "little")
             if start > size:
                 raise ValueError("its last zstd frame is cut off")
@@ -301,6 +312,8 @@ def zstd_frames(
                 raise ValueError("its last zstd frame is cut off")
             block = int.from_bytes(text, "little")
             last = bool(block & 1)
+            if content is None and last and end == start + header and not block >> 3:
+                content = 0  # its only block is empty
             end += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
         end += 4 if head[4] >> 2 & 1 else 0
         if end > size:

@@ -16,6 +16,9 @@ from gpucal.io.l0.rules import Index, Rule
 from gpucal.io.l0.schema import ScanAttrs
 from gpucal.scan import F64, SubscanGroup
 
+LONGEST_GAP_S = 3600.0
+"""Subscans further apart are hardly of one scan: its number was used again."""
+
 _PLACES = {"R": "receiver", "A": "pixel", "S": "subscan"}
 """Axes that an error names beside its sentence."""
 
@@ -33,9 +36,14 @@ def check_group(
     doubts = [rules.narrow_channels(group)]
     if not calibration:
         _hold(group, () if growing else rules.REFERENCES)
-        doubts.append(rules.unknown_positions(group))
+        doubts += [rules.unknown_positions(group), _apart(group, group.sobsmode)]
     elif "HOT" in group.sobsmode or not growing:
         _hold(group, rules.HOT_IS_THERE, rules.LOADS)
+        if apart := _apart(group, ("HOT", "COLD")):
+            raise L0Error(
+                f"{apart[:-1]}, and their mean would be that of neither.",
+                hint="Write them as two scans, with the loads of each.",
+            )
         if not t_hot_given:
             _hold(group, rules.HOT_TEMPERATURE)
             doubts.append(rules.doubtful_hot_load(group))
@@ -51,6 +59,20 @@ def check_bolometer(group: SubscanGroup) -> list[str]:
     _hold(group, rules.TIMES, rules.ANGLES, rules.OFFSETS)
     doubt = rules.outside_the_track(group)
     return [doubt] if doubt else []
+
+
+def _apart(group: SubscanGroup, modes: Iterable[str]) -> str:
+    """A sentence, or "": subscans of these modes between which hours passed."""
+    places = np.flatnonzero(np.isin(np.array(group.sobsmode), sorted(set(modes))))
+    gaps = np.diff(group.mjd_mid[places]) * 86400.0
+    if not gaps.size or not gaps.max() > LONGEST_GAP_S:
+        return ""
+    at = int(np.argmax(gaps))
+    first, second = (f"{group.sobsmode[s]} (subscan {s})" for s in places[at : at + 2])
+    return (
+        f"{first} and {second} lie {gaps[at] / 3600:.1f} h apart: they look like two scans under one "
+        "number."
+    )
 
 
 def _hold(group: SubscanGroup, *tables: Iterable[Rule]) -> None:

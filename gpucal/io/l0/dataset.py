@@ -14,6 +14,7 @@ from xarray.core.indexing import (
     explicit_indexing_adapter,
 )
 
+from gpucal.io.conventions.flat import flat_attributes
 from gpucal.io.l0.schema import ARRAYS, COUNTS, dimension_names
 from gpucal.scan import CountsSource, SubscanGroup
 
@@ -30,7 +31,7 @@ def group_dataset(group: SubscanGroup, attrs: Mapping[str, Any]) -> Any:
             names = dimension_names(name, values.ndim)
             variables[name] = xr.Variable(names, values, {"units": rule.unit})
     coords = {"sobsmode": ("subscan", np.array(group.sobsmode))}
-    return xr.Dataset(variables, coords=coords, attrs=dict(attrs))
+    return xr.Dataset(variables, coords=coords, attrs=flat_attributes(attrs))
 
 
 class _LazyCounts(BackendArray):  # type: ignore[misc]

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, EmptyScanError, L0Error
+from gpucal.errors import EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.conventions.attributes import decoded_values
+from gpucal.io.l0.nodes import counts_coding, node_of, stored_array, values_of
 from gpucal.io.l0.schema import (
     ARRAYS,
     BOLOMETER_REQUIRED,
@@ -25,6 +27,7 @@ from gpucal.io.l0.schema import (
     GroupName,
     check_array,
     check_counts,
+    check_dtype,
     check_modes,
     is_bolometer,
     parse_scan_attrs,
@@ -33,6 +36,8 @@ from gpucal.io.l0.track import check_track, merge_track
 from gpucal.scan import F64, CountsSource, SubscanGroup
 
 DAY_S = 86400.0
+NEVER_WRITTEN_MJD = (0.0, 40587.0)
+"""MJD of a stored 0, in days and in Unix seconds."""
 Raw = dict[str, npt.NDArray[Any]]
 
 
@@ -88,6 +93,9 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     track = read_track(zgroup, digest) if context.bolometer else {}
     modes = _read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
+    coding = counts_coding(counts)
+    if not coding.plain:
+        feed(digest, {"coding": repr(coding)})
     # How the counts are cut into chunks says nothing about them.
     feed(digest, {"attrs": attrs, "sobsmode": modes})
     n_subscans = int(counts.shape[4])
@@ -95,7 +103,14 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
         n_subscans, raw, modes = _cut_to_common(n_subscans, raw, modes)
     if len(modes) != n_subscans:
         raise L0Error(f"sobsmode has {len(modes)} entries, expected {n_subscans}, one per subscan.")
-    source = ZarrCounts(counts, scan=context.scan, band=context.band, n_subscans=n_subscans)
+    source = ZarrCounts(
+        counts,
+        scan=context.scan,
+        band=context.band,
+        n_subscans=n_subscans,
+        coding=coding,
+        zeros_lost=not context.bolometer,
+    )
     for name, values in raw.items():
         check_array(name, values.shape, values.dtype, source.shape)
     if context.bolometer:
@@ -114,9 +129,10 @@ def read_track(zgroup: Any, digest: Any) -> Raw:
     for name in TRACK_ARRAYS:
         node = node_of(zgroup, name)
         if hasattr(node, "shape"):
-            values = track[name] = values_of(name, node)
+            values = values_of(name, node)
             feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
             digest.update(np.ascontiguousarray(values).tobytes())
+            track[name] = decoded_values(stored_array(name, node), values)
     if track:
         check_track(track)
     return track
@@ -150,44 +166,31 @@ def _read_arrays(
                 wanted = " or ".join(str(tuple(size[d] for d in dims)) for dims in rule.dims)
                 raise L0Error(f"array {name} is missing, expected shape {wanted}, {rule.unit}.")
             continue
-        if np.dtype(node.dtype).kind not in "iuf" or len(node.shape) > 3:
+        if len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
-        values = raw[name] = values_of(name, node)
+        values = values_of(name, node)
+        decoded = decoded_values(stored_array(name, node), values)
+        raw[name] = decoded if values.dtype.kind == "f" else _without_gaps(name, decoded)
+        if values.dtype.kind not in "iuf":
+            check_dtype(name, raw[name].dtype)
+            values = raw[name]
         feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())
         digest.update(values.dtype.newbyteorder("<").str.encode())
     return raw
 
 
-def node_of(zgroup: Any, name: str) -> Any:
-    """A group or array of a Zarr group, None when it is not there.
-
-    Raises L0Error when it is there but its metadata document cannot be understood.
-    """
-    try:
-        return zgroup.get(name)
-    except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
-        place = f"{zgroup.path}/{name}".lstrip("/")
-        reason = " ".join(str(error).split()).rstrip(".")
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"not valid JSON: {reason}"
-        raise L0Error(
-            f"the metadata of {place} (its zarr.json, or .zarray, .zgroup) cannot be read: "
-            f"{reason}.",
-            hint="Restore it from a copy, or leave this scan out with --scans.",
-        ) from error
-
-
-def values_of(name: str, node: Any) -> npt.NDArray[Any]:
-    """A Zarr array read whole; raises CorruptDataError when it cannot be decoded."""
-    try:
-        return np.asarray(node[...])
-    except Exception as error:  # every codec has error classes of its own
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise CorruptDataError(
-            f"array {name} cannot be decoded: {type(error).__name__}: {reason}.",
-            hint="Restore it from a copy, or leave this scan out with --scans.",
-        ) from error
+def _without_gaps(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers that stand for something, of which some are no data: -1 for no load scan, else L0Error."""
+    if "f" in ARRAYS[name].kinds or values.dtype.kind != "f":
+        return values
+    unknown = np.isnan(values)
+    if name == "lloadsn":
+        return np.where(unknown, -1, values).astype(np.int64)
+    if unknown.any():
+        at = tuple(int(i) for i in np.argwhere(unknown)[0])
+        raise L0Error(f"array {name} holds no data at {at}, expected a number everywhere.")
+    return values
 
 
 def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
@@ -217,7 +220,7 @@ def _cut_to_common(n_subscans: int, raw: Raw, modes: list[str]) -> tuple[int, Ra
     }
     count = min([n_subscans, len(modes), *(v.shape[-1] for v in per_subscan.values())])
     mjd = raw["mjd"].reshape(-1, raw["mjd"].shape[-1])[:, :count]
-    there = np.isfinite(mjd).any(axis=0) & (mjd != 0).any(axis=0)
+    there = np.isfinite(mjd).any(axis=0) & ~np.isin(mjd, NEVER_WRITTEN_MJD).all(axis=0)
     missing = np.flatnonzero(~there)
     count = int(missing[0]) if missing.size else count
     if count == 0:

@@ -146,7 +146,7 @@ class L0GroupWriter:
             raise L0Error(
                 f"{self._name} holds no subscan, expected at least one.", scan=self._context.scan
             )
-        zgroup = zarr.open_group(str(self._folder), mode="r+")
+        zgroup = zarr.open_group(str(self._folder), mode="r+", use_consolidated=False)
         with _at(self._context, None):
             if not self._plan.published:
                 zgroup.attrs["sobsmode"] = self._modes
@@ -256,7 +256,7 @@ class L0GroupWriter:
         plan = self._plan
         if self._folder is None:
             folder = self._first()
-            zgroup = zarr.open_group(str(folder), mode="r+")
+            zgroup = zarr.open_group(str(folder), mode="r+", use_consolidated=False)
             shape = (*self._check_counts(block), 1)
             counts_array = create_counts(
                 zgroup, shape, block.dtype, plan.codec, plan.chunk_channels
@@ -268,7 +268,7 @@ class L0GroupWriter:
                 write_small_arrays(zgroup, self._joined([arrays]), shape)
             self._folder = self._written(folder)
             return
-        zgroup = zarr.open_group(str(self._folder), mode="r+")
+        zgroup = zarr.open_group(str(self._folder), mode="r+", use_consolidated=False)
         _append(zgroup[COUNTS], index, block)
         if plan.published:
             small = self._joined([arrays])

@@ -243,7 +243,8 @@ class L0ScanWriter:
         place = ScanPlace(
             self.number, self._writer.root_attrs, str(self._writer.path), plain(self._attrs)
         )
-        load_scan(zarr.open_group(str(self._place), mode="r"), place, partial=partial)
+        zscan = zarr.open_group(str(self._place), mode="r", use_consolidated=False)
+        load_scan(zscan, place, partial=partial)
 
     def _attrs_of(self, band: str) -> dict[str, Any]:
         """Attributes of a band: its own override those of the scan."""
@@ -276,7 +277,9 @@ class L0ScanWriter:
         """Add to the attributes of the scan where it is now: staged, or published."""
         import zarr
 
-        zarr.open_group(str(self._place), mode="r+").attrs.update(plain(attrs))
+        zarr.open_group(str(self._place), mode="r+", use_consolidated=False).attrs.update(
+            plain(attrs)
+        )
 
     def _check_open(self) -> None:
         if not self.is_open:

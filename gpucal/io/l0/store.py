@@ -21,7 +21,9 @@ from gpucal.io.l0.checks import (
     gain_image,
     number_mismatch,
 )
-from gpucal.io.l0.group import feed, group_context, node_of, read_group
+from gpucal.io.l0.group import feed, group_context, read_group
+from gpucal.io.l0.nodes import as_on_disk, node_of
+from gpucal.io.l0.packed import folders_in_zip, open_packed
 from gpucal.io.l0.schema import (
     L0_FORMAT,
     GroupName,
@@ -43,7 +45,7 @@ _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
 
 def open_l0(path: str | Path) -> L0Store:
-    """Open an L0 store, Zarr v3 or v2, for reading.
+    """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
     Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
     """
@@ -51,10 +53,12 @@ def open_l0(path: str | Path) -> L0Store:
 
     if "://" not in str(path) and not Path(path).exists():
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
-    if Path(path).is_file() and Path(path).suffix != ".zip":
-        raise L0Error(f"{path} is a file, expected an L0 store.", hint=_WHAT_IT_IS)
     try:
+        if Path(path).is_file():
+            return L0Store(str(path), open_packed(Path(path)))
         root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+    except GpucalError:
+        raise
     except json.JSONDecodeError as error:
         raise L0Error(
             f"the zarr.json (or .zgroup, .zattrs) of {path} is not valid JSON: {error}.",
@@ -146,17 +150,26 @@ class L0Store:
             raise L0Error(f"there is no {name}/ group.", scan=number, band=band)
         return group_dataset(chosen, scan.attrs)
 
-    def _names(self) -> dict[int, str]:
-        """Scan number -> group name."""
-        found = (match for name in _children(self._root) if (match := _SCAN_NAME.match(name)))
-        return {int(match[1]): match[0] for match in found}
+    def _names(self) -> dict[int, list[str]]:
+        """Scan number -> names of its group; more than one where a number was used again."""
+        found: dict[int, list[str]] = {}
+        for name in sorted(_children(self._root)):
+            if match := _SCAN_NAME.match(name):
+                found.setdefault(int(match[1]), []).append(name)
+        return found
 
     def scan_group(self, number: int) -> Any:
         """The Zarr group of a scan; raises L0Error when it is not there or cannot be opened."""
-        name = self._names().get(number)
-        if name is None:
+        names = self._names().get(number)
+        if names is None:
             raise L0Error("the scan is not in the store.", scan=number)
-        return _group_of(self._root, name)
+        if len(names) > 1:
+            raise L0Error(
+                f"the number stands for {len(names)} groups, {' and '.join(names)}.",
+                hint="Rename all but one of them: a number names one scan.",
+                scan=number,
+            )
+        return _group_of(self._root, names[0])
 
 
 @dataclass(frozen=True)
@@ -287,15 +300,17 @@ def may_lack_references(attrs: ScanAttrs) -> bool:
 
 def _children(group: Any) -> list[str]:
     """Names of the groups below a Zarr group, without opening them where the store is local."""
-    from zarr.storage import LocalStore
+    from zarr.storage import LocalStore, ZipStore
 
     if isinstance(group.store, LocalStore):
         folder = Path(group.store.root) / group.path
         with os.scandir(folder) as entries:
             return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    if isinstance(group.store, ZipStore):
+        return folders_in_zip(Path(group.store.path), group.path)
     with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
         python_warnings.simplefilter("ignore")
-        return list(group.group_keys())
+        return list(as_on_disk(group).group_keys())
 
 
 def _children_of(group: Any, name: str) -> list[str]:

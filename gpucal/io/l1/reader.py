@@ -10,6 +10,7 @@ import zarr
 
 from gpucal.errors import L1Error
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
+from gpucal.io.conventions.flat import flat_attributes
 from gpucal.io.l1.writer import FORMAT, FORMAT_VERSION
 
 COORDINATES = (
@@ -111,7 +112,7 @@ class L1Scan:
         self.number = number
         self.band = band
         self.attrs = attrs
-        self._group = zarr.open_group(path, mode="r", zarr_format=3)
+        self._group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         self._arrays = dict(sorted(self._group.arrays()))
 
     @property
@@ -159,7 +160,8 @@ class L1Scan:
     def to_xarray(self, group: str = "") -> Any:
         """Return an ``xarray.Dataset`` of this level, or of ``group`` below it ("skydiff").
 
-        Values are read when they are used. Frequencies, times and positions are coordinates.
+        Values are read when they are used. Frequencies, times and positions are coordinates. It can
+        be written to netCDF: attributes that are dictionaries are JSON texts, see ``L1Scan.attrs``.
         Raises L1Error when xarray is not installed or the group is not there.
         """
         try:
@@ -180,6 +182,9 @@ class L1Scan:
             zarr_format=3,
             decode_times=False,
         )
+        for variable in dataset.variables.values():
+            variable.attrs = flat_attributes(variable.attrs)
+        dataset.attrs = flat_attributes(dataset.attrs)
         return dataset.set_coords([name for name in COORDINATES if name in dataset])
 
     def __repr__(self) -> str:

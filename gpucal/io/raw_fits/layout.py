@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L0Error
-from gpucal.io.l0.group import node_of, values_of
-from gpucal.io.l0.schema import COUNTS, TRACK_ARRAYS
+from gpucal.io.conventions.attributes import decoded_attributes
+from gpucal.io.l0.nodes import counts_coding, decoded_node, node_of, stored_array, values_of
+from gpucal.io.l0.schema import ARRAYS as L0_ARRAYS
+from gpucal.io.l0.schema import COUNTS, TRACK_ARRAYS, fill_value
 
 FORMAT, VERSION = "gpucal-raw-fits", 1
 BLOCK = 2880
@@ -115,7 +117,10 @@ def _array_node(path: str, node: Any) -> Node:
         "attributes": dict(node.attrs),
     }
     dtype = np.dtype(node.dtype)
-    name = path.rpartition("/")[2]
+    folder, _, name = path.rpartition("/")
+    known = folder.rpartition("/")[2] in ("source", "calibration")
+    if known and name != COUNTS and (name in L0_ARRAYS or name in TRACK_ARRAYS):
+        return _small_node(path, node, about)
     if dtype.kind in "OTUS":
         values = values_of(name, node)
         texts = [
@@ -130,8 +135,35 @@ def _array_node(path: str, node: Any) -> Node:
     fill = 0 if node.fill_value is None else node.fill_value  # Zarr v2 may leave it open
     about["fill"] = np.asarray(fill, dtype=kept.newbyteorder("<")).tobytes().hex()
     if name == COUNTS:
-        return Node(path, about)
+        return Node(path, _decoded_counts(about, node) if known else about)
     return Node(path, about, np.asarray(values_of(name, node), dtype=kept))
+
+
+def _small_node(path: str, node: Any, about: dict[str, Any]) -> Node:
+    """A small array of the L0 layout: decoded, so that a reader of the file needs no attributes."""
+    values, attributes = decoded_node(path.rpartition("/")[2], node)
+    kept = values.dtype.newbyteorder("=")
+    if kept.name not in _CODES:
+        raise L0Error(f"array {path} has dtype {node.dtype}, which raw FITS files cannot hold.")
+    fill = node.fill_value if kept == np.dtype(node.dtype).newbyteorder("=") else 0
+    word = np.asarray(0 if fill is None else fill, dtype=kept.newbyteorder("<"))
+    about |= {"attributes": attributes, "dtype": kept.name, "fill": word.tobytes().hex()}
+    return Node(path, about, np.asarray(values, dtype=kept))
+
+
+def _decoded_counts(about: dict[str, Any], node: Any) -> dict[str, Any]:
+    """The description of counts as they are read: packed ones are written unpacked."""
+    coding = counts_coding(node)
+    if coding.plain:
+        return about
+    kept = coding.count_dtype(np.dtype(node.dtype))
+    fill = np.asarray(fill_value(kept), dtype=kept.newbyteorder("<"))
+    attributes = decoded_attributes(stored_array(COUNTS, node))
+    return about | {
+        "attributes": attributes,
+        "dtype": kept.name,
+        "fill": fill.tobytes().hex(),
+    }
 
 
 def _dimensions(node: Any) -> list[str] | None:

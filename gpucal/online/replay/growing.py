@@ -47,7 +47,9 @@ class GrowingScan:
                 self._add_to_band(band, group, subscan)
             if staging is not None:
                 os.rename(staging / self._name, self._store / self._name)
-                self._target = zarr.open_group(str(self._store / self._name), mode="r+")
+                self._target = zarr.open_group(
+                    str(self._store / self._name), mode="r+", use_consolidated=False
+                )
         finally:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)

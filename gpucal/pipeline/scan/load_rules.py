@@ -58,7 +58,11 @@ def candidates(
     seen: set[int] = set()
     # What the data name is looked at as a whole: a named scan that cannot be read is worth a note.
     first = [*_named(scan, night), *_own(scan, note)]
-    for rules in (iter(first), _earlier(scan, night), _later(scan, night, max_cal_age)):
+    for rules in (
+        iter(first),
+        _earlier(scan, night, max_cal_age),
+        _later(scan, night, max_cal_age),
+    ):
         for found in rules:
             if found.scan.number not in seen:
                 seen.add(found.scan.number)
@@ -92,13 +96,23 @@ def _own(scan: Scan, note: Note) -> Iterator[Candidate]:
         )
 
 
-def _earlier(scan: Scan, night: LoadScans) -> Iterator[Candidate]:
-    """Third rule: scans with smaller numbers whose loads came before, the nearest first."""
+def _earlier(scan: Scan, night: LoadScans, max_age: float) -> Iterator[Candidate]:
+    """Third rule: scans with smaller numbers whose loads came before, the nearest first.
+
+    Numbers may have begun again: loads older than ``max_age`` s serve only where none of the others
+    is younger, and then the youngest first.
+    """
     when = time_of(scan)
+    old: list[Scan] = []
     for number in reversed([n for n in night.numbers() if n < scan.number]):
         for found in night.serving(number, scan):
-            if load_time(found) <= when:
+            age = (when - load_time(found)) * SECONDS_PER_DAY
+            if age > max_age:
+                old.append(found)
+            elif age >= 0:
                 yield Candidate(found, "earlier")
+    for found in sorted(old, key=load_time, reverse=True):
+        yield Candidate(found, "earlier")
 
 
 def _later(scan: Scan, night: LoadScans, max_age: float | None) -> Iterator[Candidate]:

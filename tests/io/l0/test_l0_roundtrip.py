@@ -75,7 +75,7 @@ def test_layout_on_disk(tmp_path: Path) -> None:
 def test_recommended_chunks(tmp_path: Path) -> None:
     path = build.new_store(tmp_path / "night.zarr")
     shape = (4096, 8, 2, 64, 2)
-    maker = CountsMaker(shape, np.dtype("i4"), lambda s: np.full(shape[:4], s, "i4"))
+    maker = CountsMaker(shape, np.dtype("i4"), lambda s: np.full(shape[:4], s + 1, "i4"))
     group = build.source_group((4096, 8, 2, 64, 2), ("ON", "OFF"), data_5d=maker)
     write_l0_scan(path, 1, attrs={}, groups={"": {"source": group}})
     counts = source_of(open_l0(path).load(1)[0]).counts
@@ -83,7 +83,7 @@ def test_recommended_chunks(tmp_path: Path) -> None:
     assert (d, r, a, s) == (8, 2, 64, 1)
     assert 8 << 20 <= c * d * r * a * 4 <= 32 << 20
     for index in range(2):
-        assert (counts.read(0, 4096, index) == index).all()
+        assert (counts.read(0, 4096, index) == index + 1).all()
 
 
 def test_counts_made_subscan_by_subscan(tmp_path: Path) -> None:

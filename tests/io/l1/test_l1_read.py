@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import json
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +184,60 @@ def test_importing_the_reader_imports_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("engine", ["netcdf4", "h5netcdf"])
+def test_netcdf_holds_what_the_dataset_holds(tmp_path: Path, engine: Any) -> None:
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("netCDF4" if engine == "netcdf4" else "h5netcdf")
+    attributes = {
+        "qa": {"pwv": 3.1, "rms": [1.0, None]},
+        "folded": True,
+        "later_load": None,
+        "grid": [[1, 2], [3, 4]],
+        "mixed": [1, "a"],
+        "nothing": [],
+        "bands": ["a", "b"],
+        "weights": [1, 2.5],
+        "seed": 2**70,
+    }
+    store = L1Store(tmp_path / "out.zarr")
+    with store.begin(1) as scan:
+        put_level(scan, "")
+        flags = np.arange(18, dtype="u2").reshape(6, 3) * 3000
+        scan.put("", "flags", flags, ("channel", "array"), attrs=attributes)
+        scan.put("", "exptime", np.arange(2.0), ("dump",), units="s")
+        scan.put("", "mjd", np.arange(2.0) + 6e4, ("dump",), units="d")
+        scan.set_attrs("", attributes)
+        scan.commit()
+    dataset = open_l1(store.path)[1].to_xarray()
+    assert json.loads(dataset.attrs["qa"]) == attributes["qa"]
+    assert dataset.attrs["folded"] == 1
+    assert "later_load" not in dataset.attrs
+    dataset.to_netcdf(tmp_path / "scan.nc", engine=engine)
+    dataset.to_zarr(tmp_path / "scan.zarr", consolidated=False)
+    with (
+        xarray.open_dataset(tmp_path / "scan.nc", engine=engine) as back,
+        xarray.open_zarr(tmp_path / "scan.zarr", consolidated=False) as again,
+    ):
+        for found in (back, again):
+            for name, variable in dataset.variables.items():
+                assert found[name].dtype == variable.dtype, name
+                np.testing.assert_array_equal(found[name].values, variable.values)
+            for key, value in dataset.attrs.items():
+                np.testing.assert_array_equal(found.attrs[key], value)
+
+
+def test_stale_consolidated_metadata(tmp_path: Path) -> None:
+    store = L1Store(tmp_path / "out.zarr")
+    with store.begin(1) as scan:
+        put_level(scan, "")
+        scan.commit()
+    folder = store.scan_path(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(folder))
+    shutil.rmtree(folder / "pwv")
+    found = open_l1(store.path)[1]
+    assert "pwv" not in list(found)
+    assert "pwv" not in found.to_xarray()

@@ -102,3 +102,25 @@ def test_inspect_names_the_loads_that_calibrate(tmp_path: Path) -> None:
             found = serving_load(scan, scans, AGE)
             assert found is not None
             assert found.scan.number == library.choose(scan).first.scan
+
+
+def shifted(scan: Scan, days: float, number: int) -> Scan:
+    """The same loads under another number, taken at another time."""
+    assert scan.calibration is not None
+    loads = replace(scan.calibration, mjd=scan.calibration.mjd + days)
+    return replace(scan, number=number, calibration=loads)
+
+
+def test_numbers_that_began_again(night: list[Scan]) -> None:
+    """Among older loads the nearest number may be the oldest: time decides, and fresh ones come first."""
+    (first, *_), science = loads_and_science(night)
+    scan = named(replace(next(s for s in science if s.number > first), number=100), -1)
+    fresh = next(s for s in night if s.number == first)
+    scans = [
+        shifted(fresh, 0.0, 3),
+        shifted(fresh, -0.5, 40),
+        shifted(fresh, -0.1, 50),
+        shifted(fresh, -0.9, 99),
+        scan,
+    ]
+    assert chosen(scan, scans) == [(n, "earlier") for n in (3, 50, 40, 99)]

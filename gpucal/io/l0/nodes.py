@@ -1,0 +1,116 @@
+"""The nodes of a Zarr group as they lie on disk: metadata documents, small arrays, codings.
+
+What others cached of them, as consolidated metadata, does not count. Source: the Zarr v2 and v3 core
+specifications.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.errors import CorruptDataError, L0Error
+from gpucal.io.conventions.attributes import (
+    StoredArray,
+    coding_of,
+    decoded_attributes,
+    decoded_values,
+)
+from gpucal.io.conventions.coding import Coding
+from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS
+
+
+def node_of(zgroup: Any, name: str) -> Any:
+    """A group or array of a Zarr group, None when it is not there.
+
+    Its own metadata document counts, not a copy in the consolidated metadata of a group above.
+    Raises L0Error when it is there but its metadata document cannot be understood.
+    """
+    try:
+        return as_on_disk(as_on_disk(zgroup).get(name))
+    except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
+        place = f"{zgroup.path}/{name}".lstrip("/")
+        reason = " ".join(str(error).split()).rstrip(".")
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"not valid JSON: {reason}"
+        if _fill_is_null(zgroup, name):
+            raise L0Error(
+                f"the zarr.json of {place} has fill_value null, expected a number.",
+                hint='Write -2147483648 there for integer counts, "NaN" for floats, 0 for others; '
+                "or leave this scan out with --scans.",
+            ) from error
+        raise L0Error(
+            f"the metadata of {place} (its zarr.json, or .zarray, .zgroup) cannot be read: "
+            f"{reason}.",
+            hint="Restore it from a copy, or leave this scan out with --scans.",
+        ) from error
+
+
+def as_on_disk(node: Any) -> Any:
+    """The group without consolidated metadata, which are a copy and may be older than the arrays.
+
+    Zarr hands out those in the metadata of a child group even where its parent was opened without.
+    """
+    metadata = getattr(node, "metadata", None)
+    if getattr(metadata, "consolidated_metadata", None) is None:
+        return node
+    import zarr
+
+    return zarr.open_group(
+        node.store,
+        path=node.path,
+        mode="r",
+        zarr_format=node.metadata.zarr_format,
+        use_consolidated=False,
+    )
+
+
+def _fill_is_null(zgroup: Any, name: str) -> bool:
+    """Whether an array's zarr.json in a folder has the fill value null, as some writers make of NaN."""
+    root = getattr(zgroup.store, "root", None)
+    if root is None:
+        return False
+    try:
+        text = (Path(root) / zgroup.path / name / "zarr.json").read_bytes()
+        document = json.loads(text)
+        return document["node_type"] == "array" and document["fill_value"] is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def values_of(name: str, node: Any) -> npt.NDArray[Any]:
+    """A Zarr array read whole; raises CorruptDataError when it cannot be decoded."""
+    try:
+        return np.asarray(node[...])
+    except Exception as error:  # every codec has error classes of its own
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise CorruptDataError(
+            f"array {name} cannot be decoded: {type(error).__name__}: {reason}.",
+            hint="Restore it from a copy, or leave this scan out with --scans.",
+        ) from error
+
+
+def stored_array(name: str, node: Any) -> StoredArray:
+    """A known array of an L0 group as its attributes describe it."""
+    rule = ARRAYS.get(name)
+    unit = rule.unit if rule else TRACK_ARRAYS[name]
+    labels = rule is not None and "f" not in rule.kinds
+    times = unit == "d"
+    return StoredArray(name, unit, dict(node.attrs), node.fill_value, times, labels)
+
+
+def decoded_node(name: str, node: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """Values of a known small array in our unit, and the attributes that then belong to them."""
+    about = stored_array(name, node)
+    stored = values_of(name, node)
+    values = decoded_values(about, stored)
+    return values, dict(node.attrs) if values is stored else decoded_attributes(about)
+
+
+def counts_coding(node: Any) -> Coding:
+    """How the counts of an L0 group are stored; raises L0Error for attributes that are not understood."""
+    return coding_of(stored_array(COUNTS, node), np.dtype(node.dtype))
