@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpucal.backend.protocol import Backend
@@ -28,6 +29,19 @@ def calibrate_store(
     """
     config = config or CalibrationConfig()
     observer = observer or SilentObserver()
+    report = _calibrate(l0, out, config, backend, observer, command_line)
+    return replace(report, strict=config.strict)
+
+
+def _calibrate(
+    l0: str | Path,
+    out: str | Path,
+    config: CalibrationConfig,
+    backend: Backend | None,
+    observer: Observer,
+    command_line: Sequence[str],
+) -> StoreReport:
+    """Calibrate where the configuration says."""
     if config.scheduler:
         from gpucal.pipeline.spread.cluster import calibrate_on_cluster
 

@@ -28,10 +28,16 @@ F64 = npt.NDArray[np.float64]
 MEDIAN_OF_SQUARE = 0.454936423119572
 """Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
 
+QUARTILE_OF_SQUARE = 0.101531044267622
+"""First quartile of the same: it still holds where lines fill most channels."""
+
 
 @dataclass(frozen=True, eq=False)
 class TileStatistics:
-    """Contribution of one tile to the quality of its scan; sums are f64 [R,A]."""
+    """Contribution of one tile to the quality of its scan; sums are f64 [R,A].
+
+    quiet: (measured/expected)^2 of the quietest quarter of the channels, NaN without a good channel.
+    """
 
     n_samples: int
     n_nan: int
@@ -40,6 +46,7 @@ class TileStatistics:
     n_differences: F64
     expected2: F64
     normalised2: F64
+    quiet: F64
 
 
 def tile_statistics(
@@ -77,7 +84,8 @@ def tile_statistics(
     n = xp.sum(xp.astype(good, xp.float64), axis=0)
 
     # The median stands for the typical square, so that lines do not count.
-    level = nan_median(square / both, xp) / MEDIAN_OF_SQUARE
+    median, quartile = _median_and_quartile(square / both, xp)
+    level = median / MEDIAN_OF_SQUARE
 
     def here(values: Array) -> F64:
         return np.asarray(backend.to_host(values), dtype=np.float64)
@@ -90,7 +98,21 @@ def tile_statistics(
         n_differences=here(n),
         expected2=here(xp.sum(xp.where(good, 0.5 * both, 0.0), axis=0)),
         normalised2=here(xp.where(n > 0, level * n, 0.0)),
+        quiet=here(quartile / QUARTILE_OF_SQUARE),
     )
+
+
+def _median_and_quartile(values: Array, xp: Any) -> tuple[Array, Array]:
+    """Median, as ``nan_median``, and first quartile along axis 0 of the values that are not NaN."""
+    n_good = xp.sum(xp.astype(~xp.isnan(values), xp.int64), axis=0)
+    ordered = xp.sort(xp.where(xp.isnan(values), xp.inf, values), axis=0)
+    top = xp.maximum(n_good - 1, xp.zeros_like(n_good))
+    low, high, quarter = (
+        xp.take_along_axis(ordered, index[None, ...], axis=0)[0, ...]
+        for index in (top // 2, n_good // 2, top // 4)
+    )
+    median = xp.where(n_good > 0, 0.5 * (low + high), xp.nan)
+    return median, xp.where(n_good > 0, quarter, xp.nan)
 
 
 class QualitySums:
@@ -100,6 +122,7 @@ class QualitySums:
         shape = (n_receivers, n_pixels)
         self.samples = self.nans = self.flagged = 0
         self._blocks: dict[int, F64] = {}
+        self._quiet: list[npt.NDArray[np.float32]] = []
         self.mean = np.zeros((n_channels, *shape))
         self.n_mean = np.zeros((n_channels, *shape))
 
@@ -111,6 +134,7 @@ class QualitySums:
         self.flagged += tile.n_flagged
         part = np.stack([tile.n_differences, tile.expected2, tile.normalised2])
         self._blocks[c0] = self._blocks[c0] + part if c0 in self._blocks else part
+        self._quiet.append(np.asarray(tile.quiet, dtype=np.float32))
         good = np.isfinite(tile.mean)
         self.mean[c0:c1] += np.where(good, tile.mean, 0.0)
         self.n_mean[c0:c1] += good
@@ -119,6 +143,16 @@ class QualitySums:
     def sums(self) -> F64:
         """Sums over all tiles, f64 [3,R,A]; blocks are added from the lowest channel up, whichever came first."""
         return np.asarray(sum(self._blocks[c0] for c0 in sorted(self._blocks)), dtype=np.float64)
+
+    def quiet_ratio(self) -> F64:
+        """Measured over expected rms of the quietest quarter of the channels, median over tiles, f64 [R,A].
+
+        Not moved by lines, in however many tiles: if this one is absurd, the expected rms is.
+        """
+        levels = np.stack(self._quiet).astype(np.float64)
+        some = np.isfinite(levels).any(axis=0)
+        median = np.nanmedian(np.where(some, levels, 0.0), axis=0)
+        return np.sqrt(np.where(some, median, np.nan))
 
     def ripple(self) -> F64:
         """Largest non-zero Fourier amplitude of the mean spectrum over its noise, f64 [R,A]."""
@@ -143,9 +177,9 @@ def quality_attributes(
     n = np.where(totals[0] > 0, totals[0], np.nan)
     expected, ratio = np.sqrt(totals[1] / n), np.sqrt(totals[2] / n)
     atmosphere = solution.atmosphere
-    t_rec = nan_median(
-        solution.backend.xp.reshape(solution.loads.t_rec, (-1,)), solution.backend.xp
-    )
+    xp = solution.backend.xp
+    t_rec = nan_median(xp.reshape(solution.loads.t_rec, (-1,)), xp)
+    t_rec_of_pixel = solution.backend.to_host(nan_median(solution.loads.t_rec, xp))
     return {
         "t_rec_median": float(t_rec),
         "t_sys_median": t_sys_median,
@@ -161,8 +195,21 @@ def quality_attributes(
         "rms_measured": (ratio * expected).tolist(),
         "rms_expected": expected.tolist(),
         "rms_ratio": ratio.tolist(),
+        "rms_ratio_line_free": sums.quiet_ratio().tolist(),
+        "t_rec_of_pixel": np.asarray(t_rec_of_pixel, dtype=np.float64).tolist(),
+        "t_hot_range_k": _range(solution.loads.t_hot, solution.backend),
+        "t_cold_range_k": _range(solution.loads.t_cold, solution.backend),
+        "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
         "baseline_ripple": sums.ripple().tolist(),
     }
+
+
+def _range(temperature: Array | None, backend: Backend) -> list[float] | None:
+    """Lowest and highest of the temperatures of a load, K; None without the load."""
+    if temperature is None:
+        return None
+    found = np.asarray(backend.to_host(temperature), dtype=np.float64)
+    return [float(found.min()), float(found.max())]
 
 
 def _finite_mean(values: F64) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import TableError
-from gpucal.io.atmosphere.tables import load_table
+from gpucal.io.atmosphere.tables import load_table, packaged_tables
 from gpucal.physics.atm import AtmosphereTable
 
 ALTITUDE_MATCH_M = 400.0
@@ -86,6 +86,16 @@ def site_table(store_attrs: Mapping[str, Any]) -> str:
         + ".",
         hint="Choose one, or a table of your own, with --atmosphere.",
     )
+
+
+def table_title(table: AtmosphereTable | None) -> str:
+    """How a table is named in messages: a packaged one by its name, others by their path, "" for none."""
+    if table is None:
+        return ""
+    for name, path in packaged_tables().items():
+        if str(path) == table.path:
+            return name
+    return table.name
 
 
 def _number(value: Any) -> float | None:

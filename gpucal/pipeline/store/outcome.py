@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.solve import StageTimer
 from gpucal.pipeline.store.report import NAN, Failure, ScanSummary
 from gpucal.steps.loads import nan_median
@@ -50,7 +52,8 @@ def band_quality(
     quality["pwv_outside_table"] = bool(
         span is not None and np.isfinite(pwv) and not span[0] <= pwv <= span[1]
     )
-    return quality
+    quality["pwv_range_mm"] = span
+    return with_alarms(quality, solution, table)
 
 
 def band_summary(
@@ -63,30 +66,53 @@ def band_summary(
 ) -> ScanSummary:
     """The row of the final table for a band that was calibrated."""
     notes = list(warnings)
-    if quality["pwv_outside_table"]:
-        notes.append(
-            f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
-        )
     if quality["nan_fraction"] >= 1.0:
         sky = solution.sky_counts(solution.output_shape[4] // 2)
         seen = bool(solution.backend.xp.any(solution.backend.xp.isfinite(sky)))
         whose = "its counts" if seen else "the counts of its OFF"
         notes.append(f"no sample of any ON is good: {whose} were never written, or are all bad.")
-    ratio = np.asarray(quality["rms_ratio"], dtype=np.float64)
-    ratio = ratio[np.isfinite(ratio)]
     return ScanSummary(
         scan=solution.scan.number,
         band=solution.scan.band,
         mode=solution.pairing.mode,
         status="calibrated",
-        pwv=quality["pwv"],
-        pwv_error=quality["pwv_error"],
-        t_rec=quality["t_rec_median"],
-        t_sys=quality["t_sys_median"],
-        rms_ratio=float(np.median(ratio)) if ratio.size else NAN,
-        flagged_fraction=quality["flagged_fraction"],
         seconds=seconds,
         bytes_read=bytes_read,
-        warnings=tuple(notes),
+        warnings=tuple(dict.fromkeys((*notes, *quality["alarms"].values()))),
         timing=dict(timer.milliseconds),
+        alarms=quality["alarms"],
+        **_numbers(quality),
     )
+
+
+def finished_summary(
+    number: int, band: str, attrs: Mapping[str, Any], config: CalibrationConfig
+) -> ScanSummary:
+    """The row of a band that is in L1 already, from its attributes; alarms by the thresholds of today."""
+    quality = attrs.get("qa") or {}
+    alarms = alarms_of(quality, config)
+    notes = [str(text) for text in attrs.get("warnings") or ()]
+    return ScanSummary(
+        scan=number,
+        band=band,
+        mode=str(attrs.get("mode") or ""),
+        status="skipped",
+        warnings=tuple(dict.fromkeys((*notes, *alarms.values()))),
+        alarms=alarms,
+        **_numbers(quality),
+    )
+
+
+def _numbers(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a row, from the ``qa`` attribute; in L1 a NaN is a text."""
+    of_attribute = {
+        "pwv": "pwv",
+        "pwv_error": "pwv_error",
+        "t_rec": "t_rec_median",
+        "t_sys": "t_sys_median",
+        "flagged_fraction": "flagged_fraction",
+    }
+    found: dict[str, Any] = {k: float(quality.get(v, NAN)) for k, v in of_attribute.items()}
+    ratio = np.array(quality.get("rms_ratio", []), dtype=object).astype(np.float64)
+    ratio = ratio[np.isfinite(ratio)]
+    return {**found, "rms_ratio": float(np.median(ratio)) if ratio.size else NAN}

@@ -14,7 +14,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """One row of the final table (medians over the good channels and pixels)."""
+    """One row of the final table (medians over the good channels and pixels).
+
+    alarms: kind -> sentence, of numbers that cannot be right; ``warnings`` hold these sentences too.
+    """
 
     scan: int
     band: str
@@ -31,6 +34,7 @@ class ScanSummary:
     warnings: tuple[str, ...] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    alarms: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         place = f"scan {self.scan}" + (f" {self.band}" if self.band else "")
@@ -72,11 +76,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class StoreReport:
-    """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted."""
+    """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted.
+
+    strict: an alarm makes it 2 as well.
+    """
 
     summaries: tuple[ScanSummary, ...]
     failures: tuple[Failure, ...]
     interrupted: bool = False
+    strict: bool = False
 
     def __repr__(self) -> str:
         states = [s.status for s in self.summaries]
@@ -93,7 +101,7 @@ class StoreReport:
         if self.interrupted:
             return 130
         if not self.failures:
-            return 0
+            return 2 if self.strict and any(s.alarms for s in self.summaries) else 0
         return 2 if any(s.status != "failed" for s in self.summaries) else 1
 
 
