@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gpucal.cli.show.progress import without_label
 from gpucal.io.files.json_text import dumps
-from gpucal.pipeline.store.report import ScanSummary, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, StoreReport, scan_ranges
 
 COLUMNS = (
     ("scan", "left"),
@@ -165,16 +165,3 @@ def _counts(report: StoreReport) -> str:
     skipped = {s.scan for s in report.summaries if s.status == "skipped"} - failed - calibrated
     text = f"{len(calibrated)} calibrated, {len(skipped)} skipped, {len(failed)} failed"
     return f"{text}, {len(alarms)} with alarms" if alarms else text
-
-
-def scan_ranges(scans: Iterable[int]) -> str:
-    """``"scan 3"`` or ``"scans 1-4, 7"``."""
-    numbers = sorted(set(scans))
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
-    return f"scan{'s' if len(numbers) > 1 else ''} {text}"

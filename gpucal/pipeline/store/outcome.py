@@ -10,10 +10,11 @@ import numpy as np
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError
+from gpucal.io.l1.writer import L1Store, write_failures
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.solve import StageTimer
-from gpucal.pipeline.store.report import NAN, Failure, ScanSummary
+from gpucal.pipeline.store.report import NAN, Failure, ScanSummary, StoreReport
 from gpucal.steps.loads import nan_median
 from gpucal.steps.quality import (
     QualitySums,
@@ -34,6 +35,12 @@ def failure_of(number: int, stage: str, error: BaseException) -> Failure:
     error.locate(scan=number, stage=stage)
     text = str(error).removesuffix(f" {error.hint}") if error.hint else str(error)
     return Failure(number, error.stage, type(error).__name__, text, error.hint)
+
+
+def record_failures(store: L1Store, report: StoreReport) -> None:
+    """Enter the failures of a run in ``failures.json``; those of scans that it did not look at stay."""
+    looked_at = {s.scan for s in report.summaries}
+    write_failures(store, [f.as_dict() for f in report.failures], looked_at)
 
 
 def band_quality(

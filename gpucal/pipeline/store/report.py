@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -103,6 +103,19 @@ class StoreReport:
         if not self.failures:
             return 2 if self.strict and any(s.alarms for s in self.summaries) else 0
         return 2 if any(s.status != "failed" for s in self.summaries) else 1
+
+
+def scan_ranges(scans: Iterable[int]) -> str:
+    """``"scan 3"`` or ``"scans 1-4, 7"``."""
+    numbers = sorted(set(scans))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+    return f"scan{'s' if len(numbers) > 1 else ''} {text}"
 
 
 class Observer(Protocol):
