@@ -70,6 +70,7 @@ def _as_event(report: StoreReport, out: Path) -> dict[str, object]:
         "l1": out,
         "exit_code": report.exit_code,
         "interrupted": report.interrupted,
+        "atmosphere": report.atmosphere,
         "summaries": [vars(s) for s in report.summaries],
         "failures": [f.as_dict() for f in report.failures],
     }
@@ -140,6 +141,8 @@ def closing_lines(report: StoreReport, out: Path) -> list[str]:
         hint = f" {failure.hint}" if failure.hint else ""
         text = without_label(failure.message, failure.scan)
         lines.append(f"failed (scan {failure.scan}{stage}): {failure.error}: {text}{hint}")
+    if report.atmosphere:
+        lines.append(f"atmosphere: {report.atmosphere}")
     if any(s.status != "failed" for s in report.summaries):
         lines.append(f"L1 store: {out}")
     if report.failures:

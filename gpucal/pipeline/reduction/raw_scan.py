@@ -9,6 +9,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, L0Error, LoadError
+from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import L0Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.reduction.collect import SolvedBand, continuum_of
@@ -26,7 +27,10 @@ from gpucal.scan import Scan
 
 
 class RawScan:
-    """One scan of an L0 store; ``warnings`` gathers what could not be done as it should."""
+    """One scan of an L0 store; ``warnings`` gathers what could not be done as it should.
+
+    atmosphere: in words what the opacities came from, "" as long as none were needed.
+    """
 
     def __init__(
         self, store: L0Store, number: int, config: CalibrationConfig, backend: Backend | None
@@ -36,6 +40,7 @@ class RawScan:
         self.library = LoadLibrary(store, config, self.backend)
         self.scans = self.library.scan(number)
         self.number = number
+        self.atmosphere = ""
         self.warnings: list[str] = [w for scan in self.scans for w in scan.warnings]
         self.warnings += [str(e) for e in self.library.broken_bands(number).values()]
 
@@ -74,6 +79,7 @@ class RawScan:
             track=track,
             attrs=self.scans[0].attrs,
             warnings=self.warnings,
+            atmosphere=self.atmosphere,
         )
 
     def _require_source(self) -> None:
@@ -91,10 +97,11 @@ class RawScan:
         def solve(table: AtmosphereTable | None, config: CalibrationConfig) -> SolvedBand:
             solution = solve_scan(scan, choice, table, config, self.backend, pool=pool)
             self.warnings += solution.warnings
+            self.atmosphere = atmosphere_text(table, config.tau)
             return SolvedBand(solution, pool)
 
         return with_atmosphere_or_without(
-            solve, self.config, scan.store_attrs, exact=exact, warn=self.warnings.append
+            solve, self.config, scan, exact=exact, warn=self.warnings.append
         )
 
     def _continuum(self, scan: Scan, pool: Executor) -> Continuum:

@@ -107,7 +107,7 @@ def stream_in_memory(
     fits, and the GpucalError of the step that fails.
     """
     if table is None:
-        table = atmosphere_for(config, scan.store_attrs)
+        table = atmosphere_for(config, scan.store_attrs, scan.path)
     source = load or scan
     if source.calibration is None:
         raise LoadError(

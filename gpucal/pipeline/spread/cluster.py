@@ -8,6 +8,7 @@ from typing import Any
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
+from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.spread.gathered import Gathered, table_of
@@ -38,7 +39,8 @@ def calibrate_on_cluster(
         here, there = Path(l0).resolve(), Path(out).resolve()
         raw = open_l0(here)
         selection = select_scans(raw, config)
-        finished = finished_scans(raw, there, selection.numbers, config, table_of(raw, config))
+        table = table_of(raw, config)
+        finished = finished_scans(raw, there, selection.numbers, config, table)
         l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
         gathered = Gathered(observer)
         gathered.begin(selection, finished)
@@ -62,7 +64,9 @@ def calibrate_on_cluster(
             interrupted = True
             client.cancel(list(futures), force=True)
     # Report.
-    report = gathered.report(interrupted=interrupted)
+    report = gathered.report(
+        interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
+    )
     record_failures(l1, report)
     return report
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpucal.backend.cpu import usable_cores
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError
+from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.spread.fleet import Fleet
@@ -65,7 +66,8 @@ def calibrate_on_devices(
     here, there = Path(l0).resolve(), Path(out).resolve()
     raw = open_l0(here)
     selection = select_scans(raw, config)
-    finished = finished_scans(raw, there, selection.numbers, config, table_of(raw, config))
+    table = table_of(raw, config)
+    finished = finished_scans(raw, there, selection.numbers, config, table)
     l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
     l1.set_root_attrs(root_attributes(raw.attrs))
     gathered = Gathered(observer)
@@ -81,6 +83,6 @@ def calibrate_on_devices(
     }
     whole = Fleet(devices, job, gathered).run(gathered.left)
     # Report.
-    report = gathered.report(interrupted=not whole)
+    report = gathered.report(interrupted=not whole, atmosphere=atmosphere_text(table(), config.tau))
     record_failures(l1, report)
     return report

@@ -23,7 +23,7 @@ def table_of(store: L0Store, config: CalibrationConfig) -> Table:
     def table() -> AtmosphereTable | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GpucalWarning)
-            return atmosphere_for(config, store.attrs)
+            return atmosphere_for(config, store.attrs, store.path)
 
     return table
 
@@ -62,10 +62,11 @@ class Gathered:
         summary = ScanSummary(failure.scan, "", "", "failed", error=failure.message)
         self.add([summary], [failure])
 
-    def report(self, *, interrupted: bool) -> StoreReport:
-        """The report, in the order of the scans."""
+    def report(self, *, interrupted: bool, atmosphere: str) -> StoreReport:
+        """The report, in the order of the scans; ``atmosphere`` as ``atmosphere_text`` says it."""
         return StoreReport(
             tuple(sorted(self._summaries, key=lambda s: (s.scan, s.band))),
             tuple(sorted(self._failures, key=lambda f: f.scan)),
             interrupted,
+            atmosphere=atmosphere,
         )

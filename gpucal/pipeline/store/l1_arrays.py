@@ -17,6 +17,7 @@ from gpucal.io.chunks.codecs import Payload
 from gpucal.io.chunks.device import frames_payload
 from gpucal.io.l1.writer import ScanWriter
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.noise import noise_attribute
 from gpucal.pipeline.scan.work_units import l1_blocks, t_sys_blocks
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.steps.loads import describe_loads
@@ -287,6 +288,7 @@ def band_attributes(solution: ScanSolution) -> dict[str, Any]:
         "line_scale": solution.config.line_scale,
         "folded": any(r.fold_throw() is not None for r in solution.pairing.recipes),
         "gain_drift_corrected": solution.drift is not None,
+        "noise": noise_attribute(solution),
         "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings))),
         **describe_loads(solution.loads),
     }

@@ -78,13 +78,14 @@ class Failure:
 class StoreReport:
     """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted.
 
-    strict: an alarm makes it 2 as well.
+    strict: an alarm makes it 2 as well; atmosphere: in words what the opacities came from.
     """
 
     summaries: tuple[ScanSummary, ...]
     failures: tuple[Failure, ...]
     interrupted: bool = False
     strict: bool = False
+    atmosphere: str = ""
 
     def __repr__(self) -> str:
         states = [s.status for s in self.summaries]

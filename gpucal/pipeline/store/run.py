@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from gpucal.backend.cpu import cpu_backend
@@ -19,7 +20,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalWarning
-from gpucal.io.atmosphere.choice import atmosphere_for
+from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store, open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
@@ -123,7 +124,7 @@ class Run:
         # Report: what could not be done stays beside the scans, so that it can be looked up later.
         report = self._record.report(interrupted)
         record_failures(self._l1, report)
-        return report
+        return replace(report, atmosphere=atmosphere_text(self._table, self._config.tau))
 
     def _solver_on(self, backend: Backend) -> Solver:
         """A new solver; all that an old one keeps lies on another device."""
@@ -261,7 +262,7 @@ def _atmosphere_of(
     """The atmosphere table of the run; warnings about it are told to the observer once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GpucalWarning)
-        table = atmosphere_for(config, store.attrs)
+        table = atmosphere_for(config, store.attrs, store.path)
     for warning in caught:
         observer.message("warning", str(warning.message))
     return table
