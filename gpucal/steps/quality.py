@@ -200,31 +200,37 @@ def quality_attributes(
     totals = sums.sums
     n = np.where(totals[0] > 0, totals[0], np.nan)
     expected, ratio = np.sqrt(totals[1] / n), np.sqrt(totals[2] / n)
-    atmosphere = solution.atmosphere
-    xp = solution.backend.xp
-    t_rec = nan_median(xp.reshape(solution.loads.t_rec, (-1,)), xp)
-    t_rec_of_pixel = solution.backend.to_host(nan_median(solution.loads.t_rec, xp))
     return {
-        "t_rec_median": float(t_rec),
+        **solution_quality(solution),
         "t_sys_median": t_sys_median,
-        "pwv": _finite_mean(atmosphere.pwv),
-        "pwv_error": _finite_mean(atmosphere.error),
-        "chi2_dof": _finite_mean(atmosphere.chi2),
-        "pwv_channels": atmosphere.n_channels,
-        "pwv_converged": atmosphere.converged,
-        "atmosphere_poor": bool(atmosphere.poor.any()),
-        "bad_channel_fraction": float(np.mean(solution.backend.to_host(solution.loads.bad))),
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
         "rms_measured": (ratio * expected).tolist(),
         "rms_expected": expected.tolist(),
         "rms_ratio": ratio.tolist(),
         "rms_ratio_line_free": sums.line_free_ratio().tolist(),
-        "t_rec_of_pixel": np.asarray(t_rec_of_pixel, dtype=np.float64).tolist(),
-        "t_hot_range_k": _range(solution.loads.t_hot, solution.backend),
-        "t_cold_range_k": _range(solution.loads.t_cold, solution.backend),
-        "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
         "baseline_ripple": sums.ripple().tolist(),
+    }
+
+
+def solution_quality(solution: ScanSolution) -> dict[str, Any]:
+    """The part of ``quality_attributes`` that is known before the first tile: loads and atmosphere."""
+    backend, loads, atmosphere = solution.backend, solution.loads, solution.atmosphere
+    xp = backend.xp
+    of_pixel = backend.to_host(nan_median(loads.t_rec, xp))
+    return {
+        "t_rec_median": float(nan_median(xp.reshape(loads.t_rec, (-1,)), xp)),
+        "t_rec_of_pixel": np.asarray(of_pixel, dtype=np.float64).tolist(),
+        "t_hot_range_k": _range(loads.t_hot, backend),
+        "t_cold_range_k": _range(loads.t_cold, backend),
+        "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
+        "pwv": _finite_mean(atmosphere.pwv),
+        "pwv_error": _finite_mean(atmosphere.error),
+        "chi2_dof": _finite_mean(atmosphere.chi2),
+        "pwv_channels": atmosphere.n_channels,
+        "pwv_converged": atmosphere.converged,
+        "atmosphere_poor": bool(atmosphere.poor.any()),
+        "bad_channel_fraction": float(np.mean(backend.to_host(loads.bad))),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from builders.night_stores import KINDS, fast_folder, make_night, small_setup
 
 from gpucal import (
@@ -159,8 +160,21 @@ def test_the_command_names_the_table(
 
 def test_alarms_of_the_store_come_with_the_result(folder: Path, tmp_path: Path) -> None:
     """What cried when it was calibrated cries when it is reduced."""
-    calibrate_store(folder / "l0.zarr", tmp_path / "l1", config(scans="1", t_hot=372.0))
-    assert any(
-        "the HOT load is at 372.0 K" in text
-        for text in reduce_scan(tmp_path / "l1", 1, procedure="on-off").warnings
-    )
+    own = config(scans="1", t_hot=372.0)
+    calibrate_store(folder / "l0.zarr", tmp_path / "l1", own)
+    stored = reduce_scan(tmp_path / "l1", 1, procedure="on-off")
+    raw = reduce_scan(folder / "l0.zarr", 1, procedure="on-off", config=own)
+    for found in (stored, raw):
+        assert any("the HOT load is at 372.0 K" in text for text in found.warnings)
+
+
+def test_a_scatter_that_cannot_be_right_is_said(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "l0.zarr", tmp_path / "l0.zarr")
+    for group in ("source", "calibration"):
+        path = tmp_path / "l0.zarr/scan_000001" / group / "exptime"
+        seconds: Any = zarr.open_array(str(path), mode="r+")
+        seconds[...] = 1000 * seconds[...]
+    own = config(atmosphere=str(folder / "l0.zarr.atm.npz"))
+    for store, words in ((tmp_path / "l0.zarr", 1), (folder / "l0.zarr", 0)):
+        found = reduce_scan(store, 1, procedure="on-off", config=own)
+        assert sum("rms/expected is" in text for text in found.warnings) == words

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+import numpy as np
+
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
@@ -20,10 +22,13 @@ from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedur
 from gpucal.pipeline.reduction.products import Reduced, ReduceOptions, Result
 from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
 from gpucal.pipeline.reduction.transparent_sky import with_atmosphere_or_without
+from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import solve_scan
+from gpucal.procedures.results import SwitchedResult
 from gpucal.procedures.skydip import SkydipOptions, reduce_skydip
 from gpucal.scan import Scan
+from gpucal.steps.quality import DECILE_OF_SQUARE, solution_quality
 
 
 class RawScan:
@@ -41,6 +46,7 @@ class RawScan:
         self.scans = self.library.scan(number)
         self.number = number
         self.atmosphere = ""
+        self._noise_free = False
         self.warnings: list[str] = [w for scan in self.scans for w in scan.warnings]
         self.warnings += [str(e) for e in self.library.broken_bands(number).values()]
 
@@ -55,10 +61,26 @@ class RawScan:
             if chosen == "on-off":
                 bands = [self._solved(scan, pool, exact=True) for scan in self.scans]
                 found = switched_results(bands, options)
+                for result in found.values():
+                    self._judge_noise(result)
                 return self._described(chosen, found, "T_A*", bands[0].track)
             continua = [self._continuum(scan, pool) for scan in self.scans]
         fit = continuum_fit(chosen, continua, attrs, options)
         return self._described(chosen, fit, continua[0].scale, continua[0].track)
+
+    def _judge_noise(self, result: SwitchedResult) -> None:
+        """Warn of a scatter that cannot be right, in the quietest tenth of the channels too."""
+        step = np.diff(result.spectrum, axis=0) ** 2
+        some = np.isfinite(step).any(axis=0)
+        tenth = np.nanquantile(np.where(some, step, 0.0), 0.1, axis=0) / (2 * DECILE_OF_SQUARE)
+        quality = {
+            "rms_ratio": result.ratio.tolist(),
+            "rms_ratio_line_free": np.where(
+                some, np.sqrt(tenth) / result.expected, np.nan
+            ).tolist(),
+            "noise_free": self._noise_free,
+        }
+        self.warnings += alarms_of(quality, self.config).values()
 
     def _procedure(self, asked: str) -> Procedure:
         """The procedure asked for; "auto": the one that the scan was taken for."""
@@ -97,6 +119,9 @@ class RawScan:
         def solve(table: AtmosphereTable | None, config: CalibrationConfig) -> SolvedBand:
             solution = solve_scan(scan, choice, table, config, self.backend, pool=pool)
             self.warnings += solution.warnings
+            quality = with_alarms(solution_quality(solution), solution, table)
+            self.warnings += quality["alarms"].values()
+            self._noise_free = bool(quality["noise_free"])
             self.atmosphere = atmosphere_text(table, config.tau)
             return SolvedBand(solution, pool)
 

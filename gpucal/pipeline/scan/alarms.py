@@ -48,8 +48,11 @@ def with_alarms(
     pamb = solution.group.pamb
     pamb = pamb[np.isfinite(pamb) & (pamb > 0)]
     attrs = table.attrs if table is not None else {}
+    span, pwv = table.pwv_range_mm if table is not None else None, _number(quality.get("pwv"))
     found = {
         **quality,
+        "pwv_range_mm": span,
+        "pwv_outside_table": span is not None and (pwv < span[0] or pwv > span[1]),
         "site_altitude_m": _number(site.get("alt_m")) if isinstance(site, Mapping) else math.nan,
         "pressure_hpa": float(pamb.mean()) * HPA_PER_TORR if pamb.size else math.nan,
         "table_name": table_title(table),

@@ -54,12 +54,6 @@ def band_quality(
     median = float(nan_median(xp.reshape(t_sys, (-1,)), xp))
     quality = quality_attributes(solution, sums, median)
     quality |= system_temperature_from_counts(solution, middle, solution.backend)
-    span = table.pwv_range_mm if table is not None else None
-    pwv = quality["pwv"]
-    quality["pwv_outside_table"] = bool(
-        span is not None and np.isfinite(pwv) and not span[0] <= pwv <= span[1]
-    )
-    quality["pwv_range_mm"] = span
     return with_alarms(quality, solution, table)
 
 
