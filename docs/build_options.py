@@ -19,7 +19,7 @@ from gpucal.cli.main import app
 
 PAGE = Path(__file__).resolve().parent / "reference" / "options.md"
 
-UNITS = {"K": "K", "S": "s", "DEG": "deg", "NP": "Np", "MIB": "MiB", "fit|MM": "mm"}
+UNITS = {"K": "K", "S": "s", "M": "m", "DEG": "deg", "NP": "Np", "MIB": "MiB", "fit|MM": "mm"}
 """Placeholder of an option in the help -> unit of its value."""
 
 HEAD = """\

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gpucal.errors import L1Error as L1Error
     from gpucal.errors import LoadError as LoadError
     from gpucal.errors import OnlineError as OnlineError
+    from gpucal.errors import OtherSettingsError as OtherSettingsError
     from gpucal.errors import PairingError as PairingError
     from gpucal.errors import TableError as TableError
     from gpucal.export.rows import Selection as Selection
@@ -89,6 +90,7 @@ _WHERE = {
         "L1Error",
         "LoadError",
         "OnlineError",
+        "OtherSettingsError",
         "PairingError",
         "TableError",
     ),

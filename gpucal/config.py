@@ -105,6 +105,28 @@ class CalibrationConfig(BaseModel):
         "auto", description="where chunks are decoded and encoded: by the host, or on the device"
     )
     ring: Annotated[int, Field(ge=16)] = Field(1024, description="MiB of tiles in flight")
+    # alarms: numbers that cannot be right
+    alarm_rms_low: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.2, description="alarm below this ratio of measured to expected rms"
+    )
+    alarm_rms_high: Annotated[float, Field(gt=1)] = Field(
+        3.0, description="alarm above this ratio of measured to expected rms"
+    )
+    alarm_t_hot_low: Positive = Field(200.0, description="K; alarm for a colder hot load")
+    alarm_t_hot_high: Positive = Field(350.0, description="K; alarm for a warmer hot load")
+    alarm_t_cold_high: Positive = Field(150.0, description="K; alarm for a warmer cold load")
+    alarm_t_rec: Positive = Field(5000.0, description="K; alarm above this T_rec of a pixel")
+    alarm_t_sys: Positive = Field(10000.0, description="K; alarm above this T_sys")
+    alarm_chi2: Positive = Field(
+        3.0, description="alarm above this chi2 per degree of freedom of the PWV fit"
+    )
+    alarm_altitude: Positive = Field(
+        400.0, description="m; alarm when site and atmosphere table are further apart in altitude"
+    )
+    alarm_flagged: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="alarm above this fraction of flagged samples"
+    )
+    strict: bool = Field(False, description="exit code 2 when there is an alarm")
 
     @field_validator("codec")
     @classmethod
@@ -167,7 +189,11 @@ class CalibrationConfig(BaseModel):
         """The options that can change a number in L1 (not how fast or where it is computed)."""
         return self.model_dump(
             exclude={
-                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring")
+                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring"),
+                *(
+                    "strict",
+                    *(name for name in type(self).model_fields if name.startswith("alarm_")),
+                ),
             }
         )
 

@@ -72,6 +72,10 @@ class ConfigError(GpucalError, ValueError):
     exit_code = 64
 
 
+class OtherSettingsError(ConfigError):
+    """A finished scan was made with other settings or from other raw data; nothing was touched."""
+
+
 class L0Error(GpucalError, ValueError):
     """The raw store does not follow the L0 layout, or a value in it cannot be right."""
 

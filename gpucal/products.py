@@ -102,6 +102,7 @@ class LoadSolution:
     hot_time: float
     stale: bool
     warnings: tuple[str, ...] = ()
+    t_cold: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpucal.backend.protocol import Backend
@@ -22,12 +23,27 @@ def calibrate_store(
 ) -> StoreReport:
     """Calibrate every chosen scan of an L0 store into an L1 store.
 
-    A scan is written whole or not at all; one that is there with the same configuration and L0 checksum is
-    skipped. Bad scans are recorded in the report and in ``failures.json``. Raises GpucalError only when
+    A scan is written whole or not at all; one that is there with the same configuration and from the same raw
+    data is skipped, and its numbers are those of L1. Bad scans are recorded in the report and in ``failures.json``,
+    where those of scans that were not looked at stay. Raises OtherSettingsError, before anything is touched, when
+    a chosen scan is there with other settings or from other raw data (unless ``overwrite``), and GpucalError when
     nothing can be done at all: unreadable store, unknown table, output in the way.
     """
     config = config or CalibrationConfig()
     observer = observer or SilentObserver()
+    report = _calibrate(l0, out, config, backend, observer, command_line)
+    return replace(report, strict=config.strict)
+
+
+def _calibrate(
+    l0: str | Path,
+    out: str | Path,
+    config: CalibrationConfig,
+    backend: Backend | None,
+    observer: Observer,
+    command_line: Sequence[str],
+) -> StoreReport:
+    """Calibrate where the configuration says."""
     if config.scheduler:
         from gpucal.pipeline.spread.cluster import calibrate_on_cluster
 

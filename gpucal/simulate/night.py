@@ -109,6 +109,7 @@ def simulate_night(
         site=dict(setup.site.__dict__),
         instrument=setup.name,
         simulated=True,
+        noise_free=not recording.noise,
     )
     if table_out is not None:
         save_table(table_out, table)
@@ -238,6 +239,7 @@ def _scan_value(counts: ScanCounts) -> Scan:
             "telescope": setup.telescope,
             "site": dict(setup.site.__dict__),
             "instrument": setup.name,
+            **({} if counts.recording.noise else {"noise_free": True}),
         },
         source=made.get("source"),
         calibration=made.get("calibration"),

@@ -233,6 +233,7 @@ def solve_loads(
         hot_time=means.hot_time,
         stale=stale,
         warnings=means.warnings,
+        t_cold=means.t_cold,
     )
 
 

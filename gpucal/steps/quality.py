@@ -6,7 +6,7 @@ Physics section 10, equation (10.1). Statistics are gathered tile by tile and ad
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,16 @@ F64 = npt.NDArray[np.float64]
 MEDIAN_OF_SQUARE = 0.454936423119572
 """Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
 
+DECILE_OF_SQUARE = 0.0157907740934312
+"""First decile of the same: it still holds where lines fill most channels."""
+
 
 @dataclass(frozen=True, eq=False)
 class TileStatistics:
-    """Contribution of one tile to the quality of its scan; sums are f64 [R,A]."""
+    """Contribution of one tile to the quality of its scan; sums are f64 [R,A].
+
+    quiet: (measured/expected)^2 of the quietest tenth of the channels, NaN without a good channel.
+    """
 
     n_samples: int
     n_nan: int
@@ -40,6 +46,7 @@ class TileStatistics:
     n_differences: F64
     expected2: F64
     normalised2: F64
+    quiet: F64
 
 
 def tile_statistics(
@@ -77,7 +84,8 @@ def tile_statistics(
     n = xp.sum(xp.astype(good, xp.float64), axis=0)
 
     # The median stands for the typical square, so that lines do not count.
-    level = nan_median(square / both, xp) / MEDIAN_OF_SQUARE
+    median, decile = _median_and_decile(square / both, xp)
+    level = median / MEDIAN_OF_SQUARE
 
     def here(values: Array) -> F64:
         return np.asarray(backend.to_host(values), dtype=np.float64)
@@ -90,7 +98,21 @@ def tile_statistics(
         n_differences=here(n),
         expected2=here(xp.sum(xp.where(good, 0.5 * both, 0.0), axis=0)),
         normalised2=here(xp.where(n > 0, level * n, 0.0)),
+        quiet=here(decile / DECILE_OF_SQUARE),
     )
+
+
+def _median_and_decile(values: Array, xp: Any) -> tuple[Array, Array]:
+    """Median, as ``nan_median``, and first decile along axis 0 of the values that are not NaN."""
+    n_good = xp.sum(xp.astype(~xp.isnan(values), xp.int64), axis=0)
+    ordered = xp.sort(xp.where(xp.isnan(values), xp.inf, values), axis=0)
+    top = xp.maximum(n_good - 1, xp.zeros_like(n_good))
+    low, high, tenth = (
+        xp.take_along_axis(ordered, index[None, ...], axis=0)[0, ...]
+        for index in (top // 2, n_good // 2, top // 10)
+    )
+    median = xp.where(n_good > 0, 0.5 * (low + high), xp.nan)
+    return median, xp.where(n_good > 0, tenth, xp.nan)
 
 
 class QualitySums:
@@ -100,6 +122,9 @@ class QualitySums:
         shape = (n_receivers, n_pixels)
         self.samples = self.nans = self.flagged = 0
         self._blocks: dict[int, F64] = {}
+        self._quiet: list[npt.NDArray[np.float32]] = []
+        self._first: dict[int, TileStatistics | None] = {}
+        self._pairs: list[F64] = []
         self.mean = np.zeros((n_channels, *shape))
         self.n_mean = np.zeros((n_channels, *shape))
 
@@ -111,6 +136,12 @@ class QualitySums:
         self.flagged += tile.n_flagged
         part = np.stack([tile.n_differences, tile.expected2, tile.normalised2])
         self._blocks[c0] = self._blocks[c0] + part if c0 in self._blocks else part
+        self._quiet.append(np.asarray(tile.quiet, dtype=np.float32))
+        if c0 not in self._first:
+            self._first[c0] = tile
+        elif (first := self._first[c0]) is not None:  # two outputs say enough about the noise
+            self._pairs.append(_pair_level(first, tile))
+            self._first[c0] = None
         good = np.isfinite(tile.mean)
         self.mean[c0:c1] += np.where(good, tile.mean, 0.0)
         self.n_mean[c0:c1] += good
@@ -119,6 +150,17 @@ class QualitySums:
     def sums(self) -> F64:
         """Sums over all tiles, f64 [3,R,A]; blocks are added from the lowest channel up, whichever came first."""
         return np.asarray(sum(self._blocks[c0] for c0 in sorted(self._blocks)), dtype=np.float64)
+
+    def line_free_ratio(self) -> F64:
+        """Measured over expected rms where lines count least, f64 [R,A]: if this is absurd, the expected rms is.
+
+        The lower of two: the quietest tenth of the channels, and the difference of the first two outputs, in which
+        what both of them see is gone; of each the median over tiles.
+        """
+        quiet = _median_of_tiles([q.astype(np.float64) for q in self._quiet])
+        if not self._pairs:
+            return np.sqrt(quiet)
+        return np.sqrt(np.fmin(quiet, _median_of_tiles(self._pairs)))
 
     def ripple(self) -> F64:
         """Largest non-zero Fourier amplitude of the mean spectrum over its noise, f64 [R,A]."""
@@ -135,6 +177,22 @@ class QualitySums:
         return np.where(rms > 0, peak / np.where(rms > 0, rms, 1.0), np.nan)
 
 
+def _pair_level(one: TileStatistics, other: TileStatistics) -> F64:
+    """(measured/expected)^2 of the difference of two outputs in the same channels, f64 [R,A]."""
+    step = np.diff(one.mean - other.mean, axis=0) ** 2
+    expected = sum(t.expected2 / np.maximum(t.n_differences, 1.0) for t in (one, other))
+    some = np.isfinite(step).any(axis=0) & (expected > 0)
+    median = np.nanmedian(np.where(some, step, 0.0), axis=0) if len(step) else np.zeros(some.shape)
+    return np.where(some, median / MEDIAN_OF_SQUARE / np.where(some, 2.0 * expected, 1.0), np.nan)
+
+
+def _median_of_tiles(levels: Sequence[F64]) -> F64:
+    """Median over tiles of levels f64 [R,A]; NaN where no tile has one."""
+    stacked = np.stack(levels)
+    some = np.isfinite(stacked).any(axis=0)
+    return np.where(some, np.nanmedian(np.where(some, stacked, 0.0), axis=0), np.nan)
+
+
 def quality_attributes(
     solution: ScanSolution, sums: QualitySums, t_sys_median: float
 ) -> dict[str, Any]:
@@ -142,27 +200,46 @@ def quality_attributes(
     totals = sums.sums
     n = np.where(totals[0] > 0, totals[0], np.nan)
     expected, ratio = np.sqrt(totals[1] / n), np.sqrt(totals[2] / n)
-    atmosphere = solution.atmosphere
-    t_rec = nan_median(
-        solution.backend.xp.reshape(solution.loads.t_rec, (-1,)), solution.backend.xp
-    )
     return {
-        "t_rec_median": float(t_rec),
+        **solution_quality(solution),
         "t_sys_median": t_sys_median,
+        "nan_fraction": sums.nans / max(sums.samples, 1),
+        "flagged_fraction": sums.flagged / max(sums.samples, 1),
+        "rms_measured": (ratio * expected).tolist(),
+        "rms_expected": expected.tolist(),
+        "rms_ratio": ratio.tolist(),
+        "rms_ratio_line_free": sums.line_free_ratio().tolist(),
+        "baseline_ripple": sums.ripple().tolist(),
+    }
+
+
+def solution_quality(solution: ScanSolution) -> dict[str, Any]:
+    """The part of ``quality_attributes`` that is known before the first tile: loads and atmosphere."""
+    backend, loads, atmosphere = solution.backend, solution.loads, solution.atmosphere
+    xp = backend.xp
+    of_pixel = backend.to_host(nan_median(loads.t_rec, xp))
+    return {
+        "t_rec_median": float(nan_median(xp.reshape(loads.t_rec, (-1,)), xp)),
+        "t_rec_of_pixel": np.asarray(of_pixel, dtype=np.float64).tolist(),
+        "t_hot_range_k": _range(loads.t_hot, backend),
+        "t_cold_range_k": _range(loads.t_cold, backend),
+        "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
         "pwv": _finite_mean(atmosphere.pwv),
         "pwv_error": _finite_mean(atmosphere.error),
         "chi2_dof": _finite_mean(atmosphere.chi2),
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),
-        "bad_channel_fraction": float(np.mean(solution.backend.to_host(solution.loads.bad))),
-        "nan_fraction": sums.nans / max(sums.samples, 1),
-        "flagged_fraction": sums.flagged / max(sums.samples, 1),
-        "rms_measured": (ratio * expected).tolist(),
-        "rms_expected": expected.tolist(),
-        "rms_ratio": ratio.tolist(),
-        "baseline_ripple": sums.ripple().tolist(),
+        "bad_channel_fraction": float(np.mean(backend.to_host(loads.bad))),
     }
+
+
+def _range(temperature: Array | None, backend: Backend) -> list[float] | None:
+    """Lowest and highest of the temperatures of a load, K; None without the load."""
+    if temperature is None:
+        return None
+    found = np.asarray(backend.to_host(temperature), dtype=np.float64)
+    return [float(found.min()), float(found.max())]
 
 
 def _finite_mean(values: F64) -> float:

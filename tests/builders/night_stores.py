@@ -20,7 +20,7 @@ from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import Kind
 
 KINDS: tuple[Kind, ...] = ("tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped")
-VOLATILE = {"started", "finished", "command_line", "l0_path"}
+VOLATILE = {"started", "finished", "command_line", "l0_path", "l0_counts_sha256"}
 
 
 @contextmanager

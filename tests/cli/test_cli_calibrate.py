@@ -53,8 +53,18 @@ SAMPLE = {
     "devices": ("0, 1", "0,1"),
     "io": ("host", "host"),
     "ring": ("64", 64),
+    "alarm_rms_low": ("0.1", 0.1),
+    "alarm_rms_high": ("5", 5.0),
+    "alarm_t_hot_low": ("250", 250.0),
+    "alarm_t_hot_high": ("310", 310.0),
+    "alarm_t_cold_high": ("100", 100.0),
+    "alarm_t_rec": ("9000", 9000.0),
+    "alarm_t_sys": ("500", 500.0),
+    "alarm_chi2": ("9", 9.0),
+    "alarm_altitude": ("1000", 1000.0),
+    "alarm_flagged": ("0.9", 0.9),
 }
-BOOLEANS = {"partial", "overwrite", "dbs_coupling", "fold", "skychopdiff"}
+BOOLEANS = {"strict", "partial", "overwrite", "dbs_coupling", "fold", "skychopdiff"}
 GOOD = ScanSummary(
     scan=1,
     band="",

@@ -12,9 +12,8 @@ import pytest
 from rich.console import Console
 
 from gpucal.cli.show.progress import JsonObserver, PlainObserver, RichObserver, make_observer
-from gpucal.cli.show.summary import scan_ranges
 from gpucal.io.files.json_text import dumps
-from gpucal.pipeline.store.report import ScanSummary
+from gpucal.pipeline.store.report import ScanSummary, scan_ranges
 
 THREADS, TILES = 4, 25
 

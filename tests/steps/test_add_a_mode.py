@@ -14,7 +14,7 @@ import pytest
 from gpucal import config
 from gpucal.axes import OFF_MODES, ON_MODES
 from gpucal.modes.recipe import Difference, Recipe
-from gpucal.pipeline.reduction.collect import noise_of_solution
+from gpucal.pipeline.scan.noise import noise_of_solution
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.products import MeanKey
 from gpucal.steps import pairing

@@ -19,7 +19,7 @@ from gpucal.config import CalibrationConfig, load_config
 from gpucal.errors import ConfigError
 
 _WHAT, _LOADS, _ATM = "What", "Loads", "Atmosphere"
-_REF, _OUT = "Reference and diagnostics", "Output and execution"
+_REF, _OUT, _ALARM = "Reference and diagnostics", "Output and execution", "Alarms"
 
 OPTIONS: dict[str, tuple[str, str, str]] = {
     # field: (panel of --help, metavar, help)
@@ -72,6 +72,21 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "devices": (_OUT, "LIST", "One process per device, e.g. 0,1 or all; none: this process alone."),
     "io": (_OUT, "", "Where chunks are decoded and encoded; auto: on the device where it can."),
     "ring": (_OUT, "MIB", "Memory for the tiles in flight, in MiB, of each process."),
+    "alarm_rms_low": (_ALARM, "X", "Alarm below this ratio of measured to expected rms."),
+    "alarm_rms_high": (_ALARM, "X", "Alarm above this ratio of measured to expected rms."),
+    "alarm_t_hot_low": (_ALARM, "K", "Alarm for a hot load that is colder."),
+    "alarm_t_hot_high": (_ALARM, "K", "Alarm for a hot load that is warmer."),
+    "alarm_t_cold_high": (_ALARM, "K", "Alarm for a cold load that is warmer."),
+    "alarm_t_rec": (_ALARM, "K", "Alarm above this T_rec of a pixel."),
+    "alarm_t_sys": (_ALARM, "K", "Alarm above this T_sys."),
+    "alarm_chi2": (_ALARM, "X", "Alarm above this chi2 per degree of freedom of the PWV fit."),
+    "alarm_altitude": (
+        _ALARM,
+        "M",
+        "Alarm when the site, or its recorded pressure, is further from the altitude of the table.",
+    ),
+    "alarm_flagged": (_ALARM, "X", "Alarm above this fraction of flagged samples."),
+    "strict": (_ALARM, "", "Exit code 2 when there is an alarm."),
 }
 
 
@@ -83,8 +98,9 @@ def option_name(field: str) -> str:
 def calibrate(ctx: typer.Context, **given: Any) -> None:
     """Calibrate the scans of the raw store L0 into the store OUT (T_A*).
 
-    A scan that is already in OUT with the same configuration is skipped. Exit codes: 0 all scans
-    calibrated, 1 none, 2 some failed, 64 usage or configuration error, 130 interrupted.
+    A scan that is already in OUT with the same configuration is skipped; with another one the run is
+    refused before anything is touched. Exit codes: 0 all scans calibrated, 1 none, 2 some failed (with
+    --strict also: an alarm), 64 usage or configuration error, 130 interrupted.
     """
     l0, out = Path(given["l0"]), Path(given["out"])
     quiet, verbose, as_json = given["quiet"], given["verbose"], given["json"]
@@ -204,7 +220,7 @@ def _signature() -> inspect.Signature:
     l0 = typer.Argument(metavar="L0", help="Raw store (Zarr).", show_default=False)
     out = typer.Argument(metavar="OUT", help="Calibrated store to write (Zarr).")
     config = typer.Option("--config", metavar="F", help="TOML file; options given here win.")
-    quiet = typer.Option("--quiet", help="Say only what went wrong.")
+    quiet = typer.Option("--quiet", help="Say only what went wrong: failures and alarms.")
     verbose = typer.Option("--verbose", help="Show timings, messages and tracebacks.")
     as_json = typer.Option("--json", help="One JSON object per event on stdout.")
     parameters = [

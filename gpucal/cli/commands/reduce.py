@@ -80,6 +80,7 @@ def describe(found: Any) -> Row:
         "elevation_deg": float(np.degrees(found.elevation)),
         "valid": found.valid,
         "reason": found.reason,
+        "atmosphere": found.atmosphere,
         "warnings": list(found.warnings),
         "results": list(_means(found.result)),
         "fits": list(_fits(found.result)),
@@ -164,6 +165,10 @@ def _print(report: Row) -> None:
         f"({report['scale']}), MJD {report['mjd']:.5f}, {where}",
         highlight=False,
     )
+    if report["atmosphere"]:
+        console.print(
+            escape(f"atmosphere: {report['atmosphere']}"), highlight=False, soft_wrap=True
+        )
     if report["results"]:
         console.print(_means_table(report["results"]))
     rows = sorted(report["fits"], key=lambda row: not row["valid"])
@@ -173,7 +178,7 @@ def _print(report: Row) -> None:
         bad = sum(not row["valid"] for row in hidden)
         console.print(f"{len(hidden)} more, {bad} of them not valid: --json shows all")
     for warning in report["warnings"]:
-        console.print(f"warning: {escape(warning)}", highlight=False)
+        console.print(f"warning: {escape(warning)}", highlight=False, soft_wrap=True)
     word = "valid" if report["valid"] else "not valid"
     console.print(f"{word}: {escape(report['reason'])}" if report["reason"] else word)
 

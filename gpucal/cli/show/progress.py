@@ -98,7 +98,7 @@ def result_line(summary: ScanSummary) -> str:
 class PlainObserver:
     """One line per scan and one per message, without escape codes.
 
-    ``quiet`` leaves only what went wrong: failed scans and error messages.
+    ``quiet`` leaves only what went wrong: failed scans, alarms and error messages.
     """
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
@@ -114,9 +114,9 @@ class PlainObserver:
     def __exit__(self, *_: object) -> None:
         self._stream.flush()
 
-    def _line(self, level: Level, text: str) -> None:
-        """Write one line of text with time and level."""
-        if self._quiet and level != "error":
+    def _line(self, level: Level, text: str, *, always: bool = False) -> None:
+        """Write one line of text with time and level; a quiet observer only errors and what is ``always`` said."""
+        if self._quiet and level != "error" and not always:
             return
         clock = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._lock:
@@ -142,7 +142,9 @@ class PlainObserver:
             count = f"[{len(self._finished)}/{max(self._scans, len(self._finished))}] "
         self._line("error" if summary.status == "failed" else "info", count + result_line(summary))
         for warning in summary.warnings:
-            self._line("warning", f"{scan_label(summary.scan, summary.band)}: {warning}")
+            alarm = warning in summary.alarms.values()
+            label = scan_label(summary.scan, summary.band) + (" alarm" if alarm else "")
+            self._line("warning", f"{label}: {warning}", always=alarm)
         if summary.status == "calibrated":
             self._line("info", timing_line(summary))
 
@@ -260,8 +262,10 @@ class RichObserver:
         self._estimate_night()
         style = {"failed": "red", "skipped": "dim"}.get(summary.status, "")
         self._print(result_line(summary), style)
-        for warning in summary.warnings if self._verbose else ():
-            self._print(f"{scan_label(summary.scan, summary.band)}: {warning}", "yellow")
+        alarms = tuple(summary.alarms.values())
+        for warning in summary.warnings if self._verbose else alarms:
+            alarm = " alarm" if warning in alarms else ""
+            self._print(f"{scan_label(summary.scan, summary.band)}{alarm}: {warning}", "yellow")
         if self._verbose and summary.status == "calibrated":
             self._print(timing_line(summary), "dim")
 

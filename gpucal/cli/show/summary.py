@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gpucal.cli.show.progress import without_label
 from gpucal.io.files.json_text import dumps
-from gpucal.pipeline.store.report import ScanSummary, StoreReport
+from gpucal.pipeline.store.report import ScanSummary, StoreReport, scan_ranges
 
 COLUMNS = (
     ("scan", "left"),
@@ -28,6 +28,16 @@ COLUMNS = (
     ("warn-\nings", "right"),
     ("status", "left"),
 )
+CELLS = {
+    "PWV\n[mm]": ("pwv", "chi2", "site"),
+    "T_rec\n[K]": ("t_rec", "t_hot", "t_cold"),
+    "T_sys\n[K]": ("t_sys", "sky", "tau"),
+    "rms/\nexpected": ("rms",),
+    "flagged\n[%]": ("flagged",),
+}
+"""Column -> the kinds of alarm that mark it."""
+ALARM = "!"
+"""Mark of a number that cannot be right."""
 LEAST_WIDTH = 96
 """Columns that a table needs: a narrower terminal wraps its lines, but no number is cut."""
 PLAIN_WIDTH = 150
@@ -60,6 +70,7 @@ def _as_event(report: StoreReport, out: Path) -> dict[str, object]:
         "l1": out,
         "exit_code": report.exit_code,
         "interrupted": report.interrupted,
+        "atmosphere": report.atmosphere,
         "summaries": [vars(s) for s in report.summaries],
         "failures": [f.as_dict() for f in report.failures],
     }
@@ -72,7 +83,7 @@ def summary_table(report: StoreReport) -> Table:
         table.add_column(escape(name), justify="right" if side == "right" else "left", no_wrap=True)
     for summary in sorted(report.summaries, key=lambda s: (s.scan, s.band)):
         style = {"failed": "red", "skipped": "dim"}.get(summary.status, "")
-        table.add_row(*_row(summary), style=style)
+        table.add_row(*_marked(summary), style="yellow" if summary.alarms else style)
     known = {s.scan for s in report.summaries}
     for scan in sorted({f.scan for f in report.failures} - known):
         table.add_row(f"{scan}", *["-"] * (len(COLUMNS) - 2), "failed", style="red")
@@ -87,6 +98,15 @@ def _pwv(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
+def _marked(summary: ScanSummary) -> list[str]:
+    """The cells of a scan; those with an alarm begin with a mark."""
+    cells = _row(summary)
+    for i, (name, _) in enumerate(COLUMNS):
+        if any(kind in summary.alarms for kind in CELLS.get(name, ())):
+            cells[i] = f"{ALARM} {cells[i]}"
+    return cells
+
+
 def _row(summary: ScanSummary) -> list[str]:
     label = f"{summary.scan}" + (f" {summary.band}" if summary.band else "")
     pwv = _pwv(summary.pwv, summary.pwv_error)
@@ -99,7 +119,7 @@ def _row(summary: ScanSummary) -> list[str]:
         _number(summary.rms_ratio, ".3f"),
         _number(100.0 * summary.flagged_fraction, ".2f"),
         _number(summary.seconds, ".1f") if summary.status != "skipped" else "-",
-        str(len(summary.warnings)) if summary.warnings else "-",
+        str(len(set(summary.warnings))) if summary.warnings else "-",
         summary.status,
     ]
 
@@ -111,16 +131,18 @@ def _number(value: float, form: str) -> str:
 def closing_lines(report: StoreReport, out: Path) -> list[str]:
     """Counts, warnings (each once, with its scans), failures, and where everything lies."""
     lines = [_counts(report)]
-    scans_of: dict[str, list[int]] = {}
-    for summary in report.summaries:
-        for warning in dict.fromkeys(summary.warnings):
-            scans_of.setdefault(warning, []).append(summary.scan)
-    lines += [f"warning ({scan_ranges(scans)}): {text}" for text, scans in scans_of.items()]
+    lines += _each_once("alarm", [(s.scan, s.alarms.values()) for s in report.summaries])
+    others = [
+        (s.scan, [w for w in s.warnings if w not in s.alarms.values()]) for s in report.summaries
+    ]
+    lines += _each_once("warning", others)
     for failure in report.failures:
         stage = f" in {failure.stage}" if failure.stage else ""
         hint = f" {failure.hint}" if failure.hint else ""
         text = without_label(failure.message, failure.scan)
         lines.append(f"failed (scan {failure.scan}{stage}): {failure.error}: {text}{hint}")
+    if report.atmosphere:
+        lines.append(f"atmosphere: {report.atmosphere}")
     if any(s.status != "failed" for s in report.summaries):
         lines.append(f"L1 store: {out}")
     if report.failures:
@@ -128,23 +150,21 @@ def closing_lines(report: StoreReport, out: Path) -> list[str]:
     return lines
 
 
+def _each_once(word: str, said: Iterable[tuple[int, Iterable[str]]]) -> list[str]:
+    """Every sentence once, with the scans of which it is said."""
+    scans_of: dict[str, list[int]] = {}
+    for scan, sentences in said:
+        for text in dict.fromkeys(sentences):
+            scans_of.setdefault(text, []).append(scan)
+    return [f"{word} ({scan_ranges(scans)}): {text}" for text, scans in scans_of.items()]
+
+
 def _counts(report: StoreReport) -> str:
     """How many scans were calibrated, skipped and failed, each counted once."""
     failed = {f.scan for f in report.failures}
     failed |= {s.scan for s in report.summaries if s.status == "failed"}
+    alarms = {s.scan for s in report.summaries if s.alarms}
     calibrated = {s.scan for s in report.summaries if s.status == "calibrated"} - failed
     skipped = {s.scan for s in report.summaries if s.status == "skipped"} - failed - calibrated
-    return f"{len(calibrated)} calibrated, {len(skipped)} skipped, {len(failed)} failed"
-
-
-def scan_ranges(scans: Iterable[int]) -> str:
-    """``"scan 3"`` or ``"scans 1-4, 7"``."""
-    numbers = sorted(set(scans))
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
-    return f"scan{'s' if len(numbers) > 1 else ''} {text}"
+    text = f"{len(calibrated)} calibrated, {len(skipped)} skipped, {len(failed)} failed"
+    return f"{text}, {len(alarms)} with alarms" if alarms else text

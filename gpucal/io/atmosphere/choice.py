@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import TableError
-from gpucal.io.atmosphere.tables import load_table
+from gpucal.io.atmosphere.tables import load_table, packaged_tables, table_digest
 from gpucal.physics.atm import AtmosphereTable
 
 ALTITUDE_MATCH_M = 400.0
@@ -35,19 +36,69 @@ _PLACES = {
 }
 
 
+BESIDE = ".atm.npz"
+"""Ending of a table that belongs to a store: night.zarr has night.zarr.atm.npz beside it."""
+
+
 def atmosphere_for(
-    config: CalibrationConfig, store_attrs: Mapping[str, Any]
+    config: CalibrationConfig, store_attrs: Mapping[str, Any], store_path: str | Path = ""
 ) -> AtmosphereTable | None:
     """The table with which scans of a store are calibrated; None: none, the opacity is ``config.tau``.
 
-    ``config.atmosphere`` "none", or "auto" with ``tau`` given: None. "auto": the packaged table of the
-    site in the store's root attributes. Otherwise the table of that name or path. Missing entries of a
-    table are a GpucalWarning. Raises TableError when no table fits or the table cannot be read.
+    ``config.atmosphere`` "none", or "auto" with ``tau`` given: None. "auto": the table beside the store
+    (``store_path`` + ".atm.npz"), else the packaged one of the site in the store's root attributes. Otherwise
+    the table of that name or path. Missing entries of a table are a GpucalWarning. Raises TableError when no
+    table fits or the table cannot be read.
     """
     choice = config.atmosphere
     if choice == "none" or (choice == "auto" and config.tau is not None):
         return None
-    return load_table(site_table(store_attrs) if choice == "auto" else choice)
+    if choice != "auto":
+        return load_table(choice)
+    return load_table(table_beside(store_path) or site_table(store_attrs))
+
+
+def table_beside(store_path: str | Path) -> Path | None:
+    """The table that lies beside a store of this path; None where there is none."""
+    path = Path(store_path)
+    if not path.name or "://" in str(store_path):
+        return None
+    beside = path.with_name(path.name + BESIDE)
+    return beside if beside.is_file() else None
+
+
+def atmosphere_text(table: AtmosphereTable | None, tau: float | None) -> str:
+    """In words what the opacity came from: "table iram_30m (sha256 0123456789ab)" or "no table, tau 0.1"."""
+    if table is None:
+        return f"no table, tau {tau or 0.0:g}"
+    return _named(table_title(table), table.sha256)
+
+
+def recorded_atmosphere(attrs: Mapping[str, Any]) -> tuple[str, str]:
+    """What the opacity of a band of L1 came from, as ``atmosphere_text``, and a sentence if its table is gone.
+
+    attrs: of the band, with ``provenance`` and ``config``. The table is known by its content: another file of that
+    name is not it, and a packaged table may lie elsewhere.
+    """
+    recorded = (attrs.get("provenance") or {}).get("atmosphere_table")
+    if not isinstance(recorded, Mapping):
+        return atmosphere_text(None, _number((attrs.get("config") or {}).get("tau"))), ""
+    name, digest = str(recorded.get("name", "")), str(recorded.get("sha256", ""))
+    packaged = packaged_tables()
+    for path in (packaged.get(Path(name).stem), Path(name)):
+        if path is not None and path.exists() and table_digest(path) == digest:
+            title = path.stem if path in packaged.values() else name
+            return _named(title, digest), ""
+    text = _named(name, digest)
+    state = "has changed since" if Path(name).exists() else "cannot be found"
+    return text, (
+        f"the atmosphere {text} with which this store was calibrated {state}: the numbers are those of the "
+        "calibration; from the raw counts others may come."
+    )
+
+
+def _named(name: str, digest: str) -> str:
+    return f"table {name} (sha256 {digest[:12]})"
 
 
 def site_table(store_attrs: Mapping[str, Any]) -> str:
@@ -86,6 +137,16 @@ def site_table(store_attrs: Mapping[str, Any]) -> str:
         + ".",
         hint="Choose one, or a table of your own, with --atmosphere.",
     )
+
+
+def table_title(table: AtmosphereTable | None) -> str:
+    """How a table is named in messages: a packaged one by its name, others by their path, "" for none."""
+    if table is None:
+        return ""
+    for name, path in packaged_tables().items():
+        if str(path) == table.path:
+            return name
+    return table.name
 
 
 def _number(value: Any) -> float | None:

@@ -54,9 +54,9 @@ def load_table(path_or_name: str | Path) -> AtmosphereTable:
             hint=f"Give the path of a .npz or .zarr table, or one of {', '.join(packaged)}.",
         )
     if path.suffix == ".zarr":
-        entries, digest = _read_zarr(path), _digest(path)
+        entries, digest = _read_zarr(path), table_digest(path)
     elif path.suffix == ".npz" and path.is_file():
-        entries, digest = _read_npz(path), _digest(path)
+        entries, digest = _read_npz(path), table_digest(path)
     else:
         raise TableError(f"atmosphere table {path} is neither a .npz file nor a .zarr directory.")
     for name in REQUIRED:
@@ -186,7 +186,7 @@ def _npz_bytes(entries: Mapping[str, Any]) -> bytes:
     return stream.getvalue()
 
 
-def _digest(path: Path) -> str:
+def table_digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files in a .zarr folder."""
     total = hashlib.sha256()
     if path.is_file():

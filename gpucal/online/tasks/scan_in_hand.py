@@ -115,4 +115,4 @@ class ScanInHand:
     def _atmosphere(self, scan: Scan) -> AtmosphereTable | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GpucalWarning)  # L1 of the scan records it
-            return atmosphere_for(self.options, scan.store_attrs)
+            return atmosphere_for(self.options, scan.store_attrs, scan.path)

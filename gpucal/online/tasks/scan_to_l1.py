@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalError, L1Error, LoadError
+from gpucal.errors import GpucalError, LoadError, OtherSettingsError
 from gpucal.online.queue.events import END, Job
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.scan_in_hand import ScanInHand
@@ -17,8 +17,9 @@ def scan_to_l1(scan: ScanInHand) -> bool:
     out = scan.context.l1(job)
     out.parent.mkdir(parents=True, exist_ok=True)
     options = _options(scan)
-    report = calibrate_store(job.store, out, options)
-    if any(failure.is_a(L1Error) for failure in report.failures):
+    try:
+        report = calibrate_store(job.store, out, options)
+    except OtherSettingsError:
         # an earlier end of this scan was wrong, or the configuration was changed
         again = options.model_copy(update={"overwrite": True})
         report = calibrate_store(job.store, out, again)

@@ -16,14 +16,13 @@ import numpy.typing as npt
 
 from gpucal.axes import UNUSABLE
 from gpucal.io.l1.reader import L1Scan
-from gpucal.modes.recipe import Recipe
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.scan.noise import noise_of_attribute, noise_of_solution
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
-from gpucal.products import MeanKey
 from gpucal.steps.scale import scale_of_output
 from gpucal.steps.solution import ScanSolution
 
@@ -87,12 +86,15 @@ class StoredBand:
 
     @property
     def noise(self) -> NoiseModel:
-        """Noise model from ``rms_expected`` in L1: what the dumps do not explain is due to the reference.
+        """Noise model as L1 records it.
 
-        L1 does not say which OFFs with which weights made a reference: outputs with the same nearest OFF
-        are taken to share one.
+        An L1 of an earlier version does not say which OFFs with which weights made a reference. Then what
+        ``rms_expected`` holds beyond the dumps is due to it, and outputs with the same nearest OFF share one.
         """
         seconds = np.nansum(self.track.exptime, axis=0)
+        recorded = noise_of_attribute(self.attrs.get("noise") or {}, seconds)
+        if recorded is not None:
+            return recorded
         rate = 1.0 / seconds
         expected = np.asarray((self.attrs.get("qa") or {}).get("rms_expected", np.nan), dtype=float)
         middle = self.shape[4] // 2
@@ -198,24 +200,6 @@ class _ToConsumer:
 def channel_width(frequency: F64) -> float:
     """Channel width of a frequency axis f64 [C,F], Hz; NaN for a single channel."""
     return float(np.median(np.abs(np.diff(frequency[:, 0])))) if len(frequency) > 1 else math.nan
-
-
-def noise_of_solution(solution: ScanSolution, seconds: F64) -> NoiseModel:
-    """Noise of each output subscan, and the share of each OFF mean in it; physics section 6, equation (6.4)."""
-    recipes = solution.pairing.recipes
-    shares = [_reference_shares(solution, recipe) for recipe in recipes]
-    keys = sorted({key for share in shares for key in share}, key=repr)
-    reference = np.array([[share.get(key, 0.0) for key in keys] for share in shares])
-    exptime = solution.group.exptime
-    rate = np.array([r.dump_noise(exptime) for r in recipes]) / solution.pairing.n_dumps
-    return NoiseModel(seconds, rate, reference.reshape(len(recipes), -1))
-
-
-def _reference_shares(solution: ScanSolution, recipe: Recipe) -> dict[MeanKey, float]:
-    """Weight / sqrt(time) of each OFF mean in the reference of one output, s^-1/2."""
-    weights = recipe.reference_weights()
-    times = {k: solution.means[k].time for k in weights}
-    return {k: w / math.sqrt(times[k]) if times[k] > 0 else 0.0 for k, w in weights.items()}
 
 
 class ContinuumSums:

@@ -53,6 +53,7 @@ def described(
     track: Track,
     attrs: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    atmosphere: str = "",
 ) -> Reduced:
     """The result of a scan together with its source, and the time and direction in its middle."""
     middle = track.mjd.shape[0] // 2, track.mjd.shape[1] // 2
@@ -66,4 +67,5 @@ def described(
         azimuth=float(track.azimuth[middle]),
         elevation=float(track.elevation[middle]),
         warnings=tuple(dict.fromkeys(warnings)),
+        atmosphere=atmosphere,
     )

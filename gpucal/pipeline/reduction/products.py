@@ -34,7 +34,8 @@ class Reduced:
     """The result of one scan.
 
     result: of the procedure (on-off: one per band); scale: "T_A*", "T" or "counts"; mjd, azimuth, elevation
-    (rad): middle of the scan; warnings: what could not be done as it should
+    (rad): middle of the scan; warnings: what could not be done as it should; atmosphere: in words what the
+    opacities came from, "" where none were needed
     """
 
     scan: int
@@ -46,6 +47,7 @@ class Reduced:
     azimuth: float = float("nan")
     elevation: float = float("nan")
     warnings: tuple[str, ...] = ()
+    atmosphere: str = ""
 
     @property
     def valid(self) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+import numpy as np
+
 from gpucal.backend.cpu import usable_cores
 from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, L0Error, LoadError
+from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import L0Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.reduction.collect import SolvedBand, continuum_of
@@ -19,14 +22,20 @@ from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedur
 from gpucal.pipeline.reduction.products import Reduced, ReduceOptions, Result
 from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
 from gpucal.pipeline.reduction.transparent_sky import with_atmosphere_or_without
+from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import solve_scan
+from gpucal.procedures.results import SwitchedResult
 from gpucal.procedures.skydip import SkydipOptions, reduce_skydip
 from gpucal.scan import Scan
+from gpucal.steps.quality import DECILE_OF_SQUARE, solution_quality
 
 
 class RawScan:
-    """One scan of an L0 store; ``warnings`` gathers what could not be done as it should."""
+    """One scan of an L0 store; ``warnings`` gathers what could not be done as it should.
+
+    atmosphere: in words what the opacities came from, "" as long as none were needed.
+    """
 
     def __init__(
         self, store: L0Store, number: int, config: CalibrationConfig, backend: Backend | None
@@ -36,6 +45,8 @@ class RawScan:
         self.library = LoadLibrary(store, config, self.backend)
         self.scans = self.library.scan(number)
         self.number = number
+        self.atmosphere = ""
+        self._noise_free = False
         self.warnings: list[str] = [w for scan in self.scans for w in scan.warnings]
         self.warnings += [str(e) for e in self.library.broken_bands(number).values()]
 
@@ -50,10 +61,26 @@ class RawScan:
             if chosen == "on-off":
                 bands = [self._solved(scan, pool, exact=True) for scan in self.scans]
                 found = switched_results(bands, options)
+                for result in found.values():
+                    self._judge_noise(result)
                 return self._described(chosen, found, "T_A*", bands[0].track)
             continua = [self._continuum(scan, pool) for scan in self.scans]
         fit = continuum_fit(chosen, continua, attrs, options)
         return self._described(chosen, fit, continua[0].scale, continua[0].track)
+
+    def _judge_noise(self, result: SwitchedResult) -> None:
+        """Warn of a scatter that cannot be right, in the quietest tenth of the channels too."""
+        step = np.diff(result.spectrum, axis=0) ** 2
+        some = np.isfinite(step).any(axis=0)
+        tenth = np.nanquantile(np.where(some, step, 0.0), 0.1, axis=0) / (2 * DECILE_OF_SQUARE)
+        quality = {
+            "rms_ratio": result.ratio.tolist(),
+            "rms_ratio_line_free": np.where(
+                some, np.sqrt(tenth) / result.expected, np.nan
+            ).tolist(),
+            "noise_free": self._noise_free,
+        }
+        self.warnings += alarms_of(quality, self.config).values()
 
     def _procedure(self, asked: str) -> Procedure:
         """The procedure asked for; "auto": the one that the scan was taken for."""
@@ -74,6 +101,7 @@ class RawScan:
             track=track,
             attrs=self.scans[0].attrs,
             warnings=self.warnings,
+            atmosphere=self.atmosphere,
         )
 
     def _require_source(self) -> None:
@@ -91,10 +119,14 @@ class RawScan:
         def solve(table: AtmosphereTable | None, config: CalibrationConfig) -> SolvedBand:
             solution = solve_scan(scan, choice, table, config, self.backend, pool=pool)
             self.warnings += solution.warnings
+            quality = with_alarms(solution_quality(solution), solution, table)
+            self.warnings += quality["alarms"].values()
+            self._noise_free = bool(quality["noise_free"])
+            self.atmosphere = atmosphere_text(table, config.tau)
             return SolvedBand(solution, pool)
 
         return with_atmosphere_or_without(
-            solve, self.config, scan.store_attrs, exact=exact, warn=self.warnings.append
+            solve, self.config, scan, exact=exact, warn=self.warnings.append
         )
 
     def _continuum(self, scan: Scan, pool: Executor) -> Continuum:

@@ -6,13 +6,14 @@ as 1, and a warning says so. It is refused where T_A* itself is the result, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError, TableError
 from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.scan import Scan
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ T = TypeVar("T")
 def with_atmosphere_or_without(
     solve: Callable[[AtmosphereTable | None, CalibrationConfig], T],
     config: CalibrationConfig,
-    store_attrs: Mapping[str, Any],
+    scan: Scan,
     *,
     exact: bool,
     warn: Callable[[str], None],
@@ -30,7 +31,7 @@ def with_atmosphere_or_without(
     exact: T_A* itself is the result. Raises TableError or AtmosphereError where doing without is refused.
     """
     try:
-        return solve(atmosphere_for(config, store_attrs), config)
+        return solve(atmosphere_for(config, scan.store_attrs, scan.path), config)
     except (TableError, AtmosphereError) as error:
         chosen_by_user = config.atmosphere != "auto" or config.tau is not None
         if exact or chosen_by_user:

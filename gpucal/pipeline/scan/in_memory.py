@@ -15,6 +15,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.alarms import with_alarms
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.pipeline.scan.stream import stream_scan
@@ -81,8 +82,9 @@ class _ArraySink:
 
 @dataclass(frozen=True, eq=False)
 class StreamedInMemory(Generic[Sink]):
-    """Result of ``stream_in_memory``: what was solved, and the sink that holds the tiles."""
+    """Result of ``stream_in_memory``: what was solved, with which table, and the sink that holds the tiles."""
 
+    table: AtmosphereTable | None
     solution: ScanSolution
     sums: QualitySums
     sink: Sink
@@ -105,7 +107,7 @@ def stream_in_memory(
     fits, and the GpucalError of the step that fails.
     """
     if table is None:
-        table = atmosphere_for(config, scan.store_attrs)
+        table = atmosphere_for(config, scan.store_attrs, scan.path)
     source = load or scan
     if source.calibration is None:
         raise LoadError(
@@ -121,7 +123,7 @@ def stream_in_memory(
         solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)
         sink = make_sink(solution)
         sums = stream_scan(solution, sink, budget, pool=pool)
-    return StreamedInMemory(solution, sums, sink)
+    return StreamedInMemory(table, solution, sums, sink)
 
 
 def calibrate_scan(
@@ -161,6 +163,8 @@ def calibrate_scan(
         t_sys=t_sys,
         t_rec=solution.loads.t_rec,
         gamma=gamma_of_scan(solution),
-        quality=quality_attributes(solution, streamed.sums, median),
+        quality=with_alarms(
+            quality_attributes(solution, streamed.sums, median), solution, streamed.table
+        ),
         solution=solution,
     )

@@ -8,10 +8,12 @@ from typing import Any
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, GpucalError
+from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import open_l0
-from gpucal.io.l1.writer import L1Store, write_failures
-from gpucal.pipeline.spread.gathered import Gathered
-from gpucal.pipeline.store.outcome import failure_of
+from gpucal.io.l1.writer import L1Store
+from gpucal.pipeline.spread.gathered import Gathered, table_of
+from gpucal.pipeline.store.finished import finished_scans
+from gpucal.pipeline.store.outcome import failure_of, record_failures
 from gpucal.pipeline.store.report import Observer, StoreReport
 from gpucal.pipeline.store.run import calibrate_here
 from gpucal.pipeline.store.selection import select_scans
@@ -35,10 +37,13 @@ def calibrate_on_cluster(
     with _connect(str(config.scheduler)) as client:
         # Choose the scans and prepare the output, as every worker would have to.
         here, there = Path(l0).resolve(), Path(out).resolve()
-        selection = select_scans(open_l0(here), config)
-        L1Store(there, codec=config.codec, dtype=config.dtype)
+        raw = open_l0(here)
+        selection = select_scans(raw, config)
+        table = table_of(raw, config)
+        finished = finished_scans(raw, there, selection.numbers, config, table)
+        l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
         gathered = Gathered(observer)
-        gathered.begin(selection)
+        gathered.begin(selection, finished)
         # One task per scan.
         alone = config.model_copy(update={"scheduler": None})
         futures = {
@@ -49,7 +54,7 @@ def calibrate_on_cluster(
                 list(command_line),
                 pure=False,
             ): n
-            for n in selection.numbers
+            for n in gathered.left
         }
         # Wait for them; Ctrl-C keeps what is calibrated.
         interrupted = False
@@ -59,8 +64,10 @@ def calibrate_on_cluster(
             interrupted = True
             client.cancel(list(futures), force=True)
     # Report.
-    report = gathered.report(interrupted=interrupted)
-    write_failures(there, [f.as_dict() for f in report.failures])
+    report = gathered.report(
+        interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
+    )
+    record_failures(l1, report)
     return report
 
 

@@ -17,7 +17,9 @@ from gpucal.io.chunks.codecs import Payload
 from gpucal.io.chunks.device import frames_payload
 from gpucal.io.l1.writer import ScanWriter
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.noise import noise_attribute
 from gpucal.pipeline.scan.work_units import l1_blocks, t_sys_blocks
+from gpucal.pipeline.store.provenance import Origin
 from gpucal.steps.loads import describe_loads
 from gpucal.steps.scale import gamma_of_scan
 from gpucal.steps.sky_diff import SkyDifferences
@@ -42,11 +44,11 @@ def scan_attributes(
     solution: ScanSolution,
     failed_bands: Sequence[str],
     table: AtmosphereTable | None,
-    checksums: Mapping[str, str],
+    origin: Origin,
 ) -> dict[str, Any]:
     """Attributes of a whole scan: those of L0 that users look for in L1, and those by which a repeat is decided.
 
-    ``solution``: of its first band; ``checksums``: of the L0 metadata of it and of its load scans.
+    ``solution``: of its first band.
     """
     not_of_l1 = {"complete", "raw_headers"}
     return {
@@ -55,7 +57,8 @@ def scan_attributes(
         "failed_bands": list(failed_bands),
         "config_sha256": solution.config.fingerprint(),
         "config": solution.config.result_keys(),
-        "l0_metadata_sha256": dict(checksums),
+        "l0_metadata_sha256": dict(origin.checksums),
+        "l0_subscans": solution.group.shape[4],
         "atmosphere_sha256": table.sha256 if table is not None else None,
     }
 
@@ -285,6 +288,7 @@ def band_attributes(solution: ScanSolution) -> dict[str, Any]:
         "line_scale": solution.config.line_scale,
         "folded": any(r.fold_throw() is not None for r in solution.pairing.recipes),
         "gain_drift_corrected": solution.drift is not None,
+        "noise": noise_attribute(solution),
         "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings))),
         **describe_loads(solution.loads),
     }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError
+from gpucal.io.l1.writer import L1Store, write_failures
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.solve import StageTimer
-from gpucal.pipeline.store.report import NAN, Failure, ScanSummary
+from gpucal.pipeline.store.report import NAN, Failure, ScanSummary, StoreReport
 from gpucal.steps.loads import nan_median
 from gpucal.steps.quality import (
     QualitySums,
@@ -34,6 +37,12 @@ def failure_of(number: int, stage: str, error: BaseException) -> Failure:
     return Failure(number, error.stage, type(error).__name__, text, error.hint)
 
 
+def record_failures(store: L1Store, report: StoreReport) -> None:
+    """Enter the failures of a run in ``failures.json``; those of scans that it did not look at stay."""
+    looked_at = {s.scan for s in report.summaries}
+    write_failures(store, [f.as_dict() for f in report.failures], looked_at)
+
+
 def band_quality(
     solution: ScanSolution, sums: QualitySums, table: AtmosphereTable | None
 ) -> dict[str, Any]:
@@ -45,12 +54,7 @@ def band_quality(
     median = float(nan_median(xp.reshape(t_sys, (-1,)), xp))
     quality = quality_attributes(solution, sums, median)
     quality |= system_temperature_from_counts(solution, middle, solution.backend)
-    span = table.pwv_range_mm if table is not None else None
-    pwv = quality["pwv"]
-    quality["pwv_outside_table"] = bool(
-        span is not None and np.isfinite(pwv) and not span[0] <= pwv <= span[1]
-    )
-    return quality
+    return with_alarms(quality, solution, table)
 
 
 def band_summary(
@@ -63,30 +67,53 @@ def band_summary(
 ) -> ScanSummary:
     """The row of the final table for a band that was calibrated."""
     notes = list(warnings)
-    if quality["pwv_outside_table"]:
-        notes.append(
-            f"the fitted PWV of {quality['pwv']:.3g} mm lies outside the range of the atmosphere table"
-        )
     if quality["nan_fraction"] >= 1.0:
         sky = solution.own_sky(solution.output_shape[4] // 2).counts
         seen = bool(solution.backend.xp.any(solution.backend.xp.isfinite(sky)))
         whose = "its counts" if seen else "the counts of its OFF"
         notes.append(f"no sample of any ON is good: {whose} were never written, or are all bad.")
-    ratio = np.asarray(quality["rms_ratio"], dtype=np.float64)
-    ratio = ratio[np.isfinite(ratio)]
     return ScanSummary(
         scan=solution.scan.number,
         band=solution.scan.band,
         mode=solution.pairing.mode,
         status="calibrated",
-        pwv=quality["pwv"],
-        pwv_error=quality["pwv_error"],
-        t_rec=quality["t_rec_median"],
-        t_sys=quality["t_sys_median"],
-        rms_ratio=float(np.median(ratio)) if ratio.size else NAN,
-        flagged_fraction=quality["flagged_fraction"],
         seconds=seconds,
         bytes_read=bytes_read,
-        warnings=tuple(notes),
+        warnings=tuple(dict.fromkeys((*notes, *quality["alarms"].values()))),
         timing=dict(timer.milliseconds),
+        alarms=quality["alarms"],
+        **_numbers(quality),
     )
+
+
+def finished_summary(
+    number: int, band: str, attrs: Mapping[str, Any], config: CalibrationConfig
+) -> ScanSummary:
+    """The row of a band that is in L1 already, from its attributes; alarms by the thresholds of today."""
+    quality = attrs.get("qa") or {}
+    alarms = alarms_of(quality, config)
+    notes = [str(text) for text in attrs.get("warnings") or ()]
+    return ScanSummary(
+        scan=number,
+        band=band,
+        mode=str(attrs.get("mode") or ""),
+        status="skipped",
+        warnings=tuple(dict.fromkeys((*notes, *alarms.values()))),
+        alarms=alarms,
+        **_numbers(quality),
+    )
+
+
+def _numbers(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a row, from the ``qa`` attribute; in L1 a NaN is a text."""
+    of_attribute = {
+        "pwv": "pwv",
+        "pwv_error": "pwv_error",
+        "t_rec": "t_rec_median",
+        "t_sys": "t_sys_median",
+        "flagged_fraction": "flagged_fraction",
+    }
+    found: dict[str, Any] = {k: float(quality.get(v, NAN)) for k, v in of_attribute.items()}
+    ratio = np.array(quality.get("rms_ratio", []), dtype=object).astype(np.float64)
+    ratio = ratio[np.isfinite(ratio)]
+    return {**found, "rms_ratio": float(np.median(ratio)) if ratio.size else NAN}

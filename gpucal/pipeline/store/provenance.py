@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -20,12 +21,13 @@ class Origin:
     """Start, inputs and command line of the calibration of one scan.
 
     started: UTC; checksums: SHA-256 of the L0 metadata of the scan and of its load scans, "number/band" ->
-    digest; command_line: as the user gave it.
+    digest; command_line: as the user gave it; counts: digests of how their counts lie on disk, by scan number.
     """
 
     started: str
     checksums: dict[str, str]
     command_line: tuple[str, ...] = ()
+    counts: Mapping[str, str] = field(default_factory=dict)
 
 
 def now() -> str:
@@ -52,6 +54,7 @@ def provenance(
         "l0_path": solution.scan.path,
         "l0_scan": solution.scan.number,
         "l0_metadata_sha256": origin.checksums,
+        "l0_counts_sha256": dict(origin.counts),
         "versions": versions(),
         "backend": solution.backend.name,
         "backend_reason": solution.backend.reason,

@@ -19,9 +19,10 @@ class Record:
         """Record that one band of a scan is calibrated."""
         self._enter(summary)
 
-    def skipped(self, number: int) -> None:
-        """Record that a scan is in the store already."""
-        self._enter(ScanSummary(number, "", "", "skipped"))
+    def skipped(self, summaries: Iterable[ScanSummary]) -> None:
+        """Record that a scan is in the store already, by the rows of its bands."""
+        for summary in summaries:
+            self._enter(summary)
 
     def scan_failed(self, failure: Failure) -> None:
         """Record that a whole scan failed."""

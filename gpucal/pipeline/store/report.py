@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """One row of the final table (medians over the good channels and pixels)."""
+    """One row of the final table (medians over the good channels and pixels).
+
+    alarms: kind -> sentence, of numbers that cannot be right; ``warnings`` hold these sentences too.
+    """
 
     scan: int
     band: str
@@ -31,6 +34,7 @@ class ScanSummary:
     warnings: tuple[str, ...] = ()
     timing: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
+    alarms: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         place = f"scan {self.scan}" + (f" {self.band}" if self.band else "")
@@ -72,11 +76,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class StoreReport:
-    """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted."""
+    """Result of ``calibrate_store``: exit code 0 all, 1 none, 2 some failed, 130 interrupted.
+
+    strict: an alarm makes it 2 as well; atmosphere: in words what the opacities came from.
+    """
 
     summaries: tuple[ScanSummary, ...]
     failures: tuple[Failure, ...]
     interrupted: bool = False
+    strict: bool = False
+    atmosphere: str = ""
 
     def __repr__(self) -> str:
         states = [s.status for s in self.summaries]
@@ -93,8 +102,21 @@ class StoreReport:
         if self.interrupted:
             return 130
         if not self.failures:
-            return 0
+            return 2 if self.strict and any(s.alarms for s in self.summaries) else 0
         return 2 if any(s.status != "failed" for s in self.summaries) else 1
+
+
+def scan_ranges(scans: Iterable[int]) -> str:
+    """``"scan 3"`` or ``"scans 1-4, 7"``."""
+    numbers = sorted(set(scans))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
+    return f"scan{'s' if len(numbers) > 1 else ''} {text}"
 
 
 class Observer(Protocol):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from gpucal.backend.cpu import cpu_backend
@@ -19,17 +20,18 @@ from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalWarning
-from gpucal.io.atmosphere.choice import atmosphere_for
+from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store, open_l0
-from gpucal.io.l1.writer import L1Store, write_failures
+from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.store.band_writer import BandWriter
 from gpucal.pipeline.store.commits import Commits, ScanDone, StagedScan, nobody_waits
+from gpucal.pipeline.store.finished import Finished, finished_scans
 from gpucal.pipeline.store.interrupt import ctrl_c_sets
 from gpucal.pipeline.store.l1_arrays import root_attributes, scan_attributes
-from gpucal.pipeline.store.outcome import failure_of
+from gpucal.pipeline.store.outcome import failure_of, record_failures
 from gpucal.pipeline.store.prefetch import Prefetch
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.pipeline.store.record import Record
@@ -96,14 +98,22 @@ class Run:
         self._bands = BandWriter(config, self._table, observer, self._budget, self._cancel)
         self._record = Record(observer)
         self._scan_done = scan_done
-        self.solver = Solver(self._l0, self._l1, config, self._table, chosen)
+        self._finished = Finished()
+        self.solver = Solver(self._l0, config, self._table, chosen)
         self.lost: DeviceLostError | None = None
 
     def chosen_scans(self) -> StoreReport:
         """Calibrate the scans that the configuration chooses, and report."""
         # Choose: the science scans asked for. Those that cannot be read are failures already.
-        self._l1.set_root_attrs(root_attributes(self._l0.attrs))
         selection = select_scans(self._l0, self._config)
+        # Compare with those that are there; if they were made otherwise, nothing is touched.
+        self._finished = finished_scans(
+            self._l0, self._l1.path, selection.numbers, self._config, lambda: self._table
+        )
+        self.solver = self._solver_on(self.solver.backend)
+        for note in self._finished.notes:
+            self._observer.message("warning", note)
+        self._l1.set_root_attrs(root_attributes(self._l0.attrs))
         self._observer.night_started(selection.numbers, 0)
         for note in selection.notes:
             self._observer.message("info", note)
@@ -113,8 +123,12 @@ class Run:
         interrupted = not self.calibrate(selection.numbers)
         # Report: what could not be done stays beside the scans, so that it can be looked up later.
         report = self._record.report(interrupted)
-        write_failures(self._l1, [f.as_dict() for f in report.failures])
-        return report
+        record_failures(self._l1, report)
+        return replace(report, atmosphere=atmosphere_text(self._table, self._config.tau))
+
+    def _solver_on(self, backend: Backend) -> Solver:
+        """A new solver; all that an old one keeps lies on another device."""
+        return Solver(self._l0, self._config, self._table, backend, self._finished.numbers)
 
     def calibrate(self, numbers: Iterable[int | None]) -> bool:
         """Calibrate scans as their numbers come; True at their end, False when it was interrupted.
@@ -174,7 +188,7 @@ class Run:
         if solved.done:
             for band in solved.solutions:
                 self._bands.remember_sky(band.solution)
-            record.skipped(number)
+            record.skipped(self._finished.of(number))
             return None
         if not solved.solutions:
             record.nothing_left(number, solved.failures)
@@ -189,7 +203,12 @@ class Run:
 
     def _stream(self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor) -> StagedScan:
         """Stream all bands of a scan into a staged one; raises when none of them can be calibrated."""
-        origin = Origin(solved.started, self.solver.checksums(solved), tuple(self._command_line))
+        origin = Origin(
+            solved.started,
+            self.solver.checksums(solved),
+            tuple(self._command_line),
+            self.solver.counts(solved),
+        )
         staged = StagedScan(self._l1.begin(solved.number))
         try:
             for band in solved.solutions:
@@ -201,7 +220,7 @@ class Run:
                 except Exception as error:
                     self._drop_band(band, staged, solved, error)
             attributes = scan_attributes(
-                solved.solutions[0].solution, solved.failed_bands, self._table, origin.checksums
+                solved.solutions[0].solution, solved.failed_bands, self._table, origin
             )
             staged.writer.set_attrs("", attributes)
         except BaseException:
@@ -233,7 +252,7 @@ class Run:
                 self._cancel.set()
             self._observer.message("error", f"scan {number}: {found.message}{what_now}")
             cpu = cpu_backend(reason=f"{device} was lost in scan {number}")
-            self.solver = Solver(self._l0, self._l1, self._config, self._table, cpu)
+            self.solver = self._solver_on(cpu)
         self._record.scan_failed(failure_of(number, stage, found))
 
 
@@ -243,7 +262,7 @@ def _atmosphere_of(
     """The atmosphere table of the run; warnings about it are told to the observer once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", GpucalWarning)
-        table = atmosphere_for(config, store.attrs)
+        table = atmosphere_for(config, store.attrs, store.path)
     for warning in caught:
         observer.message("warning", str(warning.message))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,14 +11,14 @@ from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import BackendError
 from gpucal.io.l0.store import L0Store
-from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.solve import StageTimer, solve_scan
+from gpucal.pipeline.store.counts_identity import counts_identity
+from gpucal.pipeline.store.finished import metadata_checksums
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.provenance import now
 from gpucal.pipeline.store.report import Failure
-from gpucal.pipeline.store.selection import already_done, checksums
 from gpucal.scan import Scan
 from gpucal.steps.solution import ScanSolution
 
@@ -47,19 +48,21 @@ class Solved:
 
 
 class Solver:
-    """Solver of one scan after another; all that it keeps lies on its backend."""
+    """Solver of one scan after another; all that it keeps lies on its backend. ``done``: scans that are in L1."""
 
     def __init__(
         self,
         l0: L0Store,
-        l1: L1Store,
         config: CalibrationConfig,
         table: AtmosphereTable | None,
         backend: Backend,
+        done: Container[int] = (),
     ) -> None:
         self.backend = backend
         self.library = LoadLibrary(l0, config, backend)
-        self._l1 = l1
+        self._l0 = l0
+        self._done = done
+        self._counts: dict[int, str] = {}
         self._config = config
         self._table = table
 
@@ -67,14 +70,13 @@ class Solver:
         """Solve all bands of a scan, on ``pool`` if there is one; errors of bands are part of the result."""
         solved = Solved(number, self.backend, started=now())
         timer = StageTimer()
-        # Read it, and see whether it is there already.
+        # Read it.
         try:
             bands = timer.run("load", lambda: self.library.scan(number))
-            found = self._l1.finished(number)
-            solved.done = already_done(found, number, self.library, self._config, self._table)
         except Exception as error:
             solved.failures.append(failure_of(number, "read", error))
             return solved
+        solved.done = number in self._done
         # Bands that cannot be read are failures; the others go on.
         for band, broken in self.library.broken_bands(number).items():
             solved.failures.append(failure_of(number, "read", broken))
@@ -100,8 +102,20 @@ class Solver:
 
     def checksums(self, solved: Solved) -> dict[str, str]:
         """SHA-256 of the metadata of a scan and of its load scans."""
-        loads = [n for band in solved.solutions for n in band.solution.loads.scans]
-        return checksums(self.library, [solved.number, *loads])
+        return metadata_checksums(self.library.scan, self._used(solved))
+
+    def counts(self, solved: Solved) -> dict[str, str]:
+        """Digests of the counts of a scan and of its load scans by scan number; none for a store that is no folder."""
+        numbers = self._used(solved)
+        for n in numbers:
+            if n == solved.number or n not in self._counts:
+                self._counts[n] = counts_identity(self._l0, n).sha256
+        return {str(n): self._counts[n] for n in numbers if self._counts[n]}
+
+    def _used(self, solved: Solved) -> list[int]:
+        """The numbers of a scan and of its load scans."""
+        loads = {n for band in solved.solutions for n in band.solution.loads.scans}
+        return sorted({solved.number, *loads})
 
     def _band(self, scan: Scan, pool: Executor | None, timer: StageTimer) -> ScanSolution:
         """Choose the loads of one band, and solve it."""

@@ -13,13 +13,6 @@ def _other_shape(n: Night) -> None:
     n.edit(2, "calibration/data_5d", lambda counts: counts[:32])
 
 
-def _calibrated_otherwise(n: Night) -> None:
-    from gpucal import main
-
-    line = ["calibrate", str(n.l0), str(n.out), "--atmosphere", str(n.table), "--quiet"]
-    assert main([*line, "--scans", "2", "--dtype", "f32"]) == 0
-
-
 def _more_of_beam_a(n: Night) -> None:
     n.modes(3, ["OTFSWA-ON", "OTFSWA-OFF"] * 3 + ["OTFSWB-ON", "OTFSWB-OFF"])
 
@@ -238,14 +231,6 @@ MODES = (
 )
 
 OUTPUT = (
-    Case(
-        "scan there with another configuration",
-        _calibrated_otherwise,
-        ("scan 2", "already there", "another configuration"),
-        error="L1Error",
-        stage="write",
-        hint="Use --overwrite",
-    ),
     Case(
         "scan that is not there",
         lambda n: ("--scans", "1-3,7"),

@@ -15,6 +15,13 @@ def _write(path: Any, text: str) -> None:
     path.write_text(text)
 
 
+def _calibrated_otherwise(n: Night) -> None:
+    from gpucal import main
+
+    line = ["calibrate", str(n.l0), str(n.out), "--atmosphere", str(n.table), "--quiet"]
+    assert main([*line, "--scans", "2", "--dtype", "f32"]) == 0
+
+
 def _config(text: str) -> Damage:
     def damage(n: Night) -> tuple[str, str]:
         path = n.folder / "night.toml"
@@ -192,5 +199,12 @@ STORE = (
         lambda n: ("--t-hot", "80", "--t-cold", "290"),
         ("t_hot is 80.0 K, not above t_cold, 290.0 K",),
         code=64,
+    ),
+    StoreCase(
+        "scan there with another configuration",
+        _calibrated_otherwise,
+        ("scan 2 of ", "exists with other settings (differences: ", "nothing was changed"),
+        code=64,
+        hint="Use --overwrite",
     ),
 )

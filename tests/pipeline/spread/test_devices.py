@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from gpucal import (
     CalibrationConfig,
     ConfigError,
     L0Error,
+    OtherSettingsError,
     StoreReport,
     TableError,
     calibrate_store,
@@ -127,6 +129,23 @@ def losing_in(monkeypatch: pytest.MonkeyPatch, scans: str) -> None:
     paths = [str(LOSING.parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
     monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(LOSING), scans))
+
+
+def test_other_settings_are_refused_and_finished_scans_are_skipped(
+    night: Path, tmp_path: Path, fleets: list[Any]
+) -> None:
+    """No process is started for either; the skipped scans come with their numbers."""
+    shutil.copytree(night / "single", tmp_path / "l1")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "l1").rglob("*")}
+    with pytest.raises(OtherSettingsError, match="differences: reference linear, now nearest"):
+        run(night, tmp_path / "l1", reference="nearest")
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "l1").rglob("*")} == before
+    watching = Watching()
+    report = run(night, tmp_path / "l1", watching)
+    assert {s.status for s in report.summaries} == {"skipped"}
+    assert all(s.t_sys > 0 for s in report.summaries)
+    assert watching.finished == watching.night
+    assert all(not fleet.processes for fleet in fleets)
 
 
 def test_same_bytes_as_one_process(night: Path, tmp_path: Path) -> None:

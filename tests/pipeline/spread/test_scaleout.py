@@ -16,6 +16,7 @@ from gpucal import (
     CalibrationConfig,
     ConfigError,
     L0Error,
+    OtherSettingsError,
     StoreReport,
     TableError,
     calibrate_store,
@@ -90,6 +91,9 @@ def test_same_bytes_as_serial(night: Path, tmp_path: Path, address: str) -> None
     ]
     again = run(night, tmp_path / "spread", scheduler=address)
     assert {s.status for s in again.summaries} == {"skipped"}
+    assert [s.t_sys for s in again.summaries] == [s.t_sys for s in serial.summaries]
+    with pytest.raises(OtherSettingsError, match="differences: reference linear, now nearest"):
+        run(night, tmp_path / "spread", scheduler=address, reference="nearest")
     assert_same(tmp_path / "spread", tmp_path / "serial")
 
 
