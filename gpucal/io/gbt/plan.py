@@ -303,15 +303,21 @@ def _vane_scans(
             continue
         beside = (*good[near + 1 : near + 2], *good[max(near - 1, 0) : near])
         sky = next((o for o in beside if o.number in free and _same_setup(rows, vane, o)), None)
-        parts = [PlannedSubscan("HOT", vane.rows)]
+        parts = [PlannedSubscan("HOT", _one_phase(rows, vane.rows))]
         if sky is not None:
             free.discard(sky.number)
-            parts.append(PlannedSubscan("SKY", sky.rows))
+            parts.append(PlannedSubscan("SKY", _one_phase(rows, sky.rows)))
         planned.append(_planned("LOAD", [vane] if sky is None else [vane, sky], parts))
     for o in good:
         if o.number in free:
             _warn(f"{o.label} looks at the sky, but no vane scan is beside it: it is left out.")
     return planned
+
+
+def _one_phase(rows: SdfitsRows, i: I64) -> I64:
+    """The signal phase of loads that were taken while the frequency was switched; a load has no line."""
+    signal = rows["SIG"][i] == "T"
+    return i[signal] if signal.any() else i
 
 
 def _same_setup(rows: SdfitsRows, a: Observation, b: Observation) -> bool:
