@@ -80,8 +80,8 @@ def gbt_form(name: str, kinds: Sequence[Any] = ("tp", "nod", "fsw")) -> Instrume
     bands = tuple(
         replace(
             band,
-            receiver=Receiver(band.receiver.t_rec, gain_image=0.0, bad_per_pixel=0),
-            throw_hz=band.throw_hz or 4 * abs(band.bandwidth_hz) / 32,
+            receiver=Receiver(band.receiver.t_rec, gain_image=0.0, gain_drift_per_h=0.0, bad_per_pixel=0),
+            throw_hz=band.throw_hz or 2 * abs(band.bandwidth_hz) / 32,
         )
         for band in setup.bands
     )
@@ -90,6 +90,7 @@ def gbt_form(name: str, kinds: Sequence[Any] = ("tp", "nod", "fsw")) -> Instrume
         bands=bands,
         pixels=4,
         f_eff=1.0,
+        weather=replace(setup.weather, pwv_drift_per_h=0.0),
         loads=Loads(285.0, 0.0, vane=True, separate=True),
         kinds=tuple(kinds),
         sky_drift="none",
@@ -116,9 +117,11 @@ class Session:
         self.rows: list[Row] = []
         self.truth: dict[tuple[int, str], Any] = {}
         self.table: Any = None
+        self._stamps: dict[int, str] = {}
 
     def _simulated(self, kind: Any, number: int) -> SimulatedScan:
         load = -1 if kind == "load" else 1
+        self._stamps = {}
         made = simulate_scan(
             self.setup, kind, number, start=self.now, mjd0=self.begin, lloadsn=load
         )
@@ -136,8 +139,11 @@ class Session:
         for s, target in enumerate(("VANE", "SKY")):
             where = ON_VANE | {"OBJECT": target, "OBSMODE": word, "PROCSIZE": 1, "PROCSCAN": "ON"}
             where["CALPOSITION"] = "Vane" if target == "VANE" else "Observing"
-            for phase in phases:
+            for n, phase in enumerate(phases):
+                before = len(self.rows)
                 self._add(made, "calibration", s, number + s, {**where, "SIG": phase})
+                for row in self.rows[before:] if phases == "TF" else ():
+                    row["CRVAL1"] += self.setup.bands[row["IFNUM"]].throws[n]
 
     def _wheel(self, made: SimulatedScan, number: int) -> None:
         """CALSEQ: each feed sees its warm load where the other one sees its cold load."""
@@ -203,10 +209,10 @@ class Session:
                     row |= {"FEEDXOFF": offset, "FEEDEOFF": 0.0, "SAMPLER": f"A{a + 1}_0"}
                     row["CRVAL2"], row["CRVAL3"] = 148.97 + offset / np.cos(np.radians(69.68)), 69.68
                     self.rows.append({**CONSTANT, "PROCSEQN": 1, **row, **where, "_dump": d})
-        stamp = min(begin)[:19].replace("-", "_").replace("T", "_")
+        # the start of the scan, the same in all its rows
+        stamp = self._stamps.setdefault(number, min(begin)[:19].translate(str.maketrans("-T", "__")))
         for row in self.rows:
-            if row["SCAN"] == number and "TIMESTAMP" not in row:
-                row["TIMESTAMP"] = stamp
+            row.setdefault("TIMESTAMP", stamp)
 
     def _rows(
         self, scan: Scan, name: str, s: int, time_of: int
@@ -256,8 +262,9 @@ def write_bank(path: Path, rows: Iterable[Row], *, pad: bytes = b" ") -> Path:
     rows = list(rows)
     columns = [text.split() for text in COLUMNS]
     n_channels = rows[0]["DATA"].size
-    head = fits.Header([("XTENSION", "BINTABLE"), ("BITPIX", 8), ("NAXIS", 2), ("NAXIS1", 0)])
-    head.extend([("NAXIS2", len(rows)), ("PCOUNT", 0), ("GCOUNT", 1), ("TFIELDS", len(columns))])
+    layout = {"XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2, "NAXIS1": 0, "NAXIS2": len(rows)}
+    layout |= {"PCOUNT": 0, "GCOUNT": 1, "TFIELDS": len(columns)}
+    head = fits.Header(list(layout.items()))
     fields: list[Any] = []
     for n, (name, form, *unit) in enumerate(columns, 1):
         form = f"{n_channels}E" if name == "DATA" else form

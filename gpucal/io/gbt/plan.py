@@ -164,11 +164,8 @@ def _check_projects(rows: SdfitsRows) -> None:
     projects: dict[int, str] = {}
     for scan, project in zip(rows["SCAN"].tolist(), rows["PROJID"].tolist(), strict=True):
         if projects.setdefault(scan, project) != project:
-            raise ImportFormatError(
-                f"the scan number is used by the projects {projects[scan]} and {project}.",
-                hint="Import one project at a time.",
-                scan=scan,
-            )
+            text = f"the scan number is used by the projects {projects[scan]} and {project}."
+            raise ImportFormatError(text, hint="Import one project at a time.", scan=scan)
 
 
 def _trouble(rows: SdfitsRows, seen: Observation) -> ImportFormatError | None:
@@ -261,11 +258,9 @@ def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
         i = subscan.rows
         bad = np.array([not np.isfinite(rows.spectrum(int(n))).any() for n in i])
         if bad.all():
-            raise ImportFormatError(
-                f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels).",
-                hint="Leave the files of this scan out, or import with --no-flags if flags did it.",
-                scan=scan.number,
-            )
+            text = f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels)."
+            hint = "Leave the files of this scan out, or import with --no-flags if flags did it."
+            raise ImportFormatError(text, hint=hint, scan=scan.number)
         dead = sorted({int(n) for n in rows["FDNUM"][i[bad]]})
         if dead:
             _warn(

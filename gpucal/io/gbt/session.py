@@ -50,11 +50,14 @@ def session_rows(
 ) -> tuple[SdfitsRows, list[Path]]:
     """The rows of some files with the column MJD (middle of the integration), and the flag files used.
 
-    ``flags``: whether what the flag files beside the SDFITS files name becomes NaN; ``scans``,
+    ``flags``: whether what the flag files beside the SDFITS files name, and what the column FLAGS of other
+    programs marks, becomes NaN; ``scans``,
     ``bands``: only these SCAN and IFNUM. Raises ImportFormatError as ``read_sdfits`` does, and when no row
     is left; warns (GpucalWarning) about spectra of zeros, which become NaN, and about exchanged feeds.
     """
     rows = _read_rows(paths)
+    if not flags:
+        rows = replace(rows, marks=())
     used: list[Path] = []
     # Flag files count the rows of whole files, so they come before the selection.
     if flags:

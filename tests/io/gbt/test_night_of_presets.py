@@ -65,7 +65,10 @@ def same(store: Any, number: int, told: Any, scheme: str, band: str = "") -> Non
     good = np.isfinite(spectra)
     assert not good[0].any()
     assert good[1:].any()
-    np.testing.assert_allclose(spectra[good], expected[good], rtol=2e-4, atol=3e-3)
+    # the simulation takes the opacity between the phases of a frequency switch, the importer at the signal
+    rtol = 6e-3 if truth.kind == "fsw" else 2e-4
+    where = f"scan {number} {band}"
+    np.testing.assert_allclose(spectra[good], expected[good], rtol=rtol, atol=3e-3, err_msg=where)
 
 
 def lost_samples(store: Any, number: int, band: str = "") -> set[tuple[int, int]]:
