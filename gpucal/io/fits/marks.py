@@ -1,4 +1,7 @@
-"""Columns in which other programs mark bad channels: FLAGS of dysh, FLAGGED of the SDFITS of the ATNF."""
+"""What says that a number of a spectrum is none: columns of marks, and TNULL of a scaled column.
+
+Columns of marks are FLAGS of dysh and FLAGGED of the SDFITS of the ATNF.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,21 @@ def marks_of(
             hint="Take the column away if it marks no bad channels.",
         )
     return marks
+
+
+def unscaled(hdu: Any, name: str, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A column of ``stored`` numbers with its scale (TSCAL, TZERO) applied.
+
+    f64, NaN where what is stored is the TNULL of the column; i32 for 16 bits that are only shifted.
+    """
+    column = hdu.columns[name]
+    if str(column.format).lstrip("0123456789")[:1] not in "BIJKED":
+        return np.asarray(hdu.data.field(name))
+    scale, zero, null = (None if x == "" else x for x in (column.bscale, column.bzero, column.null))
+    scale, zero = 1 if scale is None else scale, 0 if zero is None else zero
+    values = np.asarray(stored.astype(np.float64) * scale + zero)
+    if stored.dtype.kind in "iu" and null is not None:
+        values[stored == int(null)] = np.nan
+    elif stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2 and (scale, zero % 1) == (1, 0):
+        return values.astype(np.int32)
+    return values

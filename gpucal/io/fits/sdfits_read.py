@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.files.unpacked import let_go, open_unpacked
-from gpucal.io.fits.marks import marks_of
+from gpucal.io.fits.marks import marks_of, unscaled
 
 SPECTRA = "DATA"
 UNIT = "UNIT"
@@ -322,9 +322,7 @@ def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if SPECTRA not in hdu.columns.names:
         raise _missing(path, SPECTRA)
     plain = _is_plain(hdu, SPECTRA)
-    data = np.asarray(raw[SPECTRA] if plain else hdu.data.field(SPECTRA))
-    if data.dtype.kind == "u":  # TZERO = 32768 or 2147483648: unsigned counts
-        data = data.astype(np.int32 if data.dtype.itemsize < 4 else np.float64)
+    data = np.asarray(raw[SPECTRA]) if plain else unscaled(hdu, SPECTRA, raw[SPECTRA])
     if data.dtype.kind not in "if" or data.dtype.str[1:] not in _COUNTS:
         raise ImportFormatError(
             f"{path} has the column {SPECTRA} of type {data.dtype}, expected one number per "
