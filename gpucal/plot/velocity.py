@@ -15,8 +15,15 @@ NEAR = 1.0
 
 
 FRAMES = {
-    **{"BAR": "barycentric", "HEL": "heliocentric", "TOP": "topocentric", "OBS": "topocentric"},
-    **{"LSD": "LSRD", "LSK": "LSR", "GEO": "geocentric", "GAL": "galactocentric", "COB": "CMB"},
+    "BAR": "barycentric",
+    "HEL": "heliocentric",
+    "TOP": "topocentric",
+    "OBS": "topocentric",
+    "LSD": "LSRD",
+    "LSK": "LSR",
+    "GEO": "geocentric",
+    "GAL": "galactocentric",
+    "COB": "CMB",
 }
 """Second half of VELDEF of SDFITS, in words; LSR stays."""
 

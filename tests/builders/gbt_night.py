@@ -28,7 +28,8 @@ ARGUS, W_BAND = "RcvrArray75_115", "Rcvr68_92"
 KELVIN = 273.15
 Row = dict[str, Any]
 
-COLUMNS = """
+COLUMNS = (
+    """
 OBJECT 32A|BANDWID 1D Hz|DATE-OBS 22A|DURATION 1D s|EXPOSURE 1D s|TSYS 1D K|DATA E|TDIM7 16A|TUNIT7 6A
 CTYPE1 8A Hz|CRVAL1 1D Hz|CRPIX1 1D|CDELT1 1D Hz|CTYPE2 4A|CRVAL2 1D deg|CTYPE3 4A|CRVAL3 1D deg|CRVAL4 1I
 OBSERVER 32A|OBSID 32A|SCAN 1J|OBSMODE 32A|FRONTEND 16A|TCAL 1E K|VELDEF 8A|VFRAME 1D m/s|RVSYS 1D m/s
@@ -38,7 +39,10 @@ FEEDXOFF 1D deg|FEEDEOFF 1D deg|SUBREF_STATE 1I|SIDEBAND 1A|PROCSEQN 1I|PROCSIZE
 LASTON 1J|LASTOFF 1J|TIMESTAMP 22A UTC|QD_XEL 1D deg|QD_EL 1D deg|QD_BAD 1I|QD_METHOD 1A|VELOCITY 1D m/s
 ZEROCHAN 1E|DOPFREQ 1D Hz|ADCSAMPF 1D|VSPDELT 1D|VSPRVAL 1D|VSPRPIX 1D|SIG 1A|CAL 1A|CALTYPE 8A|TWARM 1E K
 TCOLD 1E K|CALPOSITION 16A|IFNUM 1I|PLNUM 1I|FDNUM 1I
-""".strip().replace("\n", "|").split("|")
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
 """Name, TFORM, unit of the columns, in their order."""
 
 CARDS: dict[str, Any] = {
@@ -59,18 +63,50 @@ PRIMARY: dict[str, Any] = {
     "FITSVER": "1.9",
 }
 CONSTANT: Row = {
-    **{"TSYS": 1.0, "TUNIT7": "Counts", "CTYPE1": "FREQ-OBS", "CRVAL4": -5, "OBSERVER": "A. Nobody"},
-    **{"OBSID": "unknown", "TCAL": 1.0, "VELDEF": "RADI-LSR", "VFRAME": -4510.7, "RVSYS": -4510.7},
-    **{"LST": 58318.1, "HUMIDITY": 0.981, "SRFEED": 0, "SUBREF_STATE": 1, "SIDEBAND": "U"},
-    **{"PROCTYPE": "SIMPLE", "LASTON": 0, "LASTOFF": 0, "QD_XEL": np.nan, "QD_EL": np.nan},
-    **{"QD_BAD": 1, "QD_METHOD": "A", "VELOCITY": 0.0, "ZEROCHAN": np.nan, "ADCSAMPF": 3e9},
-    **{"VSPDELT": 32.0, "VSPRVAL": 16.0, "VSPRPIX": 17.0, "SIG": "T", "CAL": "F", "CALTYPE": "LOW"},
-    **{"TCOLD": np.nan, "CALPOSITION": "Observing", "EQUINOX": 2000.0, "RADESYS": "FK5"},
+    "TSYS": 1.0,
+    "TUNIT7": "Counts",
+    "CTYPE1": "FREQ-OBS",
+    "CRVAL4": -5,
+    "OBSERVER": "A. Nobody",
+    "OBSID": "unknown",
+    "TCAL": 1.0,
+    "VELDEF": "RADI-LSR",
+    "VFRAME": -4510.7,
+    "RVSYS": -4510.7,
+    "LST": 58318.1,
+    "HUMIDITY": 0.981,
+    "SRFEED": 0,
+    "SUBREF_STATE": 1,
+    "SIDEBAND": "U",
+    "PROCTYPE": "SIMPLE",
+    "LASTON": 0,
+    "LASTOFF": 0,
+    "QD_XEL": np.nan,
+    "QD_EL": np.nan,
+    "QD_BAD": 1,
+    "QD_METHOD": "A",
+    "VELOCITY": 0.0,
+    "ZEROCHAN": np.nan,
+    "ADCSAMPF": 3e9,
+    "VSPDELT": 32.0,
+    "VSPRVAL": 16.0,
+    "VSPRPIX": 17.0,
+    "SIG": "T",
+    "CAL": "F",
+    "CALTYPE": "LOW",
+    "TCOLD": np.nan,
+    "CALPOSITION": "Observing",
+    "EQUINOX": 2000.0,
+    "RADESYS": "FK5",
 }
 ON_SKY: Row = {"CTYPE2": "RA", "CTYPE3": "DEC", "TRGTLONG": 148.97, "TRGTLAT": 69.68}
 ON_VANE: Row = {
-    **{"CTYPE2": "AZ", "CTYPE3": "EL", "EQUINOX": 0.0, "RADESYS": ""},
-    **{"TRGTLONG": 290.47, "TRGTLAT": 63.27},
+    "CTYPE2": "AZ",
+    "CTYPE3": "EL",
+    "EQUINOX": 0.0,
+    "RADESYS": "",
+    "TRGTLONG": 290.47,
+    "TRGTLAT": 63.27,
 }
 
 
@@ -80,7 +116,9 @@ def gbt_form(name: str, kinds: Sequence[Any] = ("tp", "nod", "fsw")) -> Instrume
     bands = tuple(
         replace(
             band,
-            receiver=Receiver(band.receiver.t_rec, gain_image=0.0, gain_drift_per_h=0.0, bad_per_pixel=0),
+            receiver=Receiver(
+                band.receiver.t_rec, gain_image=0.0, gain_drift_per_h=0.0, bad_per_pixel=0
+            ),
             throw_hz=band.throw_hz or 2 * abs(band.bandwidth_hz) / 32,
         )
         for band in setup.bands
@@ -111,7 +149,9 @@ class Session:
     counts are the simulated ones, without noise, in f4 as the telescope writes them.
     """
 
-    def __init__(self, setup: InstrumentSetup, frontend: str = ARGUS, start: float = 60000.25) -> None:
+    def __init__(
+        self, setup: InstrumentSetup, frontend: str = ARGUS, start: float = 60000.25
+    ) -> None:
         self.setup, self.frontend, self.now = setup, frontend, start
         self.begin = start
         self.rows: list[Row] = []
@@ -207,10 +247,15 @@ class Session:
                     offset = 0.008444 * (a - lead)
                     row |= {"SCAN": number, "IFNUM": band, "PLNUM": r, "FDNUM": a, "FEED": a + 1}
                     row |= {"FEEDXOFF": offset, "FEEDEOFF": 0.0, "SAMPLER": f"A{a + 1}_0"}
-                    row["CRVAL2"], row["CRVAL3"] = 148.97 + offset / np.cos(np.radians(69.68)), 69.68
+                    row["CRVAL2"], row["CRVAL3"] = (
+                        148.97 + offset / np.cos(np.radians(69.68)),
+                        69.68,
+                    )
                     self.rows.append({**CONSTANT, "PROCSEQN": 1, **row, **where, "_dump": d})
         # the start of the scan, the same in all its rows
-        stamp = self._stamps.setdefault(number, min(begin)[:19].translate(str.maketrans("-T", "__")))
+        stamp = self._stamps.setdefault(
+            number, min(begin)[:19].translate(str.maketrans("-T", "__"))
+        )
         for row in self.rows:
             row.setdefault("TIMESTAMP", stamp)
 
@@ -226,27 +271,32 @@ class Session:
             length = float(group.exptime[d, time_of])
             throw = 0.0 if group.freq_throw is None else float(group.freq_throw[r, s])
             frequency = float(group.signal_freq[r, s]) + throw
-            yield d, r, a, {
-                "DATA": counts[:, d, r, a].astype(np.float32),
-                "TDIM7": f"({c},1,1,1)",
-                "DATE-OBS": date_obs(float(group.mjd[d, time_of]) - 0.5 * length / 86400.0),
-                "DURATION": length,
-                "EXPOSURE": 0.99 * length,
-                "BANDWID": abs(float(group.freq_res[r, s])) * c,
-                "CRVAL1": frequency,
-                "OBSFREQ": frequency,
-                "CRPIX1": float(group.ref_channel[r, s]) + 1.0,
-                "CDELT1": float(group.freq_res[r, s]),
-                "FREQRES": abs(float(group.freq_res[r, s])),
-                "RESTFREQ": float(scan.attrs["rest_freq_hz"]),
-                "DOPFREQ": float(scan.attrs["rest_freq_hz"]),
-                "AZIMUTH": float(np.degrees(group.azimuth[d, s])),
-                "ELEVATIO": float(np.degrees(group.elevation[d, s])),
-                "TAMBIENT": float(group.tamb[s]),
-                "PRESSURE": float(group.pamb[s]),
-                "FRONTEND": self.frontend,
-                "TWARM": hot,
-            }
+            yield (
+                d,
+                r,
+                a,
+                {
+                    "DATA": counts[:, d, r, a].astype(np.float32),
+                    "TDIM7": f"({c},1,1,1)",
+                    "DATE-OBS": date_obs(float(group.mjd[d, time_of]) - 0.5 * length / 86400.0),
+                    "DURATION": length,
+                    "EXPOSURE": 0.99 * length,
+                    "BANDWID": abs(float(group.freq_res[r, s])) * c,
+                    "CRVAL1": frequency,
+                    "OBSFREQ": frequency,
+                    "CRPIX1": float(group.ref_channel[r, s]) + 1.0,
+                    "CDELT1": float(group.freq_res[r, s]),
+                    "FREQRES": abs(float(group.freq_res[r, s])),
+                    "RESTFREQ": float(scan.attrs["rest_freq_hz"]),
+                    "DOPFREQ": float(scan.attrs["rest_freq_hz"]),
+                    "AZIMUTH": float(np.degrees(group.azimuth[d, s])),
+                    "ELEVATIO": float(np.degrees(group.elevation[d, s])),
+                    "TAMBIENT": float(group.tamb[s]),
+                    "PRESSURE": float(group.pamb[s]),
+                    "FRONTEND": self.frontend,
+                    "TWARM": hot,
+                },
+            )
 
 
 def date_obs(mjd: float) -> str:

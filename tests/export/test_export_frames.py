@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpucal import GpucalWarning
+from gpucal import GpucalWarning, Spectrum
 from gpucal.export.frames import Pointing, ScanFrame, Site, scan_frame
 from gpucal.physics.doppler import LIGHT, radio_velocity, site_velocity, to_radio, vframe
 from gpucal.physics.rest_frames import definition_of, in_frame
 from gpucal.physics.sidereal import local_sidereal_time
-from gpucal.spectrum import Spectrum
 
 GBT = Site(38.43312, -79.83983, 824.551)
 
@@ -162,7 +161,9 @@ def test_offsets_run_along_right_ascension(metadata: dict[str, str], frame: str)
 @pytest.mark.parametrize("definition", ["VELO-LSR", "RADI-XYZ", "LSR", "ZOPT-BAR"])
 def test_an_unknown_velocity_is_not_passed_off_as_lsrk(definition: str) -> None:
     attrs = {"velocity_definition": definition, "velocity_source_kms": -3.0, "scan_number": 7}
-    with pytest.warns(GpucalWarning, match=rf"scan 7: the velocity .*'{definition}', expected RADI"):
+    with pytest.warns(
+        GpucalWarning, match=rf"scan 7: the velocity .*'{definition}', expected RADI"
+    ):
         found = scan_frame(attrs, GBT, pointing([60000.3]))
     assert np.isnan(found.velocity)
 
@@ -218,7 +219,9 @@ def test_heliocentric_is_not_barycentric() -> None:
     assert 8.0 < apart.max() < 17.0
 
 
-@pytest.mark.parametrize("definition", ["OPTI-HEL", "RADI-GAL", "TRUE-COB", "VRAD-LSRD", "RELA-BAR"])
+@pytest.mark.parametrize(
+    "definition", ["OPTI-HEL", "RADI-GAL", "TRUE-COB", "VRAD-LSRD", "RELA-BAR"]
+)
 def test_vframe_is_in_the_frame_that_the_definition_names(definition: str) -> None:
     attrs = {"velocity_definition": definition, "velocity_frame_mps": -2e4}
     found = scan_frame({**attrs, "velocity_source_kms": 3e3}, GBT, pointing([60000.3]))
@@ -235,7 +238,8 @@ def test_a_spectrum_moved_to_another_frame_keeps_its_line() -> None:
     attrs = {"scan_metadata": {"CTYPE2": "RA"}, "velocity_source_kms": 300.0}
     where = pointing([60000.3], lon=309.7, lat=42.4)
     both = [
-        scan_frame({**attrs, "velocity_definition": f"RADI-{c}"}, GBT, where) for c in ("BAR", "LSR")
+        scan_frame({**attrs, "velocity_definition": f"RADI-{c}"}, GBT, where)
+        for c in ("BAR", "LSR")
     ]
     rest = 115.271e9
     s = Spectrum(

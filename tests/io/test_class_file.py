@@ -17,7 +17,15 @@ from builders.class_file import big_endian, write_v2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal import GpucalWarning, ImportFormatError, L1Error, Spectrum, main, open_class, write_class
+from gpucal import (
+    GpucalWarning,
+    ImportFormatError,
+    L1Error,
+    Spectrum,
+    main,
+    open_class,
+    write_class,
+)
 from gpucal.io.gildas import words as class_layout
 from gpucal.io.gildas import writer as class_write
 from gpucal.io.gildas.reader import is_class_file

@@ -42,7 +42,10 @@ def sdfits(
     ] = False,
     flags: Annotated[
         bool,
-        typer.Option("--flags/--no-flags", help="Heed .flag files beside the SDFITS files, and a column FLAGS."),
+        typer.Option(
+            "--flags/--no-flags",
+            help="Heed .flag files beside the SDFITS files, and a column FLAGS.",
+        ),
     ] = True,
     scans: Annotated[
         str, typer.Option("--scans", help="Only these scan numbers, e.g. 1,5-9.")

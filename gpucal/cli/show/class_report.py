@@ -48,7 +48,13 @@ def _row(file: ClassFile, i: int) -> Row:
     try:
         header = file.header(i)
     except GpucalError as error:
-        return {"number": i + 1, "index": i, "scan": None, "telescope": "", "problems": [str(error)]}
+        return {
+            "number": i + 1,
+            "index": i,
+            "scan": None,
+            "telescope": "",
+            "problems": [str(error)],
+        }
     return {
         "number": header["num"],
         "index": i,

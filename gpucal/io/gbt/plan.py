@@ -154,9 +154,8 @@ def _warn(text: str) -> None:
 def _tell_repeats(good: Sequence[Observation]) -> None:
     for o in good:
         if o.number != o.scan:
-            _warn(
-                f"scan number {o.scan} comes again later in the session: that scan is {o.number} here."
-            )
+            text = f"scan number {o.scan} comes again later in the session"
+            _warn(f"{text}: that scan is {o.number} here.")
 
 
 def _check_projects(rows: SdfitsRows) -> None:
@@ -258,7 +257,9 @@ def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
         i = subscan.rows
         bad = np.array([not np.isfinite(rows.spectrum(int(n))).any() for n in i])
         if bad.all():
-            text = f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels)."
+            text = (
+                f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels)."
+            )
             hint = "Leave the files of this scan out, or import with --no-flags if flags did it."
             raise ImportFormatError(text, hint=hint, scan=scan.number)
         dead = sorted({int(n) for n in rows["FDNUM"][i[bad]]})

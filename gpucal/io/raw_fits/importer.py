@@ -96,9 +96,7 @@ def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _present(
-    store: Path, scans: Sequence[RawFits], lost: list[GpucalError]
-) -> dict[RawFits, bool]:
+def _present(store: Path, scans: Sequence[RawFits], lost: list[GpucalError]) -> dict[RawFits, bool]:
     """Scans whose number the store holds already: whether they are as in the files; else they are lost."""
     if not store.exists():
         if not store.parent.is_dir():

@@ -52,7 +52,9 @@ def told_apart(scans: Sequence[RawFits], lost: list[GpucalError]) -> list[RawFit
     for number, mine in repeated.items():
         for k, scan in enumerate(mine[1:], 1):
             _renumber(scan, number + k * REPEAT_STEP)
-            _warn(f"scan number {number} comes again in {scan.path}: that scan is {scan.number} here.")
+            _warn(
+                f"scan number {number} comes again in {scan.path}: that scan is {scan.number} here."
+            )
     return sorted(kept, key=lambda scan: scan.number)
 
 

@@ -96,7 +96,6 @@ class Table:
             f"expected {wanted.form} {wanted.dim} with zero {wanted.zero}."
         )
 
-
     def _check_numbers(self, n: int, wanted: Column) -> None:
         """Raise ImportFormatError when another program says that the numbers of a column are no counts."""
         h = self.header

@@ -415,7 +415,9 @@ def test_a_velocity_without_a_definition_is_not_one_in_the_lsr(
     assert attrs["velocity_definition"] == "not recorded"
     calibrated(tmp_path, [3])
     out = tmp_path / "spectra"
-    assert main(["export", "fits1d", str(tmp_path / "l1"), str(out), "--quiet"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["export", "fits1d", str(tmp_path / "l1"), str(out), "--quiet"]) == 0
     assert "the velocity of the source (700 km/s) is left out" in capsys.readouterr().err
     from astropy.io import fits
 

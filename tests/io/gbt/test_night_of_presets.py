@@ -22,8 +22,8 @@ from gpucal import (
     import_sdfits,
     open_l0,
     open_l1,
+    save_table,
 )
-from gpucal.io.atmosphere.tables import save_table
 from gpucal.simulate.presets import PRESETS
 
 GAIN = 3.0
@@ -52,7 +52,9 @@ def calibrated(folder: Path, session: Session, **options: Any) -> Any:
     config = {"atmosphere": str(folder / "table.npz"), "pwv": truth.pwv_mm, "fold": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GpucalWarning)
-        report = calibrate_store(folder / "l0", folder / "l1", CalibrationConfig(**config, **options))
+        report = calibrate_store(
+            folder / "l0", folder / "l1", CalibrationConfig(**config, **options)
+        )
     assert not report.failures, [f.sentence for f in report.failures]
     return open_l1(folder / "l1")
 
