@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 NAN = float("nan")
+Frame = Literal[
+    "LSRK", "LSRD", "HELIOCEN", "BARYCENT", "GEOCENTR", "GALACTOC", "CMBDIPOL", "TOPOCENT", ""
+]
+"""Frames of rest, named as by SPECSYS in FITS; "" not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class Spectrum:
     ref_channel      0-based, may be fractional
     rest_frequency   Hz, of the line
     velocity         m/s: velocity of the source in ``velocity_frame``, radio convention
-    velocity_frame   "LSRK", "BARYCENT", "TOPOCENT"
+    velocity_frame   as SPECSYS in FITS: "LSRK", "LSRD", "HELIOCEN", "BARYCENT", "GEOCENTR", "GALACTOC",
+                     "CMBDIPOL", "TOPOCENT"; "" not known
     site_velocity    m/s: radial velocity of the frame's origin as seen from the telescope, positive
                      receding; frequency in that frame = frequency (1 + site_velocity / c), NaN = not known
     scan, subscan, dump, receiver, pixel   as in L0; -1 = averaged over
@@ -65,7 +70,7 @@ class Spectrum:
     mjd: float = NAN
     exptime: float = NAN
     velocity: float = NAN
-    velocity_frame: Literal["LSRK", "BARYCENT", "TOPOCENT"] = "LSRK"
+    velocity_frame: Frame = "LSRK"
     site_velocity: float = NAN
     azimuth: float = NAN
     elevation: float = NAN

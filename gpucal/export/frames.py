@@ -10,29 +10,17 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import ConfigError
-from gpucal.physics.doppler import CONVENTIONS, LIGHT, site_velocity, to_radio
+from gpucal.errors import ConfigError, GpucalWarning
+from gpucal.physics.doppler import LIGHT, site_velocity, to_radio
+from gpucal.physics.rest_frames import CODES, MOTION, definition_of, direction_cosines
+from gpucal.spectrum import Frame
 
 F64 = npt.NDArray[np.float64]
-Frame = Literal["LSRK", "BARYCENT", "TOPOCENT"]
-FRAMES: dict[str, Frame] = {
-    **dict.fromkeys(("LSR", "LSRK"), "LSRK"),
-    **dict.fromkeys(("HEL", "BAR"), "BARYCENT"),
-    **dict.fromkeys(("TOP", "OBS"), "TOPOCENT"),
-}
-"""Second half of VELDEF -> frame."""
-
-SOLAR_MOTION = 20.0e3
-"""Velocity of the Sun against the LSRK, m/s (Gordon 1975, Methods of Experimental Physics 12C, 277)."""
-
-APEX = (270.959542, 30.004667)
-"""Its direction, 18h +30 deg of B1900, in ICRS, deg."""
-
 NAN = float("nan")
 
 
@@ -91,23 +79,42 @@ def scan_frame(attrs: Mapping[str, Any], site: Site, pointing: Pointing) -> Scan
     become ICRS) are the direction, their mean the source's; otherwise azimuth and elevation of the middle
     of the scan, less the OTF offset there. ``velocity_frame_mps`` (VFRAME of SDFITS) wins over astropy.
     What cannot be known is NaN, so the velocity of the source where ``velocity_definition`` has a
-    convention or frame that is none of ours.
+    convention or frame that is not known; a GpucalWarning says so.
     Raises ConfigError without astropy.
     """
     ra, dec, lon, lat, turn = _direction(attrs, site, pointing)
-    convention, _, code = str(attrs.get("velocity_definition") or "RADI-LSR").partition("-")
-    frame = FRAMES.get(code, "LSRK")
-    velocity = NAN
-    if code in FRAMES and convention in CONVENTIONS:
-        velocity = to_radio(1e3 * number(attrs.get("velocity_source_kms")), convention)
+    definition = str(attrs.get("velocity_definition") or "RADI-LSR")
+    convention, told = definition_of(definition)
+    frame: Frame = told or "LSRK"
+    velocity = 1e3 * number(attrs.get("velocity_source_kms"))
+    if told is None or convention is None:
+        _drop_velocity(attrs, definition, velocity)
+        velocity = NAN
+    else:
+        velocity = to_radio(velocity, convention)
     vframe = number(attrs.get("velocity_frame_mps"))
-    if code in FRAMES and math.isfinite(vframe):
+    if told is not None and math.isfinite(vframe):
         moving = np.full(pointing.mjd.shape, site_velocity(vframe))
     elif frame == "TOPOCENT":
         moving = np.zeros(pointing.mjd.shape)
     else:
         moving = _astropy_velocity(ra, dec, site, pointing.mjd, frame)
     return ScanFrame(ra, dec, frame, velocity, moving, lon, lat, turn)
+
+
+def _drop_velocity(attrs: Mapping[str, Any], definition: str, velocity: float) -> None:
+    """Say that the velocity of the source cannot be used."""
+    if not math.isfinite(velocity):
+        return
+    number_of = attrs.get("scan_number")
+    place = "" if number_of is None else f"scan {number_of}: "
+    warnings.warn(
+        f"{place}the velocity of the source ({velocity / 1e3:g} km/s) is left out: its definition is "
+        f"{definition!r}, expected RADI, OPTI or RELA and one of {', '.join(CODES.values())}, as "
+        "RADI-LSR.",
+        GpucalWarning,
+        stacklevel=3,
+    )
 
 
 def number(value: Any) -> float:
@@ -185,8 +192,8 @@ def _from_horizon(
 def _astropy_velocity(ra: float, dec: float, site: Site, mjd: F64, frame: Frame) -> F64:
     """Site velocity [D, S] m/s in the direction (ra, dec), NaN where it cannot be known.
 
-    The velocities of the Earth's centre and of the site around it, and for the LSRK the solar motion,
-    projected on the line of sight: astropy's SpectralCoord to 0.1 m/s, for all times at once.
+    The velocities of the Earth's centre and of the site around it, less that of the frame, projected on
+    the line of sight: astropy's SpectralCoord to 0.1 m/s, for all times at once.
     """
     good = np.isfinite(mjd)
     out = np.full(mjd.shape, NAN)
@@ -197,18 +204,16 @@ def _astropy_velocity(ra: float, dec: float, site: Site, mjd: F64, frame: Frame)
         at = time(mjd[good], format="mjd")
         _, earth = coordinates.get_body_barycentric_posvel("earth", at)
         _, place = _location(site).get_gcrs_posvel(at)
-        moving = np.asarray((earth + place).xyz.to_value(units.m / units.s))
-    if frame == "LSRK":
-        moving = moving + SOLAR_MOTION * _direction_cosines(*APEX)[:, None]
-    beta = -(_direction_cosines(ra, dec) @ moving) / LIGHT
+        own = {"GEOCENTR": earth}
+        if frame == "HELIOCEN":
+            own["HELIOCEN"] = coordinates.get_body_barycentric_posvel("sun", at)[1]
+        centre = earth - own[frame] if frame in own else earth
+        moving = np.asarray((centre + place).xyz.to_value(units.m / units.s))
+    if frame in MOTION:
+        moving = moving + np.asarray(MOTION[frame])[:, None]
+    beta = -(direction_cosines(ra, dec) @ moving) / LIGHT
     out[good] = LIGHT * (np.sqrt((1.0 + beta) / (1.0 - beta)) - 1.0)
     return out
-
-
-def _direction_cosines(ra: float, dec: float) -> F64:
-    """Unit vector [3] of a direction in deg."""
-    lon, lat = math.radians(ra), math.radians(dec)
-    return np.array([math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)])
 
 
 def _location(site: Site) -> Any:
@@ -230,6 +235,7 @@ def _quiet() -> Iterator[None]:
     with (
         warnings.catch_warnings(),
         iers.conf.set_temp("auto_download", False),
+        iers.conf.set_temp("auto_max_age", None),
         iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
     ):
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ LIGHT = 299792458.0
 """Speed of light, m/s."""
 
 CONVENTIONS = ("RADI", "OPTI", "RELA")
-"""First half of VELDEF in SDFITS."""
+"""First half of VELDEF in SDFITS; other names of the same: ``rest_frames``."""
 
 
 def radio_velocity(frequency: float, rest_frequency: float) -> float:

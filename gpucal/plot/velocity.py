@@ -14,7 +14,17 @@ NEAR = 1.0
 """The rest frequency may lie this many bandwidths outside the band."""
 
 
-FRAMES = {"BAR": "barycentric", "HEL": "heliocentric", "TOP": "topocentric", "OBS": "topocentric"}
+FRAMES = {
+    "BAR": "barycentric",
+    "HEL": "heliocentric",
+    "TOP": "topocentric",
+    "OBS": "topocentric",
+    "LSD": "LSRD",
+    "LSK": "LSR",
+    "GEO": "geocentric",
+    "GAL": "galactocentric",
+    "COB": "CMB",
+}
 """Second half of VELDEF of SDFITS, in words; LSR stays."""
 
 

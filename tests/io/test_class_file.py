@@ -7,7 +7,7 @@ import gc
 import math
 import tracemalloc
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,15 @@ from builders.class_file import big_endian, write_v2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpucal import ImportFormatError, L1Error, Spectrum, open_class, write_class
+from gpucal import (
+    GpucalWarning,
+    ImportFormatError,
+    L1Error,
+    Spectrum,
+    main,
+    open_class,
+    write_class,
+)
 from gpucal.io.gildas import words as class_layout
 from gpucal.io.gildas import writer as class_write
 from gpucal.io.gildas.reader import is_class_file
@@ -130,7 +138,7 @@ def test_every_field_survives(tmp_path: Path) -> None:
     off_line=st.floats(-900, 900) | st.none(),
     velocity=st.floats(-3e5, 3e6) | st.just(math.nan),
     site=st.floats(-6e4, 6e4),
-    frame=st.sampled_from(["LSRK", "BARYCENT", "TOPOCENT"]),
+    frame=st.sampled_from(["LSRK", "HELIOCEN", "TOPOCENT"]),
 )
 def test_round_trip(
     tmp_path: Path,
@@ -144,7 +152,7 @@ def test_round_trip(
     off_line: float,
     velocity: float,
     site: float,
-    frame: Literal["LSRK", "BARYCENT", "TOPOCENT"],
+    frame: Literal["LSRK", "HELIOCEN", "GEOCENTR", "TOPOCENT"],
 ) -> None:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=n) * 10.0 ** rng.integers(-3, 4)
@@ -277,12 +285,107 @@ def test_drifts_and_old_versions_are_counted(tmp_path: Path) -> None:
     start = (int(np.frombuffer(raw, "<i4", 1, 20)[0]) - 1) * 512
     index = np.frombuffer(raw, class_layout.INDEX[1].newbyteorder("<"), 6, start).copy()
     index["kind"][[1, 4]] = 1
-    index["ver"][2] = -1
+    index[2] = index[3]
+    index["ver"][[2, 3]] = -1, 2
     raw[start : start + index.nbytes] = index.tobytes()
     path.write_bytes(raw)
     file = open_class(path)
     assert (len(file), file.n_other, file.n_superseded) == (3, 2, 1)
     assert [s.scan for s in file] == [1, 4, 6]
+    assert [s.scan for s in open_class(path, superseded=True)] == [1, 4, 4, 6]
+
+
+def edited(path: Path, n: int, change: Callable[[Any, Any], None]) -> None:
+    """Change index entries and general sections [n] of a file of ``write_class``."""
+    raw = bytearray(path.read_bytes())
+    start = (int(np.frombuffer(raw, "<i4", 1, 20)[0]) - 1) * 512
+    index = np.frombuffer(raw, class_layout.INDEX[1].newbyteorder("<"), n, start).copy()
+    kind = class_layout.written_entry()
+    places = [(int(record) - 1) * 512 for record in index["bloc"]]
+    entries = np.array([np.frombuffer(raw, kind, 1, p)[0] for p in places], kind)
+    change(index, entries)
+    raw[start : start + index.nbytes] = index.tobytes()
+    for p, entry in zip(places, entries, strict=True):
+        raw[p : p + kind.itemsize] = entry.tobytes()
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("negated", [False, True])
+def test_one_number_for_all_spectra_hides_none(
+    tmp_path: Path, negated: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CLASS takes what has one number for versions of one spectrum: scan and telescope say otherwise."""
+    path = tmp_path / "a.30m"
+    write_class(path, [spectrum(5, i, scan=9, subscan=i // 2, pixel=i % 2) for i in range(6)])
+
+    def change(index: Any, entries: Any) -> None:
+        index["num"] = 1
+        if negated:
+            index["ver"] = [-1, -2, -3, -4, -5, 6]
+
+    edited(path, 6, change)
+    file = open_class(path)
+    assert (len(file), file.n_superseded) == (6, 0)
+    assert [s.subscan for s in file] == [0, 0, 1, 1, 2, 2]
+    for i in range(6):
+        assert file[i].values == pytest.approx(spectrum(5, i).values, rel=1e-6)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "index" in out
+    assert [line.split()[0] for line in out.splitlines() if "9.3" in line] == ["4", "5"]
+
+
+@pytest.mark.parametrize("day", [-60549, -60549 + 15020, -32768, 0, 40000, 2**31 - 1])
+def test_a_missing_date_is_nan(tmp_path: Path, day: int) -> None:
+    path = tmp_path / "a.30m"
+    write_class(path, [spectrum(5)])
+
+    def change(index: Any, entries: Any) -> None:
+        index["dobs"] = day
+        entries["general"]["ut"] = entries["general"]["st"] = 0.0
+
+    edited(path, 1, change)
+    assert math.isnan(open_class(path)[0].mjd)
+
+
+def test_day_zero_with_a_time_is_a_date(tmp_path: Path) -> None:
+    path = tmp_path / "a.30m"
+    write_class(path, [spectrum(5, mjd=60549.25)])
+    assert open_class(path)[0].mjd == pytest.approx(60549.25)
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_frame_that_is_not_told_is_not_topocentric(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "a.30m"
+    write_class(path, [spectrum(5)])
+    edited(path, 1, lambda _, entries: entries["spectroscopic"].__setitem__("vtype", code))
+    found = open_class(path)[0]
+    assert found.velocity_frame == ""
+    write_class(tmp_path / "b.30m", [found])
+    assert open_class(tmp_path / "b.30m").header(0)["vtype"] == 0
+
+
+@pytest.mark.parametrize("frame", ["BARYCENT", "LSRD", "GALACTOC", "CMBDIPOL"])
+def test_a_frame_that_class_does_not_have_is_converted(tmp_path: Path, frame: Any) -> None:
+    """The line stays where it is on the sky; barycentric velocities are not called heliocentric."""
+    s = spectrum(velocity_frame=frame)
+    path = tmp_path / "a.30m"
+    with pytest.warns(GpucalWarning, match=f"CLASS has no frame {frame}, velocities are converted"):
+        write_class(path, [s, s])
+    back = open_class(path)[0]
+    assert back.velocity_frame == "LSRK"
+    rest = s.rest_frequency
+
+    def line(x: Spectrum) -> float:
+        """Channel of the line at the velocity of the source."""
+        here = rest * (1 - x.velocity / LIGHT) / (1 + x.site_velocity / LIGHT)
+        return x.ref_channel + (here - x.frequency) / x.frequency_step
+
+    assert line(back) == pytest.approx(line(s), abs=0.05)
+    assert abs(back.velocity - s.velocity) > 1e3
+    with pytest.warns(GpucalWarning, match="no direction to convert from"):
+        write_class(path, [dataclasses.replace(s, ra=math.nan)], overwrite=True)
+    assert open_class(path).header(0)["vtype"] == 3
 
 
 def test_existing_file_is_kept(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from gpucal.axes import FILL_INT32
 from gpucal.cli.commands.inspect import describe_store, exit_code
 from gpucal.io.l0.track import merge_track
 from gpucal.io.raw_fits import writer as raw_fits_write
+from gpucal.io.raw_fits.importer import RawFitsReport
 from gpucal.io.raw_fits.layout import DataSum, decode, encode
 from gpucal.pipeline.store.selection import select_scans
 
@@ -292,18 +293,84 @@ def test_import_continues_and_never_overwrites(tmp_path: Path) -> None:
         build.write_scan(store, number)
     files = export_raw_fits(store, tmp_path / "fits")
     back = tmp_path / "back.zarr"
-    assert import_raw_fits(files[:1], back) == ([7], [])
-    assert import_raw_fits(files, back) == ([8], [7])
+    assert import_raw_fits(files[:1], back) == RawFitsReport((7,))
+    assert import_raw_fits(files, back) == RawFitsReport((8,), (7,))
     zarr.open_group(str(back / "scan_000007")).attrs["source"] = "edited"
     with pytest.raises(L0Error, match=r"scan 7: .*holds another scan of this number"):
-        import_raw_fits(files, back)
+        import_raw_fits(files[:1], back)
+    report = import_raw_fits(files, back)
+    assert (report.scans, report.present, report.exit_code) == ((), (8,), 2)
+    assert "holds another scan of this number" in str(report.lost[0])
+    assert zarr.open_group(str(back / "scan_000007")).attrs["source"] == "edited"
     other = build.new_store(tmp_path / "other.zarr")
     zarr.open_group(str(other)).attrs["telescope"] = "IRAM"
     with pytest.raises(ImportFormatError, match=r"is of telescope 'FYST', .* of 'IRAM'"):
         import_raw_fits(files, other)
-    with pytest.raises(ImportFormatError, match="hold the same scan"):
-        import_raw_fits([files[0], files[0]], tmp_path / "new.zarr")
-    assert not (tmp_path / "new.zarr").exists()
+    with pytest.warns(GpucalWarning, match="scan 7: .* it is taken once"):
+        assert import_raw_fits([files[0], files[0]], tmp_path / "new.zarr").scans == (7,)
+
+
+def night_file(folder: Path, *scans: tuple[int, float, int], **attrs: Any) -> list[Path]:
+    """Raw FITS files of scans (number, begin as MJD, lloadsn)."""
+    folder.mkdir()
+    store = build.new_store(folder / "night.zarr")
+    for number, begin, load in scans:
+        source = build.lean_source(
+            mjd=begin + 0.01 * np.arange(5), lloadsn=np.full(5, load, "i4"), pamb=None
+        )
+        loads = build.lean_calibration(mjd=begin + 0.01 * np.arange(2))
+        build.write_scan(store, number, source, loads, attrs=attrs)
+    return export_raw_fits(store, folder / "fits")
+
+
+def test_two_scans_of_one_number_are_told_apart_by_time(tmp_path: Path) -> None:
+    """A load scan and a source scan in the evening, and both numbers again hours later."""
+    early = night_file(tmp_path / "a", (1, 61000.0, -1), (3, 61000.1, 1))
+    late = night_file(tmp_path / "b", (1, 61000.5, -1), (5, 61000.6, 1))
+    out = tmp_path / "l0"
+    with pytest.warns(GpucalWarning, match=r"scan number 1 comes again in .*: that scan is 100001"):
+        report = import_raw_fits([*late, *early], out)
+    assert report == RawFitsReport((1, 3, 5, 100001))
+    for number, begin, load in ((3, 61000.1, 1), (5, 61000.6, 100001)):
+        group = source_of(open_l0(out).load(number)[0])
+        assert group.mjd.min() == pytest.approx(begin, abs=0.01)
+        assert set(group.lloadsn.tolist()) == {load}
+    assert open_l0(out).scan_group(100001).attrs["scan_number"] == 100001
+    with pytest.warns(GpucalWarning, match="comes again"):
+        again = import_raw_fits([*early, *late], out)
+    assert (again.scans, again.present) == ((), (1, 3, 5, 100001))
+
+
+def test_two_scans_of_one_number_and_time_are_refused(tmp_path: Path) -> None:
+    one = night_file(tmp_path / "a", (1, 61000.0, -1), (3, 61000.1, 1))
+    two = night_file(tmp_path / "b", (1, 61000.0, -1), source="W3")
+    report = import_raw_fits([*one, *two], tmp_path / "l0")
+    assert report.scans == (3,)
+    assert "their times do not tell them apart" in str(report.lost[0])
+
+
+def test_gzipped_files_and_a_folder(tmp_path: Path, good: Path) -> None:
+    import gzip
+
+    folder = tmp_path / "fits"
+    folder.mkdir()
+    (folder / "scan_000007.fits.gz").write_bytes(gzip.compress(good.read_bytes()))
+    assert import_raw_fits([folder], tmp_path / "back.zarr").scans == (7,)
+    plain = tmp_path / "plain.zarr"
+    import_raw_fits([good], plain)
+    assert tree(tmp_path / "back.zarr") == tree(plain)
+    (folder / "scan_000007.fits.gz").write_bytes(gzip.compress(good.read_bytes())[:-50])
+    with pytest.raises(ImportFormatError, match="is compressed, and its end or a part is damaged"):
+        import_raw_fits([folder], tmp_path / "other.zarr")
+
+
+def test_packed_counts_are_not_written_as_plain_ones(tmp_path: Path) -> None:
+    store = build.new_store(tmp_path / "night.zarr")
+    build.write_scan(store, 7)
+    array: Any = zarr.open_array(str(store / "scan_000007" / "source" / "data_5d"))
+    array.attrs["scale_factor"] = 0.5
+    with pytest.raises(L0Error, match=r"scan 7: its counts are packed \(scale_factor\)"):
+        export_raw_fits(store, tmp_path / "fits")
 
 
 # --- malformed files -----------------------------------------------------------------------------
@@ -401,6 +468,18 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: card(p, b"SUBSCAN =                    3", b"SUBSCAN =                    2"),
         r"subscans \[0, 1, 2, 4\] of source, expected 0..4",
     ),
+    "scaled": (
+        lambda p: card(p, b"TUNIT5  = 'count   '", b"TSCAL5  =        0.5"),
+        r"the column COUNTS is scaled by 0.5 \(TSCAL5\)",
+    ),
+    "calibrated": (
+        lambda p: card(p, b"= 'count   '", b"= 'K       '"),
+        r"\(CALIBRATION\) .*: the column COUNTS has the unit K, which is no count",
+    ),
+    "another mark for no data": (
+        lambda p: card(p, b"=          -2147483648 / no data", b"=                    0 / no data"),
+        r"the column COUNTS marks no data by 0 \(TNULL5\), expected the numbers as they were",
+    ),
     "attributes edited": (lambda p: card(p, b'"f_eff":0.95', b'"f_eff":0.85'), "are damaged"),
     "checksum of the metadata": (flip_sha, "not those that were written"),
 }
@@ -415,9 +494,12 @@ def test_a_malformed_file_is_one_sentence_and_nothing_is_written(
     shutil.copy(good, file)
     damage(file)
     with pytest.raises(ImportFormatError, match=pattern) as caught:
-        import_raw_fits([good, file], tmp_path / "back.zarr")
+        import_raw_fits([file], tmp_path / "back.zarr")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "back.zarr").exists()
+    report = import_raw_fits([good, file], tmp_path / "back.zarr")
+    assert (report.scans, report.exit_code) == ((7,), 2)
+    assert [str(error) for error in report.lost] == [str(caught.value)]
 
 
 def test_a_flipped_bit_in_the_counts_is_found_while_copying(tmp_path: Path, good: Path) -> None:

@@ -42,7 +42,10 @@ def sdfits(
     ] = False,
     flags: Annotated[
         bool,
-        typer.Option("--flags/--no-flags", help="Heed the .flag files beside the SDFITS files."),
+        typer.Option(
+            "--flags/--no-flags",
+            help="Heed .flag files beside the SDFITS files, and a column FLAGS.",
+        ),
     ] = True,
     scans: Annotated[
         str, typer.Option("--scans", help="Only these scan numbers, e.g. 1,5-9.")
@@ -108,10 +111,14 @@ def raw_fits(
     *files, out = paths
     from gpucal.io.raw_fits.importer import import_raw_fits
 
-    written, present = import_raw_fits(files, out)
+    report = import_raw_fits(files, out)
     if not quiet:
-        kept = f", {len(present)} were there already" if present else ""
-        print(f"{len(written)} scans written to {out}{kept}")
+        kept = f", {len(report.present)} were there already" if report.present else ""
+        print(f"{len(report.scans)} scans written to {out}{kept}")
+    for error in report.lost:
+        print(f"not imported: {error}", file=sys.stderr)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 def _print_table(out: Path, numbers: Sequence[int]) -> None:

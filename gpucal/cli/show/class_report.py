@@ -48,9 +48,16 @@ def _row(file: ClassFile, i: int) -> Row:
     try:
         header = file.header(i)
     except GpucalError as error:
-        return {"number": i + 1, "scan": None, "telescope": "", "problems": [str(error)]}
+        return {
+            "number": i + 1,
+            "index": i,
+            "scan": None,
+            "telescope": "",
+            "problems": [str(error)],
+        }
     return {
         "number": header["num"],
+        "index": i,
         "scan": header["scan"],
         "subscan": header["subscan"],
         "source": header["source"],
@@ -90,15 +97,18 @@ def print_class(report: Row) -> None:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = ("no", "scan", "source", "line", "telescope")
+    # where several spectra have one number, only the place in the file tells them apart
+    unique = len({row["number"] for row in rows}) == len(rows)
+    key = "number" if unique else "index"
+    names = ("no" if unique else "index", "scan", "source", "line", "telescope")
     numbers = ("rest GHz", "channels", "MHz", "km/s", "T_sys K", "time s")
     for name in (*names, *numbers):
         table.add_column(name, no_wrap=True, justify="right" if name in numbers else "left")
     for row in rows:
-        cells = [str(row["number"]), "unreadable"]
+        cells = [str(row[key]), "unreadable"]
         if not row["problems"]:
             cells = [
-                str(row["number"]),
+                str(row[key]),
                 f"{row['scan']}.{row['subscan']}",
                 *(row[name] or "-" for name in ("source", "line", "telescope")),
                 f"{row['rest_frequency_ghz']:.6f}",

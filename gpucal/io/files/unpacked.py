@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import mmap
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy.typing as npt
 
 _BLOCK_BYTES = 16 << 20
 
@@ -25,3 +28,12 @@ def open_unpacked(path: Path) -> IO[bytes]:
         unpacked.flush()
         unpacked.seek(0)
         return os.fdopen(os.dup(unpacked.fileno()), "rb")
+
+
+def let_go(data: npt.NDArray[Any]) -> None:
+    """Give the pages of a mapped file back; they are read again where they are needed."""
+    base: Any = data
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None:
+        base.madvise(mmap.MADV_DONTNEED)

@@ -24,17 +24,24 @@ from gpucal.io.fits.table_stream import (
     whole_file,
 )
 from gpucal.physics.doppler import LIGHT, frame_factor
+from gpucal.physics.rest_frames import only_frames
 from gpucal.physics.sidereal import local_sidereal_time
-from gpucal.spectrum import Spectrum
+from gpucal.spectrum import Frame, Spectrum
 
 DEG = 180.0 / math.pi
 HPA_PER_TORR = 1013.25 / 760.0
-FRAME_KEYS = {"LSRK": "LSR", "BARYCENT": "HEL", "TOPOCENT": "OBS"}
+FRAME_KEYS: dict[Frame, str] = {
+    "LSRK": "LSR",
+    "HELIOCEN": "HEL",
+    "GEOCENTR": "EAR",
+    "TOPOCENT": "OBS",
+}
+"""Frame -> what follows VELO- in CLASS FITS."""
 
 
 @dataclass(frozen=True)
 class RestAxis:
-    """The spectral axis as CLASS sees it: Hz, Hz, from 1, m/s, m/s, Hz; frame LSR, HEL or OBS."""
+    """The spectral axis as CLASS sees it: Hz, Hz, from 1, m/s, m/s, Hz; frame LSR, HEL, EAR or OBS."""
 
     rest_frequency: float
     step: float
@@ -53,7 +60,8 @@ def rest_axis(s: Spectrum) -> RestAxis:
     """
     known = s.velocity_frame == "TOPOCENT" or not math.isnan(s.site_velocity)
     to_frame = frame_factor(s.site_velocity)
-    velocity = 0.0 if math.isnan(s.velocity) else s.velocity
+    # a velocity in a frame whose motion is not known says nothing about the observatory's axis
+    velocity = s.velocity if known and not math.isnan(s.velocity) else 0.0
     to_source = to_frame / (1.0 - velocity / LIGHT)
     here = s.frequency * to_source
     rest = s.rest_frequency if s.rest_frequency > 0 else here
@@ -76,7 +84,8 @@ def write_class_fits(
     """Write spectra [C] to one CLASS FITS file, one row each; returns their number.
 
     Spectra of another number of channels or another velocity frame start another table. Rows go to
-    disk as they come. The file appears whole or not at all. Raises ConfigError when something is in the
+    disk as they come; frames that CLASS does not know are converted to the LSRK (GpucalWarning).
+    The file appears whole or not at all. Raises ConfigError when something is in the
     way, L1Error when there is no spectrum or the disk refuses.
     """
     with whole_file(path, overwrite=overwrite) as stream:
@@ -84,7 +93,7 @@ def write_class_fits(
         count = 0
         table: TableStream | None = None
         kind: tuple[int, str] | None = None
-        for spectrum in spectra:
+        for spectrum in only_frames(spectra, FRAME_KEYS, "CLASS FITS"):
             new = (spectrum.values.size, rest_axis(spectrum).frame)
             if table is None or new != kind:
                 if table is not None:
@@ -125,7 +134,7 @@ def _cards(first: Spectrum, frame: str) -> list[Card]:
         ]
     return [
         *cards,
-        ("VELDEF", f"RADI-{frame}", "type of velocity"),
+        ("VELDEF", f"RADI-{'GEO' if frame == 'EAR' else frame}", "type of velocity"),
         ("EQUINOX", 2000.0, ""),
         ("RADESYS", "ICRS", ""),
         ("TIMESYS", "UTC", ""),

@@ -1,7 +1,7 @@
 """Write calibrated spectra as one-dimensional FITS: a folder with a file per spectrum, f64.
 
 The axis is frequency (FITS WCS paper III, Greisen et al. 2006), in the frame of the source's velocity where the
-velocity of the site is known (SPECSYS LSRK or BARYCENT), else topocentric.
+velocity of the site is known (SPECSYS, e.g. LSRK), else topocentric.
 """
 
 from __future__ import annotations

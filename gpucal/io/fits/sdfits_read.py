@@ -7,7 +7,6 @@ all rows may stand in the header of the table instead.
 from __future__ import annotations
 
 import gzip
-import mmap
 import os
 import warnings
 import zlib
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
-from gpucal.io.files.unpacked import open_unpacked
+from gpucal.io.files.unpacked import let_go, open_unpacked
+from gpucal.io.fits.marks import marks_of, unscaled
 
 SPECTRA = "DATA"
 UNIT = "UNIT"
@@ -44,6 +44,8 @@ class SdfitsRows:
     files       file of each table
     flagged     row -> ranges of bad channels, both ends included; they read as NaN
     blanks      the integer that means "no value" (TNULL) of each table, or None
+    marks       one array [rows, C] or [rows, 1] per table, on disk: not 0 where another program marked
+                a channel as bad, which reads as NaN; None where there is none
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -55,6 +57,7 @@ class SdfitsRows:
     files: tuple[Path, ...] = ()
     flagged: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     blanks: tuple[int | None, ...] = ()
+    marks: tuple[npt.NDArray[Any] | None, ...] = ()
 
     def __len__(self) -> int:
         return int(self.row.size)
@@ -68,7 +71,8 @@ class SdfitsRows:
         kinds = [_counts_dtype(self.spectra_of[t]) for t in tables]
         # NaN marks what is flagged or blank.
         gaps = any(i in self.flagged for i in index.tolist())
-        gaps = gaps or any(self.blanks[t] is not None for t in tables if t < len(self.blanks))
+        for of_table in (self.blanks, self.marks):
+            gaps = gaps or any(of_table[t] is not None for t in tables if t < len(of_table))
         extra = [np.dtype(np.float64)] if gaps else []
         kind = np.dtype(np.result_type(*kinds))
         return np.dtype(np.result_type(kind, *extra)) if kind.kind == "i" else kind
@@ -78,12 +82,15 @@ class SdfitsRows:
         table = int(self.table[index])
         values = np.asarray(self.spectra_of[table][self.row[index]])
         blank = self.blanks[table] if table < len(self.blanks) else None
-        if index not in self.flagged and blank is None:
+        mark = self.marks[table] if table < len(self.marks) else None
+        if index not in self.flagged and blank is None and mark is None:
             return values
         empty = values == blank if blank is not None else None
         values = values.astype(np.float64 if values.dtype.kind in "iu" else values.dtype)
         if empty is not None:
             values[empty] = np.nan
+        if mark is not None:
+            values[np.broadcast_to(mark[self.row[index]] != 0, values.shape)] = np.nan
         for first, last in self.flagged.get(index, ()):
             values[first : last + 1] = np.nan
         return values
@@ -101,21 +108,25 @@ class SdfitsRows:
         )
 
     def zeros(self) -> npt.NDArray[np.int64]:
-        """The rows [n] whose spectrum is 0, or blank, in every channel."""
+        """The rows [n] whose spectrum is 0, blank or NaN in every channel, but not NaN in all."""
         found = []
         for t, data in enumerate(self.spectra_of):
             mine = np.nonzero(self.table == t)[0]
             # few spectra begin with zeros: only those are read whole
             blank = self.blanks[t] if t < len(self.blanks) else None
             doubtful = mine[~np.any(_counts(data[self.row[mine], :_FIRST_CHANNELS], blank), axis=1)]
-            found += [i for i in doubtful.tolist() if not np.any(_counts(data[self.row[i]], blank))]
-            _let_go(data)
+            for i in doubtful.tolist():
+                spectrum = data[self.row[i]]
+                nothing = spectrum.dtype.kind == "f" and bool(np.isnan(spectrum).all())
+                if not nothing and not np.any(_counts(spectrum, blank)):
+                    found.append(i)
+            let_go(data)
         return np.array(found, dtype=np.int64)
 
     def forget(self) -> None:
         """Let go of the pages of the files that were read: they can be read again."""
         for data in self.spectra_of:
-            _let_go(data)
+            let_go(data)
 
 
 def read_sdfits(
@@ -151,6 +162,7 @@ def read_sdfits(
         cards=cards,
         files=tuple(table.path for table in found),
         blanks=tuple(table.blank for table in found),
+        marks=tuple(table.marks for table in found),
     )
 
 
@@ -163,6 +175,7 @@ class _Table:
     spectra: npt.NDArray[Any]
     cards: list[str]
     blank: int | None
+    marks: npt.NDArray[Any] | None
 
 
 def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any]) -> list[_Table]:
@@ -243,7 +256,9 @@ def _read_table(
     stated = str(hdu.columns[SPECTRA].unit or "").strip()
     columns[UNIT] = _column(path, hdu, unit, fields, default=stated, required=False)
     blank = hdu.columns[SPECTRA].null if spectra.dtype.kind in "iu" else None
-    return _Table(path, columns, spectra, cards, None if blank in (None, "") else int(blank))
+    null = None if blank in (None, "") else int(blank)
+    marks = marks_of(path, hdu, raw, spectra.shape[1])
+    return _Table(path, columns, spectra, cards, null, marks)
 
 
 def _unit_column(hdu: Any) -> str:
@@ -298,17 +313,8 @@ def _fields(hdu: Any, raw: npt.NDArray[Any], names: Sequence[str]) -> dict[str, 
         rows = slice(first, first + step)
         for n in plain:
             fields[n][rows] = raw[n][rows]
-        _let_go(raw)
+        let_go(raw)
     return fields
-
-
-def _let_go(data: npt.NDArray[Any]) -> None:
-    """Give the pages of a mapped file back; they are read again where they are needed."""
-    base: Any = data
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    if base is not None:
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -316,9 +322,7 @@ def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if SPECTRA not in hdu.columns.names:
         raise _missing(path, SPECTRA)
     plain = _is_plain(hdu, SPECTRA)
-    data = np.asarray(raw[SPECTRA] if plain else hdu.data.field(SPECTRA))
-    if data.dtype.kind == "u":  # TZERO = 32768 or 2147483648: unsigned counts
-        data = data.astype(np.int32 if data.dtype.itemsize < 4 else np.float64)
+    data = np.asarray(raw[SPECTRA]) if plain else unscaled(hdu, SPECTRA, raw[SPECTRA])
     if data.dtype.kind not in "if" or data.dtype.str[1:] not in _COUNTS:
         raise ImportFormatError(
             f"{path} has the column {SPECTRA} of type {data.dtype}, expected one number per "
@@ -334,8 +338,8 @@ def _spectra(path: Path, hdu: Any, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _counts(data: npt.NDArray[Any], blank: int | None) -> npt.NDArray[np.bool_]:
-    """Where there is a number other than 0."""
-    there: npt.NDArray[np.bool_] = np.not_equal(data, 0)
+    """Where there is a number other than 0; real spectra have NaN in their first channel."""
+    there: npt.NDArray[np.bool_] = np.not_equal(data, 0) & np.equal(data, data)
     return there if blank is None else there & np.not_equal(data, blank)
 
 

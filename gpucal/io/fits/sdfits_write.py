@@ -21,12 +21,12 @@ from gpucal.io.fits.table_stream import (
     whole_file,
 )
 from gpucal.physics.doppler import vframe
+from gpucal.physics.rest_frames import CODES
 from gpucal.physics.sidereal import local_sidereal_time
 from gpucal.spectrum import Spectrum
 
 NAN = float("nan")
 DEG = 180.0 / math.pi
-VELDEF = {"LSRK": "RADI-LSR", "BARYCENT": "RADI-BAR", "TOPOCENT": "RADI-OBS"}
 SCALES = {"ta": "Ta*", "tmb": "Tmb", "": ""}
 
 
@@ -70,6 +70,11 @@ def _cards(first: Spectrum) -> list[Card]:
         ("TELESCOP", first.telescope, "the telescope used"),
         ("EXTNAME", "SINGLE DISH", "name of this binary table extension"),
     ]
+
+
+def _definition(s: Spectrum) -> str:
+    """VELDEF; "" where the frame is not known."""
+    return f"RADI-{CODES[s.velocity_frame]}" if s.velocity_frame else ""
 
 
 def _longitude(s: Spectrum) -> float:
@@ -133,7 +138,7 @@ COLUMNS: tuple[Column, ...] = (
     C("OBSMODE", "32A", "", "procedure", lambda s: f"{s.procedure or 'tp'}:NONE:TPNOCAL"),
     C("FRONTEND", "16A", "", "", lambda s: s.instrument),
     C("TCAL", "1D", "K", "no noise diode", lambda s: 1.0),
-    C("VELDEF", "8A", "", "", lambda s: VELDEF[s.velocity_frame]),
+    C("VELDEF", "8A", "", "", _definition),
     C("VFRAME", "1D", "m/s", "of the frame, seen from the site", lambda s: vframe(s.site_velocity)),
     C("RVSYS", "1D", "m/s", "source - site", lambda s: s.velocity + vframe(s.site_velocity)),
     C("OBSFREQ", "1D", "Hz", "", lambda s: s.frequency),

@@ -303,11 +303,14 @@ def _attrs(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any
         attrs["flagged_spectra"] = len(bad)
     if rows["PROJID"][first]:
         attrs["project"] = str(rows["PROJID"][first])
-    if np.isfinite(rows["VELOCITY"][first]):
+    known = [bool(np.isfinite(rows[k][science]).all()) for k in ("VELOCITY", "VFRAME")]
+    if known[0]:
         attrs["velocity_source_kms"] = float(rows["VELOCITY"][first]) / 1e3
-        attrs["velocity_definition"] = str(rows["VELDEF"][first])
-    if np.isfinite(rows["VFRAME"][science]).all():
+    if known[1]:
         attrs["velocity_frame_mps"] = float(rows["VFRAME"][science].mean())
+    if any(known):
+        # without it nobody may take the two for radio velocities in the LSR
+        attrs["velocity_definition"] = str(rows["VELDEF"][first]) or "not recorded"
     if scan.kind == "NOD":
         attrs |= _nod_beams(rows, scan, layout)
     return attrs

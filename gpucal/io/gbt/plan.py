@@ -154,9 +154,8 @@ def _warn(text: str) -> None:
 def _tell_repeats(good: Sequence[Observation]) -> None:
     for o in good:
         if o.number != o.scan:
-            _warn(
-                f"scan number {o.scan} comes again later in the session: that scan is {o.number} here."
-            )
+            text = f"scan number {o.scan} comes again later in the session"
+            _warn(f"{text}: that scan is {o.number} here.")
 
 
 def _check_projects(rows: SdfitsRows) -> None:
@@ -164,11 +163,8 @@ def _check_projects(rows: SdfitsRows) -> None:
     projects: dict[int, str] = {}
     for scan, project in zip(rows["SCAN"].tolist(), rows["PROJID"].tolist(), strict=True):
         if projects.setdefault(scan, project) != project:
-            raise ImportFormatError(
-                f"the scan number is used by the projects {projects[scan]} and {project}.",
-                hint="Import one project at a time.",
-                scan=scan,
-            )
+            text = f"the scan number is used by the projects {projects[scan]} and {project}."
+            raise ImportFormatError(text, hint="Import one project at a time.", scan=scan)
 
 
 def _trouble(rows: SdfitsRows, seen: Observation) -> ImportFormatError | None:
@@ -261,11 +257,11 @@ def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
         i = subscan.rows
         bad = np.array([not np.isfinite(rows.spectrum(int(n))).any() for n in i])
         if bad.all():
-            raise ImportFormatError(
-                f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels).",
-                hint="Leave the files of this scan out, or import with --no-flags if flags did it.",
-                scan=scan.number,
+            text = (
+                f"none of the {i.size} {subscan.mode} spectra holds a number (NaN in all channels)."
             )
+            hint = "Leave the files of this scan out, or import with --no-flags if flags did it."
+            raise ImportFormatError(text, hint=hint, scan=scan.number)
         dead = sorted({int(n) for n in rows["FDNUM"][i[bad]]})
         if dead:
             _warn(
@@ -303,15 +299,21 @@ def _vane_scans(
             continue
         beside = (*good[near + 1 : near + 2], *good[max(near - 1, 0) : near])
         sky = next((o for o in beside if o.number in free and _same_setup(rows, vane, o)), None)
-        parts = [PlannedSubscan("HOT", vane.rows)]
+        parts = [PlannedSubscan("HOT", _one_phase(rows, vane.rows))]
         if sky is not None:
             free.discard(sky.number)
-            parts.append(PlannedSubscan("SKY", sky.rows))
+            parts.append(PlannedSubscan("SKY", _one_phase(rows, sky.rows)))
         planned.append(_planned("LOAD", [vane] if sky is None else [vane, sky], parts))
     for o in good:
         if o.number in free:
             _warn(f"{o.label} looks at the sky, but no vane scan is beside it: it is left out.")
     return planned
+
+
+def _one_phase(rows: SdfitsRows, i: I64) -> I64:
+    """The signal phase of loads that were taken while the frequency was switched; a load has no line."""
+    signal = rows["SIG"][i] == "T"
+    return i[signal] if signal.any() else i
 
 
 def _same_setup(rows: SdfitsRows, a: Observation, b: Observation) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
+from gpucal.io.gbt.arrays import ARGUS
 from gpucal.io.gbt.flags import flagged_channels
 
 REQUIRED = (
@@ -35,6 +36,8 @@ OPTIONAL: Mapping[str, Any] = {
     "CALPOSITION": "Observing",
     "CTYPE1": "FREQ-OBS",
 }
+EXCHANGED_UNTIL = 58413.8125
+"""MJD of 2018-10-22 19:30 UT. Source: the observatory's note on the swap of Argus beams 2 and 3."""
 LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
 
 
@@ -47,16 +50,21 @@ def session_rows(
 ) -> tuple[SdfitsRows, list[Path]]:
     """The rows of some files with the column MJD (middle of the integration), and the flag files used.
 
-    ``flags``: whether what the flag files beside the SDFITS files name becomes NaN; ``scans``,
+    ``flags``: whether what the flag files beside the SDFITS files name, and what the column FLAGS of other
+    programs marks, becomes NaN; ``scans``,
     ``bands``: only these SCAN and IFNUM. Raises ImportFormatError as ``read_sdfits`` does, and when no row
-    is left; warns (GpucalWarning) about spectra of zeros, which become NaN.
+    is left; warns (GpucalWarning) about spectra of zeros, which become NaN, and about exchanged feeds.
     """
     rows = _read_rows(paths)
+    if not flags:
+        rows = replace(rows, marks=())
     used: list[Path] = []
     # Flag files count the rows of whole files, so they come before the selection.
     if flags:
         rows, used = _with_flags(rows)
-    return _without_zeros(_selected(rows, scans, bands)), used
+    rows = _without_zeros(_selected(rows, scans, bands))
+    _warn_about_exchanged_feeds(rows)
+    return rows, used
 
 
 def named_files(files: Sequence[str | Path]) -> list[Path]:
@@ -129,6 +137,22 @@ def _selected(
                 f"the files hold no row with {name} {asked}.", hint=f"{name} there: {there}."
             )
     return rows if keep.all() else rows.only(np.nonzero(keep)[0])
+
+
+def _warn_about_exchanged_feeds(rows: SdfitsRows) -> None:
+    """Until a cable was found, Argus beams 2 and 3 (FDNUM 1 and 2) stood for each other."""
+    old = (rows["FRONTEND"] == ARGUS) & (rows["MJD"] < EXCHANGED_UNTIL)
+    feeds = np.intersect1d(rows["FDNUM"][old], (1, 2)).tolist()
+    if not feeds:
+        return
+    numbers = rows["SCAN"][old & np.isin(rows["FDNUM"], feeds)]
+    warnings.warn(
+        f"scans {numbers.min()} to {numbers.max()}: until 2018-10-22 19:30 UT Argus beams 2 and 3 (FDNUM "
+        f"1 and 2; FDNUM {' and '.join(map(str, feeds))} here) were exchanged by a cable: their counts are "
+        "right, but each has the position of the other, unless the file was corrected (swap23).",
+        GpucalWarning,
+        stacklevel=3,
+    )
 
 
 def _without_zeros(rows: SdfitsRows) -> SdfitsRows:

@@ -47,15 +47,18 @@ def is_class_file(path: str | Path) -> bool:
     return len(code) == 4 and code[:1] in KINDS and code[1:2] in b"AB " and code[2:] == b"  "
 
 
-def open_class(path: str | Path) -> ClassFile:
+def open_class(path: str | Path, *, superseded: bool = False) -> ClassFile:
     """Open a CLASS file: only its index is read, values and headers follow when asked for.
 
+    superseded: also the spectra that a later version replaces. Entries of one number that differ in
+    source, line, telescope, scan, subscan, date or offset are no versions of each other, whatever CLASS
+    made of the number: all are there.
     Raises ImportFormatError when it is missing, no CLASS file, in VAX format, truncated or corrupt.
     """
     path = Path(path)
     try:
         with open(path, "rb") as stream:
-            return _read_index(path, stream)
+            return _read_index(path, stream, superseded)
     except OSError as error:
         raise ImportFormatError(
             f"{path} cannot be read ({error.strerror or error}), expected a CLASS file."
@@ -231,7 +234,7 @@ def _values(record: Any) -> dict[str, Any]:
     return out
 
 
-def _read_index(path: Path, stream: BinaryIO) -> ClassFile:
+def _read_index(path: Path, stream: BinaryIO, superseded: bool) -> ClassFile:
     """Read file code, file descriptor and index; raises ImportFormatError for other or damaged files."""
     size = os.fstat(stream.fileno()).st_size
     code = stream.read(4)
@@ -262,7 +265,8 @@ def _read_index(path: Path, stream: BinaryIO) -> ClassFile:
     if n < 0 or left > 0:
         raise _corrupt(path, f"its index has room for {n - left} spectra, it speaks of {n}")
     index = np.concatenate(parts) if parts else np.empty(0, wanted)
-    spectra, current = index["kind"] == SPECTRUM_KIND, index["ver"] >= 0
+    spectra = index["kind"] == SPECTRUM_KIND
+    current = superseded | _current(index)
     reclen = RECORD_WORDS_V1 if version == 1 else int(desc["reclen"])
     return ClassFile(
         path=path,
@@ -274,6 +278,22 @@ def _read_index(path: Path, stream: BinaryIO) -> ClassFile:
         n_other=int((~spectra).sum()),
         n_superseded=int((spectra & ~current).sum()),
     )
+
+
+_IDENTITY = ("num", "source", "line", "teles", "scan", "subscan", "dobs", "off1", "off2")
+
+
+def _current(index: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """Which entries [N] no later version replaces; a replaced one has a negative version."""
+    valid = np.asarray(index["ver"] >= 0)
+    if valid.all():
+        return valid
+    latest = {tuple(row[name] for name in _IDENTITY) for row in index[valid]}
+    for i in np.flatnonzero(~valid)[::-1].tolist():
+        identity = tuple(index[i][name] for name in _IDENTITY)
+        valid[i] = identity not in latest
+        latest.add(identity)
+    return valid
 
 
 def _extensions(

@@ -34,6 +34,9 @@ MAX_LINE_DISTANCE = 5e5
 """Channels between line and band centre up to which the axis refers to the line: beyond it the rounding
 of fres to 32 bits would move the band by more than 0.03 channel."""
 
+FIRST_DAY, LAST_DAY = 33282, 88069
+"""MJD of 1950-01-01 and 2100-01-01: other dates are marks for a missing one."""
+
 F64 = npt.NDArray[np.float64]
 Header = Mapping[str, Any]
 
@@ -82,9 +85,16 @@ def _angle(header: Header, name: str) -> float:
 
 
 def _mjd(header: Header) -> float:
-    """MJD of the observation: CLASS counts days from an epoch of its own, UT in rad; NaN without a date."""
+    """MJD of the observation: CLASS counts days from an epoch of its own, UT in rad; NaN without a date.
+
+    Day 0 at sidereal time and UT 0 is a header that nobody filled, as is a day before there was
+    radio spectroscopy (0 or -32768 of other counts) or one that lies ahead.
+    """
     day = header["dobs"] + CLASS_EPOCH
-    return day + header["ut"] / (2.0 * math.pi) if day != 0 else NAN
+    unfilled = header["dobs"] == 0 and header["ut"] == 0 and header["st"] == 0
+    if unfilled or not FIRST_DAY <= day < LAST_DAY or not math.isfinite(header["ut"]):
+        return NAN
+    return float(day + header["ut"] / (2.0 * math.pi))
 
 
 def _scale(header: Header) -> Literal["ta", "tmb", ""]:
@@ -117,7 +127,7 @@ def _axis(header: Header) -> dict[str, Any]:
         "rest_frequency": restf * 1e6,
         "image_frequency": image * observed * 1e6,
         "velocity": header["voff"] * 1e3,
-        "velocity_frame": FRAMES.get(header["vtype"], "TOPOCENT"),
+        "velocity_frame": FRAMES.get(header["vtype"], ""),
         "site_velocity": LIGHT * (in_frame / observed - 1.0),
     }
 

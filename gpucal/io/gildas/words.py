@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from gpucal.spectrum import Frame
+
 RECORD_WORDS_V1 = 128
 MAX_EXTENSIONS_V1 = 251
 """Addresses of index extensions that fit in the first two records."""
@@ -94,8 +96,8 @@ for one word longer and the data for one word earlier than they are, which cance
 FIRST_SECTION = 55
 """First word of the sections: CLASS leaves room for 15 section addresses."""
 
-FRAMES = {1: "LSRK", 2: "BARYCENT", 3: "TOPOCENT"}
-"""CLASS code of the velocity frame; 0 unknown, 4 earth, 5 automatic."""
+FRAMES: dict[int, Frame] = {0: "", 1: "LSRK", 2: "HELIOCEN", 3: "TOPOCENT", 4: "GEOCENTR"}
+"""CLASS code of the velocity frame, 4 the Earth; 5 (automatic) says nothing."""
 TYPE_UNKNOWN, TYPE_EQUATORIAL = 1, 2
 PROJECTION_RADIO = 7
 

@@ -19,12 +19,14 @@ from gpucal.io.gildas.words import (
     CLASS_EPOCH,
     ENTRY_CODE,
     FILE,
+    FRAMES,
     INDEX,
     RECORD_WORDS_V1,
     SECTION_NAMES,
     WRITTEN,
     written_entry,
 )
+from gpucal.physics.rest_frames import only_frames
 from gpucal.spectrum import Spectrum
 
 FILE_CODE = b"9A  "
@@ -43,7 +45,8 @@ def write_class(path: str | Path, spectra: Iterable[Spectrum], *, overwrite: boo
     """Write spectra to a new CLASS file and return how many there were.
 
     Values as f32, NaN as the blanking value -1000; names cut to 12 characters, upper case. One
-    spectrum is in memory at a time; the file is written beside ``path`` and renamed into place.
+    spectrum is in memory at a time; the file is written beside ``path`` and renamed into place. CLASS knows
+    the frames LSRK, HELIOCEN, GEOCENTR and TOPOCENT: others are converted to the LSRK (GpucalWarning).
     Raises L1Error when ``path`` is there and ``overwrite`` is not given, when there is no spectrum,
     when one has no frequency axis, when the file would exceed 1 TiB, or when it cannot be written.
     """
@@ -75,7 +78,7 @@ def _write_all(path: Path, stream: BinaryIO, spool: BinaryIO, spectra: Iterable[
     record, n = 3, 0  # records 1 and 2 are the file descriptor
     with as_write_error(path):
         stream.write(bytes(2 * RECORD_BYTES))
-    for spectrum in spectra:
+    for spectrum in only_frames(spectra, FRAMES.values(), "CLASS"):
         n += 1
         entry, index = _one(spectrum, n, record, today)
         records = -(-len(entry) // RECORD_BYTES)

@@ -7,62 +7,83 @@ slab of channels: memory does not grow with the scan.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import ImportFormatError, L0Error
+from gpucal.errors import GpucalError, ImportFormatError, L0Error
 from gpucal.io.files.atomic import as_write_error
+from gpucal.io.gbt.session import named_files
 from gpucal.io.l0.staging import StagedScan
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.write import existing_root
 from gpucal.io.l0.zarr_arrays import channels_per_chunk, compressors
 from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_nodes
+from gpucal.io.raw_fits.numbers import told_apart
 from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
 
 
-def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[int], list[int]]:
+@dataclass(frozen=True)
+class RawFitsReport:
+    """What an import did: numbers of the scans written, of those there already, and what was lost."""
+
+    scans: tuple[int, ...]
+    present: tuple[int, ...] = ()
+    lost: tuple[GpucalError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0: all that could be expected is there; 2: something was lost."""
+        return 2 if self.lost else 0
+
+
+def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> RawFitsReport:
     """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
 
-    Returns the numbers written and those that were there already with the same metadata. All files
-    are checked before anything is written; each scan appears whole or not at all, so that the same
-    call continues one that was interrupted. Raises ImportFormatError for a file that is not such a
-    file, is damaged, or holds a scan number that another one of them holds; L0Error when ``out`` is
-    something else or holds another scan of that number.
+    ``files`` may be folders and gzipped files. A scan of which the store holds the same metadata is
+    present. A file that is not such a file or is damaged, and a scan of whose number the store holds
+    another one, is lost: the others are imported. Two scans of one number are told apart by their times:
+    the later one gets 100000 more, and lloadsn of the scans that name that number follows (GpucalWarning).
+    Each scan appears whole or not at all, so that the same call continues one that was interrupted.
+    Raises the first error when nothing is left; ImportFormatError for files of several instruments,
+    L0Error when ``out`` is something else.
     """
     if not files:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
-    scans = [RawFits(Path(p)) for p in files]
-    _check_together(scans)
+    lost: list[GpucalError] = []
+    opened: list[RawFits] = []
+    for path in named_files(files):
+        try:
+            opened.append(RawFits(path))
+        except ImportFormatError as error:
+            lost.append(error)
+    scans = told_apart(opened, lost)
+    for scan in scans:
+        _check_root(scan, scans[0].root, str(scans[0].path))
     store = Path(out)
-    present = _present(store, scans)
-    if not store.exists():
+    present = _present(store, scans, lost)
+    waiting = [scan for scan in scans if scan not in present]
+    if waiting and not store.exists():
         import zarr
 
         with as_write_error(store):
             zarr.create_group(str(store), zarr_format=3, attributes=dict(scans[0].root))
     written = []
-    for scan in scans:
-        if scan.number not in present:
+    for scan in waiting:
+        try:
             with as_write_error(store, scan.number):
                 _write_scan(store, scan)
-            written.append(scan.number)
-    return written, sorted(present)
-
-
-def _check_together(scans: Sequence[RawFits]) -> None:
-    """Raise ImportFormatError for a scan given twice, or files of several instruments."""
-    seen: dict[int, Path] = {}
-    for scan in scans:
-        if scan.number in seen:
-            raise ImportFormatError(
-                f"{seen[scan.number]} and {scan.path} hold the same scan, expected each once.",
-                scan=scan.number,
-            )
-        seen[scan.number] = scan.path
-        _check_root(scan, scans[0].root, str(scans[0].path))
+        except ImportFormatError as error:
+            lost.append(error)
+            continue
+        written.append(scan.number)
+    there = [scan.number for scan, same in present.items() if same]
+    if lost and not (written or there):
+        raise lost[0]
+    return RawFitsReport(tuple(written), tuple(sorted(there)), tuple(lost))
 
 
 def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:
@@ -75,27 +96,28 @@ def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _present(store: Path, scans: Sequence[RawFits]) -> set[int]:
-    """Numbers of the scans that the store holds already, as they are in the files."""
+def _present(store: Path, scans: Sequence[RawFits], lost: list[GpucalError]) -> dict[RawFits, bool]:
+    """Scans whose number the store holds already: whether they are as in the files; else they are lost."""
     if not store.exists():
         if not store.parent.is_dir():
             raise L0Error(f"the folder {store.parent} does not exist.", hint="Make it first.")
-        return set()
+        return {}
     existing_root(store)
     there = open_l0(store)
     for scan in scans:
         _check_root(scan, there.attrs, str(store))
-    found = set()
+    found = {}
     for scan in scans:
         if scan.number not in there.numbers():
             continue
-        if nodes_digest(read_nodes(there.scan_group(scan.number))) != scan.digest:
-            raise L0Error(
+        found[scan] = nodes_digest(read_nodes(there.scan_group(scan.number))) == scan.digest
+        if not found[scan]:
+            error = L0Error(
                 f"{store} holds another scan of this number than {scan.path}.",
                 hint="Raw data are never overwritten: import into another store.",
                 scan=scan.number,
             )
-        found.add(scan.number)
+            lost.append(error)
     return found
 
 
@@ -156,7 +178,7 @@ def _write_array(top: Any, node: Node, scan: RawFits) -> None:
 
 def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
     """Copy the counts a slab of channels at a time, and check the sum of each table at its end."""
-    with open(scan.path, "rb") as stream:
+    with open(scan.readable, "rb") as stream:
         for s, table in enumerate(scan.counts(node)):
             total = DataSum()
             start = table.column(counts_column(node))

@@ -6,9 +6,14 @@ docs/reference/raw_fits.md. The counts stay on disk.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shutil
+import tempfile
 import warnings
+import weakref
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import FILL_INT32
 from gpucal.errors import ImportFormatError
+from gpucal.io.files.unpacked import open_unpacked
 from gpucal.io.fits.sdfits_read import astropy_fits
+from gpucal.io.gbt.plan import COUNT_UNITS
 from gpucal.io.l0.schema import check_counts, parse_root_attrs
 from gpucal.io.raw_fits.layout import (
     ARRAYS,
@@ -78,6 +86,7 @@ class Table:
     def _check_form(self, n: int, wanted: Column) -> None:
         """Raise ImportFormatError unless column ``n`` has the format, axes and zero that are expected."""
         h = self.header
+        self._check_numbers(n, wanted)
         form, zero = str(h[f"TFORM{n}"]).strip(), int(h.get(f"TZERO{n}", 0))
         dim = str(h.get(f"TDIM{n}", "")).replace(" ", "")
         if (form, dim, zero) == (wanted.form, wanted.dim, wanted.zero):
@@ -86,6 +95,25 @@ class Table:
             f"{self.place} has the column {wanted.name} of format {form} {dim} with zero {zero}, "
             f"expected {wanted.form} {wanted.dim} with zero {wanted.zero}."
         )
+
+    def _check_numbers(self, n: int, wanted: Column) -> None:
+        """Raise ImportFormatError when another program says that the numbers of a column are no counts."""
+        h = self.header
+        scale, unit = h.get(f"TSCAL{n}", 1), str(h.get(f"TUNIT{n}", "")).strip()
+        null = h.get(f"TNULL{n}")
+        found = ""
+        if scale != 1:
+            found = f"is scaled by {scale:g} (TSCAL{n})"
+        elif wanted.name == COUNTS_COLUMN and unit.lower() not in COUNT_UNITS:
+            found = f"has the unit {unit}, which is no count"
+        elif null is not None and (wanted.dtype != "int32" or null != FILL_INT32):
+            found = f"marks no data by {null} (TNULL{n})"
+        if found:
+            raise ImportFormatError(
+                f"{self.place}: the column {wanted.name} {found}, expected the numbers as they were "
+                "written.",
+                hint="Another program has changed the file: take the original.",
+            )
 
 
 def _form_bytes(form: str, place: str) -> int:
@@ -102,12 +130,17 @@ class RawFits:
 
     number  scan number; digest: of its metadata, as ``nodes_digest``; root: attributes of the store
     nodes   groups and arrays of the scan
+    path, readable  the file, and the one to read: unpacked when it is gzipped
     Raises ImportFormatError, naming the file, for a file that is none, is truncated or damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        primary, tables = _headers(path)
+        unpacked = _unpacked(path)
+        self.readable = unpacked or path
+        if unpacked is not None:
+            weakref.finalize(self, unpacked.unlink)
+        primary, tables = _headers(path, self.readable)
         head = Table(primary, 0, f"the primary header of {path}")
         if head.need("FILEFMT", f"the value {FORMAT!r}") != FORMAT:
             raise ImportFormatError(
@@ -128,7 +161,7 @@ class RawFits:
                 hint="Copy the file again.",
             )
         self._tables = tables
-        with open(path, "rb") as stream:
+        with open(self.readable, "rb") as stream:
             self._read_small(stream.fileno())
         if nodes_digest(self.nodes) != self.digest:
             raise ImportFormatError(
@@ -291,13 +324,38 @@ def read_at(descriptor: int, nbytes: int, offset: int) -> bytearray:
     return data
 
 
-def _headers(path: Path) -> tuple[Mapping[str, Any], list[Table]]:
+def _unpacked(path: Path) -> Path | None:
+    """A temporary copy of a gzipped file; None for another file."""
+    try:
+        with open(path, "rb") as packed:
+            if packed.read(2) != b"\x1f\x8b":
+                return None
+        with open_unpacked(path) as stream:
+            descriptor, name = tempfile.mkstemp(prefix="gpucal-", suffix=".fits")
+            with open(descriptor, "wb") as copy:
+                shutil.copyfileobj(stream, copy, 16 << 20)
+        return Path(name)
+    except FileNotFoundError as error:
+        raise ImportFormatError(f"{path} does not exist, expected a FITS file.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ImportFormatError(
+            f"{path} is compressed, and its end or a part is damaged ({error}).",
+            hint="Copy the file again.",
+        ) from error
+    except OSError as error:
+        raise ImportFormatError(
+            f"{path} cannot be read as FITS ({error.strerror or error}), expected a raw scan.",
+            hint=WHAT_IT_IS,
+        ) from error
+
+
+def _headers(path: Path, readable: Path) -> tuple[Mapping[str, Any], list[Table]]:
     """Header of the primary unit, and all tables; ImportFormatError for a damaged or foreign file."""
     fits = astropy_fits()
     tables: list[Table] = []
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream, warnings.catch_warnings():
+        size = os.path.getsize(readable)
+        with open(readable, "rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             primary = fits.Header.fromfile(stream)
             if primary.get("SIMPLE") is not True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
+from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.files.atomic import as_write_error, clean_stale, discard, new_staged
 from gpucal.io.l0.group import GroupContext, read_group
 from gpucal.io.l0.schema import is_bolometer, parse_scan_attrs
@@ -40,6 +42,7 @@ from gpucal.io.raw_fits.layout import (
     Node,
     encode,
     nodes_digest,
+    packed_by,
     read_nodes,
     table_cards,
 )
@@ -150,8 +153,17 @@ def _group_tables(
             partial=False,
             bolometer=is_bolometer(attrs),
         )
+        if packed_by(node):
+            raise L0Error(
+                f"its counts are packed ({packed_by(node)}), and raw FITS files hold plain ones.",
+                hint="Write the store with plain counts first.",
+                band=band,
+            )
         try:
-            found[node.group] = read_group(zscan[node.group], context, _NoDigest())
+            group = read_group(zscan[node.group], context, _NoDigest())
+            # the counts as they are stored, whatever a reader makes of them
+            raw = ZarrCounts(zscan[node.path], scan=number, band=band)
+            found[node.group] = replace(group, counts=raw)
         except L0Error as error:
             raise error.locate(scan=number, band=band) from None
     if not any(found.values()):

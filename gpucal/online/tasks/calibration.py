@@ -23,6 +23,7 @@ from gpucal.online.queue.events import (
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.queue.trigger import decide
 from gpucal.online.site.context import Context
+from gpucal.online.site.identity import claim_number
 from gpucal.online.tasks.load_rows import enter_loads
 from gpucal.online.tasks.outcome import Outcome, outcome_path
 from gpucal.online.tasks.quick_looks import QuickLooks
@@ -35,6 +36,7 @@ def calibration(job: Job, context: Context) -> list[str]:
 
     Raises GpucalError for what another try may cure.
     """
+    claim_number(job, context)
     with ThreadPoolExecutor(context.config.calibration.workers or usable_cores()) as pool:
         outcome = _carry_out(ScanInHand(job, context, pool))
     outcome.save(outcome_path(context.config, job))

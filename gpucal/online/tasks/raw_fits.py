@@ -8,6 +8,7 @@ from gpucal.errors import GpucalWarning
 from gpucal.io.l0.store import open_l0
 from gpucal.online.queue.events import END, Job
 from gpucal.online.site.context import Context
+from gpucal.online.site.identity import claim_number
 
 
 def fits_heterodyne(job: Job, context: Context) -> list[str]:
@@ -20,6 +21,7 @@ def fits_bolometer(job: Job, context: Context) -> list[str]:
 
     No calibration notes a bolometer scan: it is entered among the scans here.
     """
+    claim_number(job, context)
     row = {
         "project": job.project,
         "scan": job.scan,
@@ -36,6 +38,7 @@ def _raw_fits(job: Job, context: Context, following: str) -> list[str]:
     """Write the file and pass on the writer's warnings; ``following``: the task after it."""
     if not scan_has_ended(job):
         return []
+    claim_number(job, context)
     from gpucal.io.raw_fits.writer import write_raw_fits
 
     folder = context.project(job) / "fits"

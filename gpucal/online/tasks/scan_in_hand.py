@@ -70,7 +70,6 @@ class ScanInHand:
             "procedure": procedure_of(job.procedure, view.modes, view.calibration_modes),
             "obs_class": job.obs_class,
             "setup": job.setup,
-            "date_obs": str(attrs.get("date_obs") or ""),
             "planned": view.planned,
             "subscans": len(observed),
             "seen": time.time(),

@@ -10,6 +10,7 @@ import gzip
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,107 @@ def test_headers_hold_the_row_as_it_was(tmp_path: Path) -> None:
     brought_in(tmp_path, loads() + pair())
     headers = json.loads(open_l0(tmp_path / "l0").load(3)[0].attrs["raw_headers"])
     assert headers["first_row"]["OBSMODE"] == "OnOff:PSWITCHON:TPNOCAL"
+
+
+@pytest.mark.parametrize(
+    ("form", "scale", "zero"), [("I", 0.5, 0.0), ("J", 1.0, 100.0), ("I", 1.0, 32768.0)]
+)
+def test_tnull_of_a_scaled_column_is_no_number(
+    tmp_path: Path, form: str, scale: float, zero: float
+) -> None:
+    """The stored number that means nothing would be a plausible count once it is scaled."""
+    from astropy.io import fits
+
+    file = write_table(tmp_path / "plain.fits", loads() + pair())
+    with fits.open(file) as hdus:
+        columns = [c for c in hdus[1].columns if c.name != "DATA"]
+        stored = (hdus[1].data["DATA"].astype(np.float64) - zero) / scale
+        stored[-1, 3] = 200
+        counts = fits.Column("DATA", f"{N}{form}", array=stored.astype(int))
+        table = fits.BinTableHDU.from_columns([*columns, counts])
+        table.header["EXTNAME"] = "SINGLE DISH"
+        fits.HDUList([hdus[0], table]).writeto(tmp_path / "night.fits")
+    for key, value in {"TSCAL": scale, "TZERO": zero, "TNULL": 200}.items():
+        fits.setval(tmp_path / "night.fits", f"{key}{len(columns) + 1}", value=value, ext=1)
+    import_sdfits([tmp_path / "night.fits"], tmp_path / "l0")
+    group = open_l0(tmp_path / "l0").load(3)[0].source
+    assert group is not None
+    off = group.counts.read(0, N, 1)
+    assert np.isnan(off[3, 1, 0, 0])
+    assert off[2, 1, 0, 0] == OFF
+    calibrated(tmp_path, [3])
+
+
+@pytest.mark.parametrize("column", ["FLAGS", "FLAGGED"])
+def test_columns_in_which_other_programs_mark_channels(tmp_path: Path, column: str) -> None:
+    marks = np.zeros(N, np.uint8)
+    rows = []
+    for r in loads() + pair():
+        bad = marks.copy()
+        bad[5] = r["SCAN"] == 3
+        data = r["DATA"].copy()
+        data[5] = 9e9 if r["SCAN"] == 3 else data[5]
+        rows.append({**r, "DATA": data, column: bad})
+    from astropy.io import fits
+
+    plain = [{k: v for k, v in r.items() if k != column} for r in rows]
+    file = write_table(tmp_path / "plain.fits", plain)
+    with fits.open(file) as hdus:
+        values = np.array([r[column] for r in rows])
+        added = fits.ColDefs([fits.Column(column, f"{N}B", array=values)])
+        table = fits.BinTableHDU.from_columns(hdus[1].columns + added, header=hdus[1].header)
+        fits.HDUList([hdus[0], table]).writeto(tmp_path / "night.fits")
+    import_sdfits([tmp_path / "night.fits"], tmp_path / "l0")
+    group = open_l0(tmp_path / "l0").load(3)[0].source
+    assert group is not None
+    on = group.counts.read(0, N, 0)
+    assert np.isnan(on[5]).all()
+    assert (on[6] == ON).all()
+    import_sdfits([tmp_path / "night.fits"], tmp_path / "unheeded", flags=False)
+    group = open_l0(tmp_path / "unheeded").load(3)[0].source
+    assert group is not None
+    assert (group.counts.read(0, N, 0)[5] > 8e9).all()
+
+
+@pytest.mark.parametrize(("day", "told"), [("2018-10-22T18", True), ("2018-10-22T20", False)])
+def test_exchanged_argus_beams_are_told_of(tmp_path: Path, day: str, told: bool) -> None:
+    rows = [{**r, "FDNUM": f} for r in loads() + pair() for f in (0, 2)]
+    rows = [{**r, "DATE-OBS": r["DATE-OBS"].replace("2024-05-01T00", day)} for r in rows]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        brought_in(tmp_path, rows)
+    said = [str(w.message) for w in caught if "exchanged" in str(w.message)]
+    assert len(said) == told
+    if told:
+        assert said[0].startswith("scans 1 to 4: until 2018-10-22 19:30 UT Argus beams 2 and 3")
+        assert "FDNUM 2 here" in said[0]
+
+
+def test_loads_of_a_frequency_switched_session_use_the_signal_phase(tmp_path: Path) -> None:
+    """Both phases have one time; the reference phase sees another frequency, and another bandpass here."""
+    both = []
+    for r in loads():
+        both.append({**r, "SIG": "T"})
+        other = {**r, "SIG": "F", "CRVAL1": r["CRVAL1"] + 2e6, "DATA": r["DATA"] * np.float32(2)}
+        both.append(other)
+    assert brought_in(tmp_path, both + pair()).scans == (1, 3)
+    calibrated(tmp_path, [3])
+
+
+def test_a_velocity_without_a_definition_is_not_one_in_the_lsr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moving = {"VELOCITY": 7e5, "VFRAME": 1e4, "VELDEF": ""}
+    brought_in(tmp_path, [{**r, **moving} for r in loads() + pair()])
+    attrs = open_l0(tmp_path / "l0").load(3)[0].attrs
+    assert attrs["velocity_definition"] == "not recorded"
+    calibrated(tmp_path, [3])
+    out = tmp_path / "spectra"
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["export", "fits1d", str(tmp_path / "l1"), str(out), "--quiet"]) == 0
+    assert "the velocity of the source (700 km/s) is left out" in capsys.readouterr().err
+    from astropy.io import fits
+
+    header = fits.getheader(next(out.iterdir()))
+    assert "VELOCITY" not in header
