@@ -96,7 +96,7 @@ def load_scan(view: ScanView, number: int = 2) -> Scan:
         [np.repeat((f * 1e5 * band)[:, None], 2, axis=1) for f in (3.0, 1.4)], axis=-1
     )
     counts = counts.round().astype(np.int32)
-    counts[5, 0, 0, 0, 0] = np.iinfo(np.int32).min
+    counts[min(5, c - 1), 0, 0, 0, 0] = np.iinfo(np.int32).min
     two, ones = np.full(2, np.nan), np.ones((r, 2))
     track: dict[str, Any] = {name: np.zeros((2, 2)) for name in ("exptime", "elevation", "azimuth")}
     group = SubscanGroup(
