@@ -17,13 +17,14 @@ from gpucal.plot.style import (
     T_A,
     T_SYS,
     check_format,
+    curve_limits,
+    draw_steps,
     note_in,
     picture,
     receiver_style,
     require_matplotlib,
-    robust_limits,
     say_in,
-    set_padded,
+    show_curves,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -146,13 +147,14 @@ def _draw_panel(axes: Any, mean: _Mean) -> None:
     offset = np.arange(values.size) + 1 - h["rchan"]
     velocity, values = _binned(h["voff"] + offset * h["vres"], values)
     style = receiver_style(0)
-    axes.plot(velocity, values, drawstyle="steps-mid", **style)
+    draw_steps(axes, velocity, values, **style)
     axes.axhline(0.0, color="#777777", linewidth=0.6)
     axes.set_ylabel(SCALES[mean.scale])
     frame = {1: "LSR", 2: "heliocentric", 3: "topocentric"}.get(h["vtype"], "frame not known")
     axes.set_xlabel(f"velocity [km/s], {frame}, {h['line'] or 'line'} {h['restf'] / 1e3:.6f} GHz")
     low, high = float(velocity.min()), float(velocity.max())
-    axes.set_xlim(*((low, high) if high > low else (low - 1.0, high + 1.0)))
+    # frequency grows to the right, as in all pictures
+    axes.set_xlim(*((high, low) if high > low else (high + 1.0, low - 1.0)))
     slope = -h["restf"] / 1e3 / (LIGHT_KMS - h["voff"])
     top = axes.secondary_xaxis(
         "top",
@@ -163,7 +165,7 @@ def _draw_panel(axes: Any, mean: _Mean) -> None:
     )
     top.set_xlabel("frequency in the rest frame of the source [GHz]")
     top.ticklabel_format(axis="x", useOffset=False)
-    set_padded(axes, *robust_limits(values, 0.0, 100.0))
+    show_curves(axes, values, curve_limits(values), "K")
     if not np.isfinite(values).any():
         say_in(axes, "no valid channel")
     text = [h["teles"], f"{mean.count} spectra" if mean.count > 1 else ""]

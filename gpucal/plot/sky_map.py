@@ -176,6 +176,8 @@ def plot_map(view: ScanView, path: Path, window: Window | None, beam: float | No
         )
         axes.set_xlabel("longitude offset [arcsec]")
         axes.set_ylabel("latitude offset [arcsec]")
+        if not np.isfinite(made.values).all():
+            axes.set_xlabel("longitude offset [arcsec]\ngrey: no samples near;  dots: samples")
         axes.set_title(
             f"{made.window};  beam and kernel {made.beam:.3g}\u2033 ({made.beam_from})",
             loc="left",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gpucal.errors import L1Error
 from gpucal.io.l1.reader import L1Scan, open_l1
+from gpucal.plot.style import T_SYS, T_SYS_STAR
 
 F64 = npt.NDArray[np.float64]
 MJD_EPOCH = datetime.datetime(1858, 11, 17)
@@ -84,6 +85,14 @@ class ScanView:
         if values is None:
             return np.full((dumps, subscans), np.nan)
         return np.array(np.broadcast_to(values, (dumps, subscans)))
+
+
+def t_sys_name(view: ScanView) -> str:
+    """What ``t_sys`` of this scan is: T_sys, or T_sys* where it is told so."""
+    if "t_sys" not in view.arrays:
+        return T_SYS
+    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
+    return T_SYS_STAR if star else T_SYS
 
 
 def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:

@@ -9,19 +9,23 @@ import numpy as np
 
 from gpucal.errors import L1Error
 from gpucal.plot.binning import Binned, bin_channels, bin_width
-from gpucal.plot.source import F64, ScanView
+from gpucal.plot.source import F64, ScanView, t_sys_name
 from gpucal.plot.style import (
     T_A,
-    T_SYS,
     T_SYS_STAR,
+    bandpass_limits,
+    curve_limits,
+    draw_steps,
+    frequency_limits,
     line_width,
     note_in,
     picture,
     receiver_style,
-    robust_limits,
     say_in,
     set_padded,
+    show_curves,
     smooth_style,
+    what_is_missing,
 )
 from gpucal.plot.velocity import velocity_scale
 
@@ -57,7 +61,7 @@ def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
             _draw_transmission(here[0], view, binned, receivers, label=last)
             _draw_axes(here, view, binned, receivers)
             if column == 0:
-                _label_rows(here, several)
+                _label_rows(here, view, several)
 
 
 def _columns(binned: Binned) -> list[list[int]]:
@@ -75,21 +79,21 @@ def _columns(binned: Binned) -> list[list[int]]:
 
 
 def _draw_mean(axes: Any, binned: Binned, receivers: list[int]) -> None:
-    shown = []
+    shown, drawn = [], []
     for receiver in receivers:
         spectrum = pixel_mean(binned, receiver)
-        axes.plot(
+        draw_steps(
+            axes,
             _ghz(binned, receiver),
             spectrum,
-            drawstyle="steps-mid",
             linewidth=line_width(spectrum),
             label=f"receiver {receiver}",
             **receiver_style(receiver),
         )
+        drawn.append(spectrum)
         shown.append(np.where(quiet(binned, receiver), spectrum, np.nan))
     axes.axhline(0.0, color="#777777", linewidth=0.6)
-    low, high = robust_limits(np.array(shown), 0.0, 100.0)
-    set_padded(axes, low, high + 0.12 * (high - low))
+    show_curves(axes, np.stack(drawn, axis=1), curve_limits(np.stack(shown, axis=1)), "K")
     if not np.isfinite(shown).any():
         say_in(axes, "no valid samples")
 
@@ -124,22 +128,25 @@ def quiet(binned: Binned, receiver: int) -> Any:
 def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
     """Draw single pixels, one above the other, each with its own zero line."""
     alive = np.flatnonzero(np.isfinite(binned.mean[:, receiver]).any(axis=0))
-    note_in(axes, f"receiver {receiver}, single pixels")
+    said = f"receiver {receiver}, single pixels"
     if alive.size == 0:
+        note_in(axes, said)
         say_in(axes, "no valid samples")
         return
     chosen = alive[np.linspace(0, alive.size - 1, min(MAX_PIXELS, alive.size)).round().astype(int)]
     x = _ghz(binned, receiver)
     calm = quiet(binned, receiver)
-    spectra = np.where(calm[:, None], binned.mean[:, receiver, chosen], np.nan)
-    low, high = robust_limits(spectra, 0.0, 100.0)
+    spectra = binned.mean[:, receiver, chosen]
+    limits = np.array([curve_limits(np.where(calm, y, np.nan)) for y in spectra.T])
+    counted = limits[_tame(spectra)]
+    low, high = float(counted[:, 0].min()), float(counted[:, 1].max())
     step = high - low
     for row, pixel in enumerate(chosen[::-1]):
         axes.axhline(row * step, color="#777777", linewidth=0.5)
-        axes.plot(
+        draw_steps(
+            axes,
             x,
             binned.mean[:, receiver, pixel] + row * step,
-            drawstyle="steps-mid",
             linewidth=0.8 * line_width(spectra),
             color=receiver_style(receiver)["color"],
         )
@@ -150,7 +157,19 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
             va="center",
             fontsize=8,
         )
-    set_padded(axes, min(low, 0.0), (chosen.size - 1) * step + max(high, 0.0), 0.04)
+    top = (chosen.size - 1) * step + max(high, 0.0)
+    set_padded(axes, min(low, 0.0), top + 0.45 * step, 0.04)
+    words = what_is_missing(spectra, (low - 0.5 * step, high + 0.5 * step), " K")
+    note_in(axes, ";  ".join(part for part in (said, words) if part))
+
+
+def _tame(spectra: F64) -> Any:
+    """Which spectra of [B,N] are not far noisier than the rest, bool [N]; one noisy pixel sets no scale."""
+    steps = np.abs(np.diff(spectra, axis=0))
+    noise = np.array(
+        [np.median(s[np.isfinite(s)]) if np.isfinite(s).any() else 0.0 for s in steps.T]
+    )
+    return noise <= 5.0 * np.median(noise)
 
 
 def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
@@ -167,7 +186,8 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
         )
         x = _ghz(binned, receiver)
         style = smooth_style(receiver)
-        axes.plot(x, middle, label=f"receiver {receiver}", **style)
+        mark = "." if int(alive.sum()) == 1 else ""
+        axes.plot(x, middle, label=f"receiver {receiver}", marker=mark, **style)
         if t_sys.shape[1] > 1:
             axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
         shown += [low, high]
@@ -176,11 +196,12 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
         return
     if len(receivers) > 1:
         axes.legend(loc="upper right", ncols=min(4, len(receivers)))
-    several = binned.t_sys.shape[2] > 1
-    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
-    said = T_SYS_STAR if star else "DSB"
-    note_in(axes, said + (", median and 16-84 % of the pixels" if several else ""))
-    set_padded(axes, *robust_limits(np.array(shown), 1.0, 98.0), 0.15)
+    several, star = binned.t_sys.shape[2] > 1, t_sys_name(view) == T_SYS_STAR
+    words = [] if star else ["DSB"]
+    note_in(axes, ", ".join([*words, *(["median and 16-84 % of the pixels"] if several else [])]))
+    show_curves(
+        axes, np.stack(shown, axis=1), bandpass_limits(np.stack(shown, axis=1)), "K", top=0.25
+    )
 
 
 def _draw_transmission(
@@ -198,7 +219,7 @@ def _draw_transmission(
         curves.append((value[:, min(receiver, value.shape[1] - 1)], line, text))
     if not curves:
         note_in(axes, f"{_over(binned, receivers)}, no opacity was determined")
-        if len(axes.lines) > 2:
+        if len(receivers) > 1:
             axes.legend(loc="upper right", ncols=4)
         return
     behind = axes.twinx()
@@ -271,10 +292,7 @@ def _draw_axes(panels: list[Any], view: ScanView, binned: Binned, receivers: lis
     bottom, top = panels[-1], panels[0]
     bottom.set_xlabel("signal frequency [GHz]")
     bottom.ticklabel_format(axis="x", useOffset=False)
-    low, high = float(x.min()), float(x.max())
-    if low == high:
-        low, high = low - 1e-3, high + 1e-3
-    bottom.set_xlim(low, high)
+    bottom.set_xlim(*frequency_limits(x))
     add_upper_axis(top, view, binned, receivers[0])
 
 
@@ -301,8 +319,8 @@ def add_upper_axis(axes: Any, view: ScanView, binned: Binned, receiver: int) -> 
         second.set_xlabel("channel")
 
 
-def _label_rows(panels: list[Any], several: bool) -> None:
+def _label_rows(panels: list[Any], view: ScanView, several: bool) -> None:
     panels[0].set_ylabel(f"{T_A} [K]")
     if several:
         panels[1].set_ylabel(f"{T_A} + offset [K]")
-    panels[-1].set_ylabel(f"{T_SYS} [K]")
+    panels[-1].set_ylabel(f"{t_sys_name(view)} [K]")

@@ -27,6 +27,13 @@ T_SYS_STAR = "$T_\\mathrm{sys}^*$"
 FORMATS = ("png", "svg")
 CHARACTER = 0.092
 """Width of a character of the title, inches."""
+EDGE = 0.05
+"""Part of a band at either end whose spikes do not set the scale of a picture."""
+FEW_BINS = 20
+"""Below so many bins a band has no edge."""
+NARROW = 3
+"""Bins above half maximum from which a peak near the edge is a line and no spike."""
+GAP = "gaps: flagged or no data"
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -134,6 +141,125 @@ def robust_limits(
         half = 0.05 * abs(lo) or 0.5
         return lo - half, hi + half
     return lo, hi
+
+
+def curve_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tuple[float, float]:
+    """Lowest and highest value of spectra, [B] or [B,N], that a picture must show.
+
+    What sticks out in the outer ``edge`` of a band (spikes, noise where the gain falls off) does not
+    count, unless it is a line: NARROW bins or more wide, and lower again before the band ends.
+    """
+    curves = values.reshape(values.shape[0], -1)
+    kept = np.full(curves.shape, np.nan)
+    for number, curve in enumerate(curves.T):
+        known = np.flatnonzero(np.isfinite(curve))
+        kept[known, number] = np.where(_counts(curve[known], edge), curve[known], np.nan)
+    return robust_limits(kept, 0.0, 100.0)
+
+
+def bandpass_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tuple[float, float]:
+    """As ``curve_limits``, of curves that are smooth by nature: single channels far off do not count."""
+    from scipy.ndimage import median_filter
+
+    smooth = np.full(values.reshape(values.shape[0], -1).shape, np.nan)
+    for number, curve in enumerate(values.reshape(values.shape[0], -1).T):
+        known = np.flatnonzero(np.isfinite(curve))
+        if known.size:
+            width = min(7, known.size)
+            smooth[known, number] = median_filter(curve[known], width, mode="nearest")
+    return curve_limits(smooth, edge)
+
+
+def _counts(curve: npt.NDArray[np.float64], edge: float) -> npt.NDArray[np.bool_]:
+    """Which finite values of a spectrum, [B], its limits must include."""
+    counts = np.ones(curve.shape, dtype=np.bool_)
+    margin = max(1, round(edge * curve.size))
+    if curve.size < FEW_BINS:
+        return counts
+    inner = curve[margin:-margin]
+    low, high, middle = float(inner.min()), float(inner.max()), float(np.median(inner))
+    span = high - low
+    far = np.flatnonzero((curve > high + 0.5 * span) | (curve < low - 0.5 * span))
+    for run in np.split(far, np.flatnonzero(np.diff(far) > 1) + 1):
+        if run.size and not _is_line(curve - middle, run):
+            counts[run] = False
+    return counts
+
+
+def _is_line(curve: npt.NDArray[np.float64], run: npt.NDArray[np.int64]) -> bool:
+    """Whether the peak in ``run`` has a width, and falls on both sides before the band ends."""
+    peak = int(run[np.abs(curve[run]).argmax()])
+    above = curve * np.sign(curve[peak]) > 0.5 * abs(curve[peak])
+    below = np.flatnonzero(~above)
+    left, right = below[below < peak], below[below > peak]
+    return bool(left.size and right.size and right[0] - left[-1] - 1 >= NARROW)
+
+
+def show_curves(
+    axes: Any,
+    values: npt.NDArray[np.float64],
+    limits: tuple[float, float],
+    unit: str,
+    *,
+    top: float = 0.12,
+    pad: float = 0.08,
+) -> None:
+    """Set the vertical limits and say below the curves what is missing in them or off the scale.
+
+    values: [B] or [B,N], as drawn; limits: of what must be seen; ``top``: room above for notes.
+    """
+    low, high = limits
+    span = high - low
+    seen = (low - pad * span, high + (top + pad) * span)
+    words = what_is_missing(values, seen, f" {unit}".rstrip())
+    set_padded(axes, low - (0.11 * span if words else 0.0), high + top * span, pad)
+    if words:
+        axes.text(
+            0.01, 0.02, words, transform=axes.transAxes, va="bottom", fontsize=7.5, color="#555555"
+        )
+
+
+def what_is_missing(values: npt.NDArray[np.float64], limits: tuple[float, float], unit: str) -> str:
+    """What a panel with these vertical limits does not show of some curves, in words; "" when nothing."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return ""
+    words = [GAP] if finite.size < values.size else []
+    beyond = finite[(finite < limits[0]) | (finite > limits[1])]
+    if beyond.size:
+        ends = sorted({f"{beyond.min():.3g}", f"{beyond.max():.3g}"}, key=float)
+        words.append(f"off the scale: {' to '.join(ends)}{unit}".replace("-", "\u2212"))
+    return ";  ".join(words)
+
+
+def draw_steps(axes: Any, x: Any, values: npt.NDArray[np.float64], **style: Any) -> Any:
+    """Draw a spectrum, f64 [B], as steps; a bin between gaps, which steps do not show, as a dot."""
+    (line,) = axes.plot(x, values, drawstyle="steps-mid", **style)
+    good = np.isfinite(values)
+    beside = np.concatenate([[False], good, [False]])
+    lone = good & ~beside[:-2] & ~beside[2:]
+    if lone.any():
+        axes.plot(np.asarray(x)[lone], values[lone], ".", color=line.get_color(), markersize=4.0)
+    return line
+
+
+def power_of_counts(largest: float) -> int:
+    """Power of ten, a multiple of three, by which counts up to ``largest`` are divided for an axis."""
+    return 3 * int(np.log10(max(largest, 1.0)) // 3)
+
+
+def counts_label(power: int) -> str:
+    """Label of an axis of counts that were divided by 10**power."""
+    return f"counts [$10^{{{power}}}$]" if power else "counts"
+
+
+def frequency_limits(x: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Limits of a frequency axis, GHz, ascending; 2 MHz wide for a single channel, (0, 1) for none."""
+    finite = x[np.isfinite(x)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    return (low, high) if low < high else (low - 1e-3, high + 1e-3)
 
 
 def say_in(axes: Any, text: str) -> None:

@@ -101,7 +101,7 @@ def spike(spectra: np.ndarray) -> None:
 
 def gallery_look(view: ScanView, unit: str) -> Look:
     """A quick look at a scan: calibrated, or counts of a load with channels that are far too warm."""
-    c, d, r, a, s = view.shape
+    c, _, r, a, s = view.shape
     spectra = np.asarray(view.arrays["spectra"][...])
     good = np.isfinite(spectra)
     count = good.sum(axis=(1, 4))
@@ -136,5 +136,3 @@ def gallery_look(view: ScanView, unit: str) -> Look:
     )
     kind = "calibrated" if unit == "K" else "counts"
     return Look(view.number, tuple(range(s)), kind, source="DR21", bands=(band,))
-
-

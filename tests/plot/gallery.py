@@ -54,9 +54,7 @@ def _fits(name: str) -> Drawer:
         result: Any = FITS[name]()
         r, a = views[0].shape[2:4]
         places = [(i, j) for i in range(r) for j in range(a)]
-        fits = [
-            replace(fit, receiver=i, pixel=j) for i, j in places[:6] for fit in result.fits[:1]
-        ]
+        fits = [replace(fit, receiver=i, pixel=j) for i, j in places[:6] for fit in result.fits[:1]]
         plot_fits(replace(result, fits=tuple(fits)), path, f"{views[0].label}   {name}")
 
     return draw
