@@ -174,7 +174,9 @@ def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
     low, high = bandpass_limits(ratio, 0.1)
     least = 0.01 * abs(high + low) / 2.0
     half = max(high - low, least) / 2.0
-    show_curves(axes, ratio, ((low + high) / 2.0 - half, (low + high) / 2.0 + half), "", top=0.2)
+    show_curves(
+        axes, ratio, ((low + high) / 2.0 - half, (low + high) / 2.0 + half), "", top=0.1, room=0.35
+    )
 
 
 def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]]) -> None:

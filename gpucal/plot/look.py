@@ -85,8 +85,12 @@ def _spectra(axes: Any, panel: LookPanel) -> None:
     axes.set_ylabel(f"{T_A} [K]" if panel.unit == "K" else counts_label(power))
     legend = receivers > 1 or pixels > FEW_PIXELS
     drawn = np.stack(shown, axis=1)
-    unit = "K" if panel.unit == "K" else f"$10^{{{power}}}$" if power else "counts"
-    show_curves(axes, drawn, find_limits(drawn), unit, top=0.3 if legend else 0.15)
+    low, high = find_limits(drawn)
+    if panel.unit == "K":
+        unit = "K"
+    else:
+        low, unit = min(low, 0.0), rf"$\times10^{{{power}}}$" if power else ""
+    show_curves(axes, drawn, (low, high), unit, top=0.3 if legend else 0.15)
     if not np.isfinite(drawn).any():
         say_in(axes, "no valid samples")
     if legend:

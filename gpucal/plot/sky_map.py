@@ -153,7 +153,7 @@ def plot_map(view: ScanView, path: Path, window: Window | None, beam: float | No
     made = make_map(view, window, beam)
     wide = float(np.ptp(made.x) / np.ptp(made.y))
     height = float(np.clip(5.6 / wide, 2.8, 7.0))
-    size = (1.9 + float(np.clip(height * wide, 2.8, 5.6)), 1.2 + height)
+    size = (1.9 + float(np.clip(height * wide, 2.8, 5.6)), 1.4 + height)
     with picture(path, size, view.title) as figure:
         axes = figure.add_subplot()
         low, high = robust_limits(made.values, 0.0, 100.0)

@@ -139,14 +139,15 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
     spectra = binned.mean[:, receiver, chosen]
     limits = np.array([curve_limits(np.where(calm, y, np.nan)) for y in spectra.T])
     counted = limits[_tame(spectra)]
-    low, high = float(counted[:, 0].min()), float(counted[:, 1].max())
+    low, high = min(0.0, float(counted[:, 0].min())), max(0.0, float(counted[:, 1].max()))
     step = high - low
     for row, pixel in enumerate(chosen[::-1]):
         axes.axhline(row * step, color="#777777", linewidth=0.5)
         draw_steps(
             axes,
             x,
-            binned.mean[:, receiver, pixel] + row * step,
+            np.clip(binned.mean[:, receiver, pixel], low - 0.1 * step, high + 0.1 * step)
+            + row * step,
             linewidth=0.8 * line_width(spectra),
             color=receiver_style(receiver)["color"],
         )
@@ -159,7 +160,7 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
         )
     top = (chosen.size - 1) * step + max(high, 0.0)
     set_padded(axes, min(low, 0.0), top + 0.45 * step, 0.04)
-    words = what_is_missing(spectra, (low - 0.5 * step, high + 0.5 * step), " K")
+    words = what_is_missing(spectra, (low - 0.1 * step, high + 0.1 * step), " K")
     note_in(axes, ";  ".join(part for part in (said, words) if part))
 
 
@@ -200,7 +201,12 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
     words = [] if star else ["DSB"]
     note_in(axes, ", ".join([*words, *(["median and 16-84 % of the pixels"] if several else [])]))
     show_curves(
-        axes, np.stack(shown, axis=1), bandpass_limits(np.stack(shown, axis=1)), "K", top=0.25
+        axes,
+        np.stack(shown, axis=1),
+        bandpass_limits(np.stack(shown, axis=1)),
+        "K",
+        top=0.25,
+        room=0.2,
     )
 
 

@@ -187,12 +187,20 @@ def _counts(curve: npt.NDArray[np.float64], edge: float) -> npt.NDArray[np.bool_
 
 
 def _is_line(curve: npt.NDArray[np.float64], run: npt.NDArray[np.int64]) -> bool:
-    """Whether the peak in ``run`` has a width, and falls on both sides before the band ends."""
+    """Whether the peak in ``run`` has a width, and calm channels on both sides before the band ends."""
     peak = int(run[np.abs(curve[run]).argmax()])
-    above = curve * np.sign(curve[peak]) > 0.5 * abs(curve[peak])
-    below = np.flatnonzero(~above)
+    height = abs(float(curve[peak]))
+    below = np.flatnonzero(curve * np.sign(curve[peak]) <= 0.5 * height)
     left, right = below[below < peak], below[below > peak]
-    return bool(left.size and right.size and right[0] - left[-1] - 1 >= NARROW)
+    if not left.size or not right.size:
+        return False
+    first, last = int(left[-1]) + 1, int(right[0]) - 1
+    width = last - first + 1
+    # a Gaussian is below 2 % of its peak from 1.2 widths off its middle on
+    start, stop = first - width + width // 4, last + width - width // 4
+    flanks = [curve[max(0, start - width) : max(0, start)], curve[stop + 1 : stop + 1 + width]]
+    calm = all(f.size and np.abs(f).max() < 0.35 * height for f in flanks)
+    return width >= NARROW and calm
 
 
 def show_curves(
@@ -203,16 +211,18 @@ def show_curves(
     *,
     top: float = 0.12,
     pad: float = 0.08,
+    room: float = 0.11,
 ) -> None:
     """Set the vertical limits and say below the curves what is missing in them or off the scale.
 
-    values: [B] or [B,N], as drawn; limits: of what must be seen; ``top``: room above for notes.
+    values: [B] or [B,N], as drawn; limits: of what must be seen; ``top``: room above for notes;
+    ``room``: that below for the words, more in a low panel. Both are parts of the span.
     """
     low, high = limits
     span = high - low
     seen = (low - pad * span, high + (top + pad) * span)
     words = what_is_missing(values, seen, f" {unit}".rstrip())
-    set_padded(axes, low - (0.11 * span if words else 0.0), high + top * span, pad)
+    set_padded(axes, low - (room * span if words else 0.0), high + top * span, pad)
     if words:
         axes.text(
             0.01, 0.02, words, transform=axes.transAxes, va="bottom", fontsize=7.5, color="#555555"
@@ -225,11 +235,21 @@ def what_is_missing(values: npt.NDArray[np.float64], limits: tuple[float, float]
     if not finite.size:
         return ""
     words = [GAP] if finite.size < values.size else []
-    beyond = finite[(finite < limits[0]) | (finite > limits[1])]
-    if beyond.size:
-        ends = sorted({f"{beyond.min():.3g}", f"{beyond.max():.3g}"}, key=float)
-        words.append(f"off the scale: {' to '.join(ends)}{unit}".replace("-", "\u2212"))
+    count = int(((finite < limits[0]) | (finite > limits[1])).sum())
+    if count:
+        far = [f"{count} point{'s' if count > 1 else ''} off the scale"]
+        if finite.min() < limits[0]:
+            far.append(f"down to {_short(float(finite.min()))}{unit}")
+        if finite.max() > limits[1]:
+            far.append(f"up to {_short(float(finite.max()))}{unit}")
+        words.append(", ".join(far))
     return ";  ".join(words)
+
+
+def _short(value: float) -> str:
+    """A number with three digits, without an exponent while it is not long."""
+    text = f"{value:.0f}" if 1000.0 <= abs(value) < 1e7 else f"{value:.3g}"
+    return text.replace("-", "\u2212")
 
 
 def draw_steps(axes: Any, x: Any, values: npt.NDArray[np.float64], **style: Any) -> Any:

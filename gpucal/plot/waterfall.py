@@ -62,7 +62,7 @@ def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
         mean = binned.mean[:, receiver, pixel]
         draw_steps(above, x, mean, color=OKABE_ITO[0], linewidth=line_width(mean))
         above.axhline(0.0, color="#777777", linewidth=0.6)
-        show_curves(above, mean, curve_limits(mean), "K", top=0.0)
+        show_curves(above, mean, curve_limits(mean), "K", top=0.0, room=0.25)
         if not np.isfinite(mean).any():
             say_in(above, "no valid samples")
         above.set_ylabel(f"mean {T_A} [K]")
