@@ -93,6 +93,7 @@ def _draw_page(view: ScanView, rows: list[tuple[str, F64]], columns: list[int], 
                     _explain(axes, x, y, values[receiver])
             figure.colorbar(shown, ax=list(panels[row]), label=name, pad=0.02, aspect=25)
         figure.draw_without_rendering()  # the circles have their size only now
+        figure.set_layout_engine("none")  # and keep it
         for axes, labels in written:
             _write_labels(axes, labels)
 

@@ -6,7 +6,7 @@ Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,18 +95,21 @@ def t_sys_name(view: ScanView) -> str:
     return T_SYS_STAR if star else T_SYS
 
 
-def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
-    """Return the scans and bands of the store, or those of ``scan``, in order.
+def open_views(path: str | Path, scan: int | Collection[int] | None = None) -> list[ScanView]:
+    """Return the scans and bands of the store, or those of ``scan`` (one or several), in order.
 
-    Raises L1Error when the path is no L1 store or the scan is not in it.
+    Raises L1Error when the path is no L1 store or a scan is not in it.
     """
     store = open_l1(path)
     numbers = list(store.scans())
-    if scan is not None and scan not in numbers:
+    wanted = [scan] if isinstance(scan, int) else sorted(numbers if scan is None else scan)
+    missing = [n for n in wanted if n not in numbers]
+    if missing:
         known = ", ".join(str(n) for n in numbers) or "no scan"
-        raise L1Error(f"there is no scan {scan} in {path}, which holds {known}.")
+        lacking = ", ".join(str(n) for n in missing)
+        raise L1Error(f"there is no scan {lacking} in {path}, which holds {known}.")
     views = []
-    for number in numbers if scan is None else [scan]:
+    for number in numbers if scan is None else wanted:
         for band in store.scan(number).bands or [""]:
             found = store.scan(number, band)
             if "spectra" in found:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.errors import L1Error
 from gpucal.plot.binning import Binned, bin_channels, bin_width
@@ -33,6 +34,8 @@ MAX_PIXELS = 6
 """Single pixels shown below the mean over all pixels."""
 AIR, AIR_TEXT = "#a6a6a6", "#666666"
 """Grey of the transmission, and of its numbers."""
+LOUD_BINS = 8
+"""Bins in a row from which loud ones can be noise."""
 MAX_COLUMNS = 4
 """Receivers with frequency axes of their own, side by side."""
 
@@ -93,7 +96,8 @@ def _draw_mean(axes: Any, binned: Binned, receivers: list[int]) -> None:
         drawn.append(spectrum)
         shown.append(np.where(quiet(binned, receiver), spectrum, np.nan))
     axes.axhline(0.0, color="#777777", linewidth=0.6)
-    show_curves(axes, np.stack(drawn, axis=1), curve_limits(np.stack(shown, axis=1)), "K")
+    top = 0.12 if len(receivers) == binned.mean.shape[1] else 0.4  # narrow panels have long notes
+    show_curves(axes, np.stack(drawn, axis=1), curve_limits(np.stack(shown, axis=1)), "K", top=top)
     if not np.isfinite(shown).any():
         say_in(axes, "no valid samples")
 
@@ -110,10 +114,11 @@ def pixel_mean(binned: Binned, receiver: int) -> F64:
     return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
 
 
-def quiet(binned: Binned, receiver: int) -> Any:
+def quiet(binned: Binned, receiver: int) -> npt.NDArray[np.bool_]:
     """Bins whose noise is not far above the rest: only these set the limits of an axis.
 
-    Noise jumps from channel to channel by more than it is high; a line, however strong, does not.
+    Noise jumps from channel to channel by more than it is high, and to both sides; a line, however
+    strong or narrow, does not.
     """
     from scipy.ndimage import median_filter
 
@@ -122,7 +127,18 @@ def quiet(binned: Binned, receiver: int) -> Any:
     jump = median_filter(np.abs(np.diff(spectrum, prepend=spectrum[:1])), window)
     level = median_filter(np.abs(spectrum), window)
     typical = np.median(jump[jump > 0]) if (jump > 0).any() else 0.0
-    return (jump <= 8.0 * typical) | (jump < 0.7 * level)
+    calm: npt.NDArray[np.bool_] = (jump <= 8.0 * typical) | (jump < 0.7 * level)
+    loud = np.flatnonzero(~calm)
+    for run in np.split(loud, np.flatnonzero(np.diff(loud) > 1) + 1):
+        if run.size and not _is_noise(spectrum[run] - np.median(spectrum)):
+            calm[run] = True
+    return calm
+
+
+def _is_noise(zone: F64) -> bool:
+    """Whether loud neighbouring bins are noise: many of them high, on both sides of the baseline."""
+    high = zone[np.abs(zone) > 0.35 * np.abs(zone).max()]
+    return zone.size >= LOUD_BINS and high.size >= 4 and bool(high.min() < 0.0 < high.max())
 
 
 def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
@@ -159,7 +175,8 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
             fontsize=8,
         )
     top = (chosen.size - 1) * step + max(high, 0.0)
-    set_padded(axes, min(low, 0.0), top + 0.45 * step, 0.04)
+    narrow = len(_columns(binned)) > 1
+    set_padded(axes, min(low, 0.0), top + (1.1 if narrow else 0.45) * step, 0.04)
     words = what_is_missing(spectra, (low - 0.1 * step, high + 0.1 * step), " K")
     note_in(axes, ";  ".join(part for part in (said, words) if part))
 
@@ -252,7 +269,9 @@ def _draw_transmission(
     named = [line for line in axes.lines if not line.get_label().startswith("_")]
     columns = 2 if len(named) > 1 else 1
     shown = [*(named if columns > 1 else []), *behind.lines]
-    axes.legend(handles=shown, loc="upper right", ncols=columns)
+    # in a narrow panel below the note, which has two lines there
+    corner = (1.0, 1.0) if joint == ", " else (1.0, 0.88)
+    axes.legend(handles=shown, loc="upper right", ncols=columns, bbox_to_anchor=corner)
 
 
 def _over(binned: Binned, receivers: list[int]) -> str:

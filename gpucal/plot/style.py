@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,7 +166,7 @@ def bandpass_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tupl
     for number, curve in enumerate(values.reshape(values.shape[0], -1).T):
         known = np.flatnonzero(np.isfinite(curve))
         if known.size:
-            width = min(7, known.size)
+            width = min(int(np.clip(2 * (known.size // 80) + 1, 3, 7)), known.size)
             smooth[known, number] = median_filter(curve[known], width, mode="nearest")
     return curve_limits(smooth, edge)
 
@@ -225,8 +226,14 @@ def show_curves(
     set_padded(axes, low - (room * span if words else 0.0), high + top * span, pad)
     if words:
         axes.text(
-            0.01, 0.02, words, transform=axes.transAxes, va="bottom", fontsize=7.5, color="#555555"
-        )
+            0.01,
+            0.02,
+            _broken(axes, words, 7.5),
+            transform=axes.transAxes,
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+        ).set_in_layout(False)
 
 
 def what_is_missing(values: npt.NDArray[np.float64], limits: tuple[float, float], unit: str) -> str:
@@ -250,6 +257,13 @@ def _short(value: float) -> str:
     """A number with three digits, without an exponent while it is not long."""
     text = f"{value:.0f}" if 1000.0 <= abs(value) < 1e7 else f"{value:.3g}"
     return text.replace("-", "\u2212")
+
+
+def _broken(axes: Any, text: str, size: float) -> str:
+    """Break a text of ``size`` points where it is wider than its panel."""
+    points = axes.get_position().width * axes.figure.get_figwidth() * 72.0
+    width = max(20, int(points / (0.55 * size)))
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
 
 
 def draw_steps(axes: Any, x: Any, values: npt.NDArray[np.float64], **style: Any) -> Any:
@@ -291,7 +305,16 @@ def note_in(axes: Any, text: str, *, right: bool = False) -> None:
     """Write what is shown into the upper corner of a panel."""
     x, side = (0.99, "right") if right else (0.01, "left")
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
-    axes.text(x, 0.96, text, transform=axes.transAxes, ha=side, va="top", fontsize=8.5, bbox=box)
+    axes.text(
+        x,
+        0.96,
+        _broken(axes, text, 8.5),
+        transform=axes.transAxes,
+        ha=side,
+        va="top",
+        fontsize=8.5,
+        bbox=box,
+    ).set_in_layout(False)
 
 
 def set_padded(axes: Any, low: float, high: float, pad: float = 0.08) -> None:

@@ -251,12 +251,12 @@ def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -
         say_in(panels[0], "PWV was not determined")
     for axes, values in (
         (panels[1], [p.tau for p in points]),
-        (panels[2], [[p.t_sys, p.t_rec] for p in points]),
+        (panels[2], [t for p in points for t in (p.t_sys, p.t_rec)]),
         (panels[3], [p.flagged for p in points]),
         (panels[4], [p.rms[1] for p in points]),
         *[(axes, [p.age for p in points]) for axes in panels[5:]],
     ):
-        if not np.isfinite(values).any():
+        if not np.isfinite(np.array(values, dtype=np.float64)).any():
             say_in(axes, "not known")
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.005, 1.0)}
     if panels[2].get_legend_handles_labels()[0]:
