@@ -256,6 +256,7 @@ def _draw_transmission(
             color=AIR,
             linewidth=1.1,
             label=f"transmission, {text}",
+            marker="." if value.shape[0] == 1 else "",
         )
     behind.set_ylim(0.0, 1.2)
     behind.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
