@@ -23,7 +23,9 @@ from gpucal.plot.style import (
     draw_steps,
     frequency_limits,
     line_width,
+    mark_channels,
     note_in,
+    odd_channels,
     picture,
     power_of_counts,
     say_in,
@@ -113,12 +115,20 @@ def plot_loads(view: ScanView, binned: Binned, load: Scan, path: Path) -> None:
         for row, (receiver, pixel) in enumerate(chosen):
             left, right = panels[row]
             x = binned.frequency[:, receiver] / 1e9
+            odd = np.zeros(x.shape, dtype=np.bool_)
             for mode, values in counts.items():
-                draw_steps(left, x, values[:, row] / 10**power, label=mode, **LOOKS[mode])
+                far = odd_channels(values[:, row])
+                shown = np.where(far, np.nan, values[:, row] / 10**power)
+                draw_steps(left, x, shown, label=mode, **LOOKS[mode])
+                odd |= far
+            mark_channels(left, x, odd)
             if counts:
                 spread = np.stack([v[:, row] for v in counts.values()], axis=1) / 10**power
                 left.set_ylim(0.0, 1.15 * max(bandpass_limits(spread)[1], 1e-9))
-            left.set_title(f"receiver {receiver}, pixel {pixel}", loc="left", fontsize=8.5, pad=3)
+            told = f"receiver {receiver}, pixel {pixel}"
+            if odd.any():
+                told += f"; {int(odd.sum())} dead, weak or too warm (ticks)"
+            left.set_title(told, loc="left", fontsize=8.5, pad=3)
             if t_rec is not None:
                 _draw_t_rec(right, x, t_rec[:, receiver, pixel])
             else:
@@ -146,15 +156,7 @@ def _draw_t_rec(axes: Any, x: F64, t_rec: F64) -> None:
     """Draw T_rec, with a tick at the bottom for each bin without a good channel."""
     values = bin_channels(t_rec, bin_width(t_rec.shape[0]))
     draw_steps(axes, x, values, color=OKABE_ITO[2], linewidth=line_width(values))
-    lost = np.compress(np.isnan(values), x)
-    axes.plot(
-        lost,
-        np.full(lost.size, 0.03),
-        "|",
-        color=OKABE_ITO[6],
-        markersize=5,
-        transform=axes.get_xaxis_transform(),
-    )
+    mark_channels(axes, x, np.isnan(values))
     good = t_rec[np.isfinite(t_rec)]
     bad = t_rec.size - good.size
     middle = f"median {np.median(good):.0f} K" if good.size else "no good channel"

@@ -19,7 +19,9 @@ from gpucal.plot.style import (
     curve_limits,
     draw_steps,
     frequency_limits,
+    mark_channels,
     note_in,
+    odd_channels,
     picture,
     power_of_counts,
     receiver_style,
@@ -67,9 +69,13 @@ def _spectra(axes: Any, panel: LookPanel) -> None:
     # a bandpass is smooth: single channels that are far too warm do not set its scale; a line does
     find_limits = curve_limits if panel.unit == "K" else bandpass_limits
     power = 0
+    odd = np.zeros(frequency.shape, dtype=np.bool_)
     if panel.unit != "K":
         power = power_of_counts(find_limits(spectrum)[1])
-        spectrum = spectrum / 10.0**power
+        far = odd_channels(spectrum)
+        spectrum = np.where(far, np.nan, spectrum / 10.0**power)
+        odd = far.any(axis=(1, 2))
+        mark_channels(axes, frequency / 1e9, odd)
     _, receivers, pixels = spectrum.shape
     shown = []
     for r in range(receivers):
@@ -95,7 +101,8 @@ def _spectra(axes: Any, panel: LookPanel) -> None:
         say_in(axes, "no valid samples")
     if legend:
         axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.94), ncols=2)
-    note_in(axes, "   ".join(part for part in (panel.label, panel.note) if part))
+    left_out = f"{int(odd.sum())} channels dead, weak or too warm (ticks)" if odd.any() else ""
+    note_in(axes, "   ".join(part for part in (panel.label, panel.note, left_out) if part))
 
 
 def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64]:

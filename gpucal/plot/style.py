@@ -171,6 +171,33 @@ def bandpass_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tupl
     return curve_limits(smooth, edge)
 
 
+def odd_channels(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Bins, of [B,...], that differ from their neighbours by more than half: dead, weak or far too warm."""
+    from scipy.ndimage import median_filter
+
+    flat = counts.reshape(counts.shape[0], -1)
+    odd = np.zeros(flat.shape, dtype=np.bool_)
+    for number, curve in enumerate(flat.T):
+        known = np.flatnonzero(np.isfinite(curve))
+        if known.size >= FEW_BINS:
+            smooth = median_filter(curve[known], 7, mode="nearest")
+            odd[known, number] = np.abs(curve[known] - smooth) > 0.5 * np.abs(smooth)
+    return odd.reshape(counts.shape)
+
+
+def mark_channels(axes: Any, x: Any, marked: npt.NDArray[np.bool_]) -> None:
+    """A tick at the bottom of a panel for each marked bin, bool [B]: unlike a line, it borders nothing."""
+    lost = np.compress(marked, x)
+    axes.plot(
+        lost,
+        np.full(lost.size, 0.03),
+        "|",
+        color=OKABE_ITO[6],
+        markersize=5,
+        transform=axes.get_xaxis_transform(),
+    )
+
+
 def _counts(curve: npt.NDArray[np.float64], edge: float) -> npt.NDArray[np.bool_]:
     """Which finite values of a spectrum, [B], its limits must include."""
     counts = np.ones(curve.shape, dtype=np.bool_)

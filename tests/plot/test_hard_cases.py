@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import zarr
 from builders import gallery
 from builders.gallery_stores import SPIKE_K, feeds_of_a_nod, gallery_look, gallery_views
+from builders.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 from matplotlib.collections import PatchCollection
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from gpucal import main
 from gpucal.online.looks.drawing import draw_look
 from gpucal.plot import array, trend
 from gpucal.plot.binning import read_binned
+from gpucal.plot.loads import plot_loads
 from gpucal.plot.source import open_views
 from gpucal.plot.spectra import plot_spectra
 from gpucal.plot.style import bandpass_limits, curve_limits
@@ -251,7 +254,9 @@ def test_warm_channels_do_not_hide_the_bandpass_of_a_look(tmp_path: Path) -> Non
         axes = figure.axes[0]
         assert axes.get_ylabel() == "counts [$10^{3}$]"
         assert 300.0 < axes.get_ylim()[1] < 600.0
-        assert any("off the scale" in t.get_text() for t in axes.texts)
+        assert any("8 channels dead, weak or too warm" in t.get_text() for t in axes.texts)
+        mean = next(line for line in axes.lines if "mean" in str(line.get_label()))
+        assert np.isnan(np.asarray(mean.get_ydata())[32::32]).all()  # a gap, no line to the top
 
     seen(lambda: draw_look(gallery_look(views[0], "counts"), tmp_path / "p.png"), look)
 
@@ -267,6 +272,27 @@ def test_an_edge_spike_does_not_flatten_a_look(tmp_path: Path) -> None:
     seen(lambda: draw_look(gallery_look(views[0], "K"), tmp_path / "p.png"), look)
 
 
+def test_dead_and_warm_channels_of_a_load_are_ticks_and_no_borders(tmp_path: Path) -> None:
+    views = gallery_views("one_pixel", tmp_path, (3,))
+    load = load_scan(views[0])
+    assert load.calibration is not None
+    counts: Any = load.calibration.counts
+    counts.data[60] = 0
+    counts.data[90] *= 20
+
+    def look(figure: Any) -> None:
+        axes = figure.axes[0]
+        hot = np.asarray(axes.lines[0].get_ydata())
+        assert np.isnan(hot[[60, 90]]).all()
+        assert np.isfinite(hot[[59, 61, 89, 91]]).all()
+        ticks = next(line for line in axes.lines if line.get_marker() == "|")
+        assert len(ticks.get_xdata()) == 2
+        assert "2 dead, weak or too warm" in plot_ink.side_titles(axes)[0].get_text()
+
+    binned = read_binned(views[0], (0, 0))
+    seen(lambda: plot_loads(views[0], binned, load, tmp_path / "p.png"), look)
+
+
 @pytest.mark.parametrize("case", ["one_channel", "negative_step"])
 def test_frequency_grows_to_the_right_everywhere(case: str, tmp_path: Path) -> None:
     """So velocity falls to the right in all pictures, those of CLASS files too."""
@@ -280,7 +306,7 @@ def test_frequency_grows_to_the_right_everywhere(case: str, tmp_path: Path) -> N
                 left, right = axes.get_xlim()
                 assert (left > right) == axes.get_xlabel().startswith("velocity"), kind
 
-        seen(lambda kind=kind: gallery.DRAWERS[kind](views, tmp_path / f"{kind}.png"), look)
+        seen(partial(gallery.DRAWERS[kind], views, tmp_path / f"{kind}.png"), look)
 
 
 @pytest.mark.parametrize("case", ["one_channel", "all_nan", "dead_pixel"])
@@ -305,7 +331,7 @@ def test_every_picture_of_a_case_draws_something_and_names_units(case: str, tmp_
 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            seen(lambda kind=kind, draw=draw: draw(views, tmp_path / f"{kind}.png"), look)
+            seen(partial(draw, views, tmp_path / f"{kind}.png"), look)
 
 
 def test_scans_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
