@@ -254,7 +254,8 @@ def test_warm_channels_do_not_hide_the_bandpass_of_a_look(tmp_path: Path) -> Non
         axes = figure.axes[0]
         assert axes.get_ylabel() == "counts [$10^{3}$]"
         assert 300.0 < axes.get_ylim()[1] < 600.0
-        assert any("8 channels dead, weak or too warm" in t.get_text() for t in axes.texts)
+        said = " ".join(" ".join(t.get_text() for t in axes.texts).split())
+        assert "7 channels dead, weak or too warm" in said  # the eighth is flagged
         mean = next(line for line in axes.lines if "mean" in str(line.get_label()))
         assert np.isnan(np.asarray(mean.get_ydata())[32::32]).all()  # a gap, no line to the top
 
