@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from gpucal.plot.style import (
     T_A,
     T_SYS,
     check_format,
+    curve_limits,
+    draw_steps,
     note_in,
     picture,
     receiver_style,
     require_matplotlib,
-    robust_limits,
     say_in,
-    set_padded,
+    show_curves,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -63,7 +64,10 @@ class _Mean:
 
 
 def plot_class(
-    path: str | Path, out_dir: str | Path, scan: int | None = None, fmt: str = "png"
+    path: str | Path,
+    out_dir: str | Path,
+    scan: int | Collection[int] | None = None,
+    fmt: str = "png",
 ) -> list[Path]:
     """Draw the spectra of a CLASS file, K against km/s and GHz; return the files written.
 
@@ -74,9 +78,13 @@ def plot_class(
     """
     ending = check_format(fmt)
     file = open_class(path)
-    scans = list(dict.fromkeys(int(n) for n in file.index["scan"] if scan in (None, int(n))))
-    if not scans:
-        what = "no spectrum" if scan is None else f"no spectrum of scan {scan}"
+    wanted = {scan} if isinstance(scan, int) else scan
+    found = dict.fromkeys(int(n) for n in file.index["scan"])
+    scans = [n for n in found if wanted is None or n in wanted]
+    missing = sorted(set(wanted or ()) - set(found))
+    if not scans or missing:
+        lacking = ", ".join(str(n) for n in missing)
+        what = f"no spectrum of scan {lacking}" if missing else "no spectrum"
         raise ImportFormatError(f"{path} holds {what}.", hint="gpucal inspect lists what it holds.")
     require_matplotlib()
     folder = Path(out_dir)
@@ -146,13 +154,14 @@ def _draw_panel(axes: Any, mean: _Mean) -> None:
     offset = np.arange(values.size) + 1 - h["rchan"]
     velocity, values = _binned(h["voff"] + offset * h["vres"], values)
     style = receiver_style(0)
-    axes.plot(velocity, values, drawstyle="steps-mid", **style)
+    draw_steps(axes, velocity, values, **style)
     axes.axhline(0.0, color="#777777", linewidth=0.6)
     axes.set_ylabel(SCALES[mean.scale])
     frame = {1: "LSR", 2: "heliocentric", 3: "topocentric"}.get(h["vtype"], "frame not known")
     axes.set_xlabel(f"velocity [km/s], {frame}, {h['line'] or 'line'} {h['restf'] / 1e3:.6f} GHz")
     low, high = float(velocity.min()), float(velocity.max())
-    axes.set_xlim(*((low, high) if high > low else (low - 1.0, high + 1.0)))
+    # frequency grows to the right, as in all pictures
+    axes.set_xlim(*((high, low) if high > low else (high + 1.0, low - 1.0)))
     slope = -h["restf"] / 1e3 / (LIGHT_KMS - h["voff"])
     top = axes.secondary_xaxis(
         "top",
@@ -163,7 +172,7 @@ def _draw_panel(axes: Any, mean: _Mean) -> None:
     )
     top.set_xlabel("frequency in the rest frame of the source [GHz]")
     top.ticklabel_format(axis="x", useOffset=False)
-    set_padded(axes, *robust_limits(values, 0.0, 100.0))
+    show_curves(axes, values, curve_limits(values), "K")
     if not np.isfinite(values).any():
         say_in(axes, "no valid channel")
     text = [h["teles"], f"{mean.count} spectra" if mean.count > 1 else ""]

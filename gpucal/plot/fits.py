@@ -19,6 +19,8 @@ from gpucal.plot.style import MARKERS, OKABE_ITO, picture, say_in
 MAX_FITS = 6
 """Fits in one picture, side by side; more go to further pictures."""
 MAX_PAGES = 4
+ABREAST = 3
+"""Fits side by side; more go below."""
 MAX_NAMED = 4
 """Fitted quantities written into a panel."""
 INVALID = "#D55E00"
@@ -100,20 +102,28 @@ def plot_fits(result: ResultLike, path: Path, title: str) -> list[Path]:
 
 
 def _draw_page(result: ResultLike, fits: Sequence[FitLike], path: Path, title: str) -> None:
-    columns = max(1, len(fits))
+    columns = min(ABREAST, max(1, len(fits)))
+    rows = max(1, -(-len(fits) // ABREAST))
     heading = title if result.valid else f"{title}   INVALID: {result.reason}"
-    with picture(path, (max(5.5, 4.2 * columns), 4.6), heading) as figure:
-        panels = figure.subplots(
-            2, columns, sharex="col", squeeze=False, height_ratios=[3, 1], gridspec_kw={"hspace": 0}
-        )
-        if not fits:
-            say_in(panels[0, 0], "nothing was fitted")
-        for column, fit in enumerate(fits):
-            _draw_fit(panels[0, column], fit)
-            _draw_residual(panels[1, column], fit)
-        if fits:
-            panels[0, 0].set_ylabel(f"signal [{fits[0].value_unit}]")
-            panels[1, 0].set_ylabel(f"residual [{fits[0].value_unit}]")
+    with picture(path, (max(5.5, 4.2 * columns), 4.6 * rows), heading) as figure:
+        grid = figure.add_gridspec(rows, 1)
+        for row in range(rows):
+            panels = (
+                grid[row]
+                .subgridspec(2, columns, height_ratios=[3, 1], hspace=0)
+                .subplots(sharex="col", squeeze=False)
+            )
+            shown = fits[row * ABREAST : (row + 1) * ABREAST]
+            if not fits:
+                say_in(panels[0, 0], "nothing was fitted")
+            for column, fit in enumerate(shown):
+                _draw_fit(panels[0, column], fit)
+                _draw_residual(panels[1, column], fit)
+            for axes in panels[:, max(1, len(shown)) :].ravel():
+                axes.remove()
+            if shown:
+                panels[0, 0].set_ylabel(f"signal [{shown[0].value_unit}]")
+                panels[1, 0].set_ylabel(f"residual [{shown[0].value_unit}]")
         figure.align_ylabels()
 
 

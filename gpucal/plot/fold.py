@@ -13,12 +13,14 @@ from gpucal.plot.spectra import add_upper_axis, pixel_mean, quiet
 from gpucal.plot.style import (
     OKABE_ITO,
     T_A,
+    curve_limits,
+    draw_steps,
+    frequency_limits,
     line_width,
     note_in,
     picture,
-    robust_limits,
     say_in,
-    set_padded,
+    show_curves,
 )
 
 
@@ -41,21 +43,17 @@ def plot_fold(view: ScanView, binned: Binned, unfolded: F64, throw: F64 | None, 
         x = binned.frequency[:, receiver] / 1e9
         for axes, (text, data, color) in zip(panels, rows, strict=True):
             spectrum = pixel_mean(data, receiver)
-            axes.plot(
-                x, spectrum, drawstyle="steps-mid", color=color, linewidth=line_width(spectrum)
-            )
+            draw_steps(axes, x, spectrum, color=color, linewidth=line_width(spectrum))
             axes.axhline(0.0, color="#777777", linewidth=0.6)
             shown = np.where(quiet(data, receiver), spectrum, np.nan)
-            low, high = robust_limits(shown, 0.0, 100.0)
-            set_padded(axes, low, high + 0.12 * (high - low))
+            show_curves(axes, spectrum, curve_limits(shown), "K")
             note_in(axes, text)
             axes.set_ylabel(f"{T_A} [K]")
             if not np.isfinite(spectrum).any():
                 say_in(axes, "no valid samples")
         panels[1].set_xlabel("signal frequency [GHz]")
         panels[1].ticklabel_format(axis="x", useOffset=False)
-        if x.size > 1:
-            panels[1].set_xlim(float(x.min()), float(x.max()))
+        panels[1].set_xlim(*frequency_limits(x))
         add_upper_axis(panels[0], view, binned, receiver)
 
 

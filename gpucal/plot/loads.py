@@ -18,16 +18,22 @@ from gpucal.plot.spectra import MAX_PIXELS, add_upper_axis
 from gpucal.plot.style import (
     OKABE_ITO,
     T_REC,
+    bandpass_limits,
+    counts_label,
+    draw_steps,
+    frequency_limits,
     line_width,
+    mark_channels,
     note_in,
+    odd_channels,
     picture,
-    robust_limits,
+    power_of_counts,
     say_in,
     set_padded,
+    show_curves,
 )
 from gpucal.scan import Scan, SubscanGroup
 
-RATIO = "HOT / SKY"
 LOOKS = {
     "HOT": {"color": OKABE_ITO[6], "linestyle": "-"},
     "COLD": {"color": OKABE_ITO[0], "linestyle": "--"},
@@ -101,8 +107,7 @@ def plot_loads(view: ScanView, binned: Binned, load: Scan, path: Path) -> None:
     t_rec = view.small("t_rec")
     if t_rec is not None and not np.isfinite(t_rec).any():
         t_rec = None
-    largest = max((robust_limits(v, 0.0, 99.0)[1] for v in counts.values()), default=1.0)
-    power = 3 * int(np.log10(max(largest, 1.0)) // 3)
+    power = power_of_counts(max((bandpass_limits(v)[1] for v in counts.values()), default=1.0))
     title = view.title if load.number == view.number else f"{view.title}   loads of {load.label}"
     with picture(path, (9.5, 1.7 + 1.25 * len(chosen)), title) as figure:
         rows = len(chosen)
@@ -110,20 +115,28 @@ def plot_loads(view: ScanView, binned: Binned, load: Scan, path: Path) -> None:
         for row, (receiver, pixel) in enumerate(chosen):
             left, right = panels[row]
             x = binned.frequency[:, receiver] / 1e9
+            odd = np.zeros(x.shape, dtype=np.bool_)
             for mode, values in counts.items():
-                left.plot(
-                    x, values[:, row] / 10**power, label=mode, drawstyle="steps-mid", **LOOKS[mode]
-                )
-            spread = np.array([values[:, row] for values in counts.values()]) / 10**power
-            left.set_ylim(0.0, 1.15 * robust_limits(spread, 0.0, 99.0)[1])
-            left.set_title(f"receiver {receiver}, pixel {pixel}", loc="left", fontsize=8.5, pad=3)
+                far = odd_channels(values[:, row])
+                shown = np.where(far, np.nan, values[:, row] / 10**power)
+                draw_steps(left, x, shown, label=mode, **LOOKS[mode])
+                odd |= far
+            mark_channels(left, x, odd)
+            if counts:
+                spread = np.stack([v[:, row] for v in counts.values()], axis=1) / 10**power
+                left.set_ylim(0.0, 1.15 * max(bandpass_limits(spread)[1], 1e-9))
+            told = f"receiver {receiver}, pixel {pixel}"
+            if odd.any():
+                told += f"; {int(odd.sum())} dead, weak or too warm (ticks)"
+            left.set_title(told, loc="left", fontsize=8.5, pad=3)
             if t_rec is not None:
                 _draw_t_rec(right, x, t_rec[:, receiver, pixel])
             else:
                 _draw_ratio(right, x, {mode: v[:, row] for mode, v in counts.items()})
         _finish(panels, view, binned, chosen)
-        panels[rows // 2, 0].set_ylabel(f"counts [$10^{power}$]" if power else "counts")
-        panels[rows // 2, 1].set_ylabel(RATIO if t_rec is None else f"{T_REC} [K], DSB")
+        other = "SKY" if "SKY" in counts or "COLD" not in counts else "COLD"
+        panels[rows // 2, 0].set_ylabel(counts_label(power))
+        panels[rows // 2, 1].set_ylabel(f"HOT / {other}" if t_rec is None else f"{T_REC} [K], DSB")
         _share_limits(panels[:, 1], t_rec, chosen)
 
 
@@ -142,20 +155,12 @@ def _pixels(view: ScanView) -> list[tuple[int, int]]:
 def _draw_t_rec(axes: Any, x: F64, t_rec: F64) -> None:
     """Draw T_rec, with a tick at the bottom for each bin without a good channel."""
     values = bin_channels(t_rec, bin_width(t_rec.shape[0]))
-    axes.plot(x, values, drawstyle="steps-mid", color=OKABE_ITO[2], linewidth=line_width(values))
-    lost = np.compress(np.isnan(values), x)
-    axes.plot(
-        lost,
-        np.full(lost.size, 0.03),
-        "|",
-        color=OKABE_ITO[6],
-        markersize=5,
-        transform=axes.get_xaxis_transform(),
-    )
+    draw_steps(axes, x, values, color=OKABE_ITO[2], linewidth=line_width(values))
+    mark_channels(axes, x, np.isnan(values))
     good = t_rec[np.isfinite(t_rec)]
     bad = t_rec.size - good.size
     middle = f"median {np.median(good):.0f} K" if good.size else "no good channel"
-    note_in(axes, middle + (f", {bad} bad channels" if bad else ""), right=True)
+    note_in(axes, middle + (f", {bad} bad channels (ticks)" if bad else ""), right=True)
 
 
 def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
@@ -165,16 +170,22 @@ def _draw_ratio(axes: Any, x: F64, counts: dict[str, F64]) -> None:
         say_in(axes, "one load only")
         return
     ratio = np.divide(counts["HOT"], other, out=np.full(x.shape, np.nan), where=other > 0)
-    axes.plot(x, ratio, drawstyle="steps-mid", color=OKABE_ITO[2], linewidth=line_width(ratio))
-    set_padded(axes, *robust_limits(ratio, 1.0, 99.0), 0.3)
+    draw_steps(axes, x, ratio, color=OKABE_ITO[2], linewidth=line_width(ratio))
+    axes.ticklabel_format(axis="y", useOffset=False)
+    # at the ends of a band there are few counts, and their ratio says little
+    low, high = bandpass_limits(ratio, 0.1)
+    least = 0.01 * abs(high + low) / 2.0
+    half = max(high - low, least) / 2.0
+    show_curves(
+        axes, ratio, ((low + high) / 2.0 - half, (low + high) / 2.0 + half), "", top=0.1, room=0.35
+    )
 
 
 def _share_limits(panels: Any, t_rec: F64 | None, chosen: list[tuple[int, int]]) -> None:
     """Give all panels of T_rec the same limits, with room for the legend."""
     if t_rec is None:
         return
-    shown = np.array([t_rec[:, r, a] for r, a in chosen])
-    low, high = robust_limits(shown, 1.0, 99.0)
+    low, high = bandpass_limits(np.stack([t_rec[:, r, a] for r, a in chosen], axis=1))
     for axes in panels:
         set_padded(axes, low, high + 0.25 * (high - low), 0.2)
 
@@ -186,7 +197,7 @@ def _finish(panels: Any, view: ScanView, binned: Binned, chosen: list[tuple[int,
         column[-1].locator_params(axis="x", nbins=6)
         column[-1].ticklabel_format(axis="x", useOffset=False)
         x = binned.frequency[:, chosen[0][0]] / 1e9
-        if len({round(float(v), 9) for v in binned.frequency[0]}) == 1 and x.size > 1:
-            column[-1].set_xlim(float(np.nanmin(x)), float(np.nanmax(x)))
+        if len({round(float(v), 9) for v in binned.frequency[0]}) == 1:
+            column[-1].set_xlim(*frequency_limits(x))
     panels[0, 0].legend(loc="lower center", ncols=3)
     add_upper_axis(panels[0, 1], view, binned, chosen[0][0])

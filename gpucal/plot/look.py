@@ -10,7 +10,24 @@ from typing import Any
 import numpy as np
 
 from gpucal.plot.source import F64
-from gpucal.plot.style import OKABE_ITO, note_in, picture, receiver_style, robust_limits, say_in
+from gpucal.plot.style import (
+    EDGE,
+    OKABE_ITO,
+    T_A,
+    bandpass_limits,
+    counts_label,
+    curve_limits,
+    draw_steps,
+    frequency_limits,
+    mark_channels,
+    note_in,
+    odd_channels,
+    picture,
+    power_of_counts,
+    receiver_style,
+    say_in,
+    show_curves,
+)
 
 MAX_POINTS = 2000
 """Channels drawn; more are averaged into bins, a screen has no more columns."""
@@ -49,6 +66,16 @@ def plot_look(panels: Sequence[LookPanel], path: Path, title: str) -> Path:
 
 def _spectra(axes: Any, panel: LookPanel) -> None:
     frequency, spectrum = _binned(panel.frequency, panel.spectrum)
+    # a bandpass is smooth: single channels that are far too warm do not set its scale; a line does
+    find_limits = curve_limits if panel.unit == "K" else bandpass_limits
+    power = 0
+    odd = np.zeros(frequency.shape, dtype=np.bool_)
+    if panel.unit != "K":
+        power = power_of_counts(find_limits(spectrum)[1])
+        far = odd_channels(spectrum)
+        spectrum = np.where(far, np.nan, spectrum / 10.0**power)
+        odd = far.any(axis=(1, 2))
+        mark_channels(axes, frequency / 1e9, odd)
     _, receivers, pixels = spectrum.shape
     shown = []
     for r in range(receivers):
@@ -56,15 +83,26 @@ def _spectra(axes: Any, panel: LookPanel) -> None:
         mean = _mean(spectrum[:, r, :], axis=1)
         shown.append(mean)
         shown += _pixels(axes, frequency / 1e9, spectrum[:, r, :], style)
-        axes.plot(frequency / 1e9, mean, linewidth=1.3, label=f"receiver {r}, mean", **style)
-    axes.set_xlabel("frequency (GHz)")
-    axes.set_ylabel(_quantity(panel.unit))
-    # the whole of each curve, so that no line is cut off
-    axes.set_ylim(*_padded(robust_limits(np.concatenate(shown), 0.0, 100.0)))
-    axes.margins(x=0.01)
-    if receivers > 1 or pixels > FEW_PIXELS:
-        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.92))
-    note_in(axes, "   ".join(part for part in (panel.label, panel.note) if part))
+        draw_steps(axes, frequency / 1e9, mean, linewidth=1.3, label=f"receiver {r}, mean", **style)
+    axes.set_xlabel("signal frequency [GHz]")
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlim(*frequency_limits(frequency / 1e9))
+    axes.set_ylabel(f"{T_A} [K]" if panel.unit == "K" else counts_label(power))
+    legend = receivers > 1 or pixels > FEW_PIXELS
+    drawn = np.stack(shown, axis=1)
+    low, high = find_limits(drawn)
+    if panel.unit == "K":
+        unit = "K"
+    else:
+        low, unit = min(low, 0.0), rf"$\times10^{{{power}}}$" if power else ""
+    show_curves(axes, drawn, (low, high), unit, top=0.3 if legend else 0.15)
+    if not np.isfinite(drawn).any():
+        say_in(axes, "no valid samples")
+    if legend:
+        axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.94), ncols=2)
+    left_out = f"{int(odd.sum())} channels dead, weak or too warm (ticks)" if odd.any() else ""
+    note_in(axes, "   ".join(part for part in (panel.label, panel.note, left_out) if part))
 
 
 def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64]:
@@ -78,10 +116,14 @@ def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64
     if pixels <= FEW_PIXELS:
         axes.plot(x, spectrum, alpha=0.3, linewidth=0.4, **style)
         return [spectrum[:, a] for a in range(pixels)]
-    known = np.where(np.isfinite(spectrum), spectrum, 0.0)
-    low, high = np.percentile(known, [5.0, 95.0], axis=1)
+    alive = np.isfinite(spectrum).any(axis=1)
+    low, high = np.full((2, spectrum.shape[0]), np.nan)
+    if alive.any():
+        low[alive], high[alive] = np.nanpercentile(spectrum[alive], [5.0, 95.0], axis=1)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    brightest = int(np.argmax(known.sum(axis=0)))
+    edge = round(EDGE * spectrum.shape[0])
+    inner = spectrum[edge : spectrum.shape[0] - edge]
+    brightest = int(np.argmax(np.nan_to_num(_mean(inner, axis=0), nan=-np.inf)))
     axes.plot(
         x,
         spectrum[:, brightest],
@@ -94,7 +136,12 @@ def _pixels(axes: Any, x: F64, spectrum: F64, style: dict[str, Any]) -> list[F64
 
 def _continuum(axes: Any, panel: LookPanel) -> None:
     """Draw the continuum against the offset where the telescope moved, else against the dump."""
-    dumps, receivers, pixels, subscans = panel.continuum.shape
+    power = 0
+    if panel.unit != "K" and np.isfinite(panel.continuum).any():
+        power = power_of_counts(float(np.nanmax(panel.continuum)))
+    continuum = panel.continuum / 10.0**power
+    scale = f"{T_A} [K]" if panel.unit == "K" else counts_label(power)
+    dumps, receivers, pixels, subscans = continuum.shape
     lon, lat = ARCSEC * panel.lon, ARCSEC * panel.lat
     extent = [
         float(np.nanmax(x) - np.nanmin(x)) if np.isfinite(x).any() else 0.0 for x in (lon, lat)
@@ -107,16 +154,14 @@ def _continuum(axes: Any, panel: LookPanel) -> None:
             colour = OKABE_ITO[r % len(OKABE_ITO)]
             if pixels > 1:
                 pale = colour if pixels <= FEW_PIXELS else "#999999"
-                axes.plot(x, panel.continuum[:, r, :, s], color=pale, alpha=0.3, linewidth=0.4)
-            mean = _mean(panel.continuum[:, r, :, s], axis=1)
+                axes.plot(x, continuum[:, r, :, s], color=pale, alpha=0.3, linewidth=0.4)
+            mean = _mean(continuum[:, r, :, s], axis=1)
             axes.plot(x, mean, color=colour, linewidth=1.1, marker="." if dumps < 40 else "")
-    axes.set_xlabel(f"{name} offset (arcsec)" if moved else "dump")
-    axes.set_ylabel(f"mean over channels ({'K' if panel.unit == 'K' else 'counts'})")
-
-
-def _quantity(unit: str) -> str:
-    """Label of the axis of values in this unit."""
-    return "$T_A^*$ (K)" if unit == "K" else "counts"
+    axes.set_xlabel(f"{name} offset [arcsec]" if moved else "dump")
+    axes.set_ylabel(f"mean over channels, {scale}")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    if not np.isfinite(panel.continuum).any():
+        say_in(axes, "no valid samples")
 
 
 def _mean(values: F64, axis: int) -> F64:
@@ -134,9 +179,3 @@ def _binned(frequency: F64, spectrum: F64) -> tuple[F64, F64]:
     n = frequency.size // width
     centre = frequency[: n * width].reshape(n, width).mean(axis=1)
     return centre, _mean(spectrum[: n * width].reshape(n, width, *spectrum.shape[1:]), axis=1)
-
-
-def _padded(limits: tuple[float, float]) -> tuple[float, float]:
-    """Limits of an axis with a margin on both sides."""
-    margin = 0.15 * (limits[1] - limits[0])
-    return limits[0] - margin, limits[1] + margin

@@ -153,7 +153,7 @@ def plot_map(view: ScanView, path: Path, window: Window | None, beam: float | No
     made = make_map(view, window, beam)
     wide = float(np.ptp(made.x) / np.ptp(made.y))
     height = float(np.clip(5.6 / wide, 2.8, 7.0))
-    size = (1.9 + float(np.clip(height * wide, 2.8, 5.6)), 1.2 + height)
+    size = (1.9 + float(np.clip(height * wide, 2.8, 5.6)), 1.4 + height)
     with picture(path, size, view.title) as figure:
         axes = figure.add_subplot()
         low, high = robust_limits(made.values, 0.0, 100.0)
@@ -176,6 +176,8 @@ def plot_map(view: ScanView, path: Path, window: Window | None, beam: float | No
         )
         axes.set_xlabel("longitude offset [arcsec]")
         axes.set_ylabel("latitude offset [arcsec]")
+        if not np.isfinite(made.values).all():
+            axes.set_xlabel("longitude offset [arcsec]\ngrey: no samples near;  dots: samples")
         axes.set_title(
             f"{made.window};  beam and kernel {made.beam:.3g}\u2033 ({made.beam_from})",
             loc="left",

@@ -6,7 +6,7 @@ Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gpucal.errors import L1Error
 from gpucal.io.l1.reader import L1Scan, open_l1
+from gpucal.plot.style import T_SYS, T_SYS_STAR
 
 F64 = npt.NDArray[np.float64]
 MJD_EPOCH = datetime.datetime(1858, 11, 17)
@@ -86,18 +87,29 @@ class ScanView:
         return np.array(np.broadcast_to(values, (dumps, subscans)))
 
 
-def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
-    """Return the scans and bands of the store, or those of ``scan``, in order.
+def t_sys_name(view: ScanView) -> str:
+    """What ``t_sys`` of this scan is: T_sys, or T_sys* where it is told so."""
+    if "t_sys" not in view.arrays:
+        return T_SYS
+    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
+    return T_SYS_STAR if star else T_SYS
 
-    Raises L1Error when the path is no L1 store or the scan is not in it.
+
+def open_views(path: str | Path, scan: int | Collection[int] | None = None) -> list[ScanView]:
+    """Return the scans and bands of the store, or those of ``scan`` (one or several), in order.
+
+    Raises L1Error when the path is no L1 store or a scan is not in it.
     """
     store = open_l1(path)
     numbers = list(store.scans())
-    if scan is not None and scan not in numbers:
+    wanted = [scan] if isinstance(scan, int) else sorted(numbers if scan is None else scan)
+    missing = [n for n in wanted if n not in numbers]
+    if missing:
         known = ", ".join(str(n) for n in numbers) or "no scan"
-        raise L1Error(f"there is no scan {scan} in {path}, which holds {known}.")
+        lacking = ", ".join(str(n) for n in missing)
+        raise L1Error(f"there is no scan {lacking} in {path}, which holds {known}.")
     views = []
-    for number in numbers if scan is None else [scan]:
+    for number in numbers if scan is None else wanted:
         for band in store.scan(number).bands or [""]:
             found = store.scan(number, band)
             if "spectra" in found:

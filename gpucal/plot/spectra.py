@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.errors import L1Error
 from gpucal.plot.binning import Binned, bin_channels, bin_width
-from gpucal.plot.source import F64, ScanView
+from gpucal.plot.source import F64, ScanView, t_sys_name
 from gpucal.plot.style import (
     T_A,
-    T_SYS,
     T_SYS_STAR,
+    bandpass_limits,
+    curve_limits,
+    draw_steps,
+    frequency_limits,
     line_width,
     note_in,
     picture,
     receiver_style,
-    robust_limits,
     say_in,
     set_padded,
+    show_curves,
     smooth_style,
+    what_is_missing,
 )
 from gpucal.plot.velocity import velocity_scale
 
@@ -29,6 +34,8 @@ MAX_PIXELS = 6
 """Single pixels shown below the mean over all pixels."""
 AIR, AIR_TEXT = "#a6a6a6", "#666666"
 """Grey of the transmission, and of its numbers."""
+LOUD_BINS = 8
+"""Bins in a row from which loud ones can be noise."""
 MAX_COLUMNS = 4
 """Receivers with frequency axes of their own, side by side."""
 
@@ -57,7 +64,7 @@ def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
             _draw_transmission(here[0], view, binned, receivers, label=last)
             _draw_axes(here, view, binned, receivers)
             if column == 0:
-                _label_rows(here, several)
+                _label_rows(here, view, several)
 
 
 def _columns(binned: Binned) -> list[list[int]]:
@@ -75,21 +82,22 @@ def _columns(binned: Binned) -> list[list[int]]:
 
 
 def _draw_mean(axes: Any, binned: Binned, receivers: list[int]) -> None:
-    shown = []
+    shown, drawn = [], []
     for receiver in receivers:
         spectrum = pixel_mean(binned, receiver)
-        axes.plot(
+        draw_steps(
+            axes,
             _ghz(binned, receiver),
             spectrum,
-            drawstyle="steps-mid",
             linewidth=line_width(spectrum),
             label=f"receiver {receiver}",
             **receiver_style(receiver),
         )
+        drawn.append(spectrum)
         shown.append(np.where(quiet(binned, receiver), spectrum, np.nan))
     axes.axhline(0.0, color="#777777", linewidth=0.6)
-    low, high = robust_limits(np.array(shown), 0.0, 100.0)
-    set_padded(axes, low, high + 0.12 * (high - low))
+    top = 0.12 if len(receivers) == binned.mean.shape[1] else 0.4  # narrow panels have long notes
+    show_curves(axes, np.stack(drawn, axis=1), curve_limits(np.stack(shown, axis=1)), "K", top=top)
     if not np.isfinite(shown).any():
         say_in(axes, "no valid samples")
 
@@ -106,10 +114,11 @@ def pixel_mean(binned: Binned, receiver: int) -> F64:
     return np.where(total > 0, sums / np.where(total > 0, total, 1.0), np.nan)
 
 
-def quiet(binned: Binned, receiver: int) -> Any:
+def quiet(binned: Binned, receiver: int) -> npt.NDArray[np.bool_]:
     """Bins whose noise is not far above the rest: only these set the limits of an axis.
 
-    Noise jumps from channel to channel by more than it is high; a line, however strong, does not.
+    Noise jumps from channel to channel by more than it is high, and to both sides; a line, however
+    strong or narrow, does not.
     """
     from scipy.ndimage import median_filter
 
@@ -118,28 +127,43 @@ def quiet(binned: Binned, receiver: int) -> Any:
     jump = median_filter(np.abs(np.diff(spectrum, prepend=spectrum[:1])), window)
     level = median_filter(np.abs(spectrum), window)
     typical = np.median(jump[jump > 0]) if (jump > 0).any() else 0.0
-    return (jump <= 8.0 * typical) | (jump < 0.7 * level)
+    calm: npt.NDArray[np.bool_] = (jump <= 8.0 * typical) | (jump < 0.7 * level)
+    loud = np.flatnonzero(~calm)
+    for run in np.split(loud, np.flatnonzero(np.diff(loud) > 1) + 1):
+        if run.size and not _is_noise(spectrum[run] - np.median(spectrum)):
+            calm[run] = True
+    return calm
+
+
+def _is_noise(zone: F64) -> bool:
+    """Whether loud neighbouring bins are noise: many of them high, on both sides of the baseline."""
+    high = zone[np.abs(zone) > 0.35 * np.abs(zone).max()]
+    return zone.size >= LOUD_BINS and high.size >= 4 and bool(high.min() < 0.0 < high.max())
 
 
 def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
     """Draw single pixels, one above the other, each with its own zero line."""
     alive = np.flatnonzero(np.isfinite(binned.mean[:, receiver]).any(axis=0))
-    note_in(axes, f"receiver {receiver}, single pixels")
+    said = f"receiver {receiver}, single pixels"
     if alive.size == 0:
+        note_in(axes, said)
         say_in(axes, "no valid samples")
         return
     chosen = alive[np.linspace(0, alive.size - 1, min(MAX_PIXELS, alive.size)).round().astype(int)]
     x = _ghz(binned, receiver)
     calm = quiet(binned, receiver)
-    spectra = np.where(calm[:, None], binned.mean[:, receiver, chosen], np.nan)
-    low, high = robust_limits(spectra, 0.0, 100.0)
+    spectra = binned.mean[:, receiver, chosen]
+    limits = np.array([curve_limits(np.where(calm, y, np.nan)) for y in spectra.T])
+    counted = limits[_tame(spectra)]
+    low, high = min(0.0, float(counted[:, 0].min())), max(0.0, float(counted[:, 1].max()))
     step = high - low
     for row, pixel in enumerate(chosen[::-1]):
         axes.axhline(row * step, color="#777777", linewidth=0.5)
-        axes.plot(
+        draw_steps(
+            axes,
             x,
-            binned.mean[:, receiver, pixel] + row * step,
-            drawstyle="steps-mid",
+            np.clip(binned.mean[:, receiver, pixel], low - 0.1 * step, high + 0.1 * step)
+            + row * step,
             linewidth=0.8 * line_width(spectra),
             color=receiver_style(receiver)["color"],
         )
@@ -150,7 +174,20 @@ def _draw_pixels(axes: Any, binned: Binned, receiver: int) -> None:
             va="center",
             fontsize=8,
         )
-    set_padded(axes, min(low, 0.0), (chosen.size - 1) * step + max(high, 0.0), 0.04)
+    top = (chosen.size - 1) * step + max(high, 0.0)
+    narrow = len(_columns(binned)) > 1
+    set_padded(axes, min(low, 0.0), top + (1.1 if narrow else 0.45) * step, 0.04)
+    words = what_is_missing(spectra, (low - 0.1 * step, high + 0.1 * step), " K")
+    note_in(axes, ";  ".join(part for part in (said, words) if part))
+
+
+def _tame(spectra: F64) -> Any:
+    """Which spectra of [B,N] are not far noisier than the rest, bool [N]; one noisy pixel sets no scale."""
+    steps = np.abs(np.diff(spectra, axis=0))
+    noise = np.array(
+        [np.median(s[np.isfinite(s)]) if np.isfinite(s).any() else 0.0 for s in steps.T]
+    )
+    return noise <= 5.0 * np.median(noise)
 
 
 def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
@@ -167,7 +204,8 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
         )
         x = _ghz(binned, receiver)
         style = smooth_style(receiver)
-        axes.plot(x, middle, label=f"receiver {receiver}", **style)
+        mark = "." if int(alive.sum()) == 1 else ""
+        axes.plot(x, middle, label=f"receiver {receiver}", marker=mark, **style)
         if t_sys.shape[1] > 1:
             axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
         shown += [low, high]
@@ -176,11 +214,17 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
         return
     if len(receivers) > 1:
         axes.legend(loc="upper right", ncols=min(4, len(receivers)))
-    several = binned.t_sys.shape[2] > 1
-    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
-    said = T_SYS_STAR if star else "DSB"
-    note_in(axes, said + (", median and 16-84 % of the pixels" if several else ""))
-    set_padded(axes, *robust_limits(np.array(shown), 1.0, 98.0), 0.15)
+    several, star = binned.t_sys.shape[2] > 1, t_sys_name(view) == T_SYS_STAR
+    words = [] if star else ["DSB"]
+    note_in(axes, ", ".join([*words, *(["median and 16-84 % of the pixels"] if several else [])]))
+    show_curves(
+        axes,
+        np.stack(shown, axis=1),
+        bandpass_limits(np.stack(shown, axis=1)),
+        "K",
+        top=0.25,
+        room=0.2,
+    )
 
 
 def _draw_transmission(
@@ -198,7 +242,7 @@ def _draw_transmission(
         curves.append((value[:, min(receiver, value.shape[1] - 1)], line, text))
     if not curves:
         note_in(axes, f"{_over(binned, receivers)}, no opacity was determined")
-        if len(axes.lines) > 2:
+        if len(receivers) > 1:
             axes.legend(loc="upper right", ncols=4)
         return
     behind = axes.twinx()
@@ -212,6 +256,7 @@ def _draw_transmission(
             color=AIR,
             linewidth=1.1,
             label=f"transmission, {text}",
+            marker="." if value.shape[0] == 1 else "",
         )
     behind.set_ylim(0.0, 1.2)
     behind.set_yticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -225,7 +270,9 @@ def _draw_transmission(
     named = [line for line in axes.lines if not line.get_label().startswith("_")]
     columns = 2 if len(named) > 1 else 1
     shown = [*(named if columns > 1 else []), *behind.lines]
-    axes.legend(handles=shown, loc="upper right", ncols=columns)
+    # in a narrow panel below the note, which has two lines there
+    corner = (1.0, 1.0) if joint == ", " else (1.0, 0.88)
+    axes.legend(handles=shown, loc="upper right", ncols=columns, bbox_to_anchor=corner)
 
 
 def _over(binned: Binned, receivers: list[int]) -> str:
@@ -271,10 +318,7 @@ def _draw_axes(panels: list[Any], view: ScanView, binned: Binned, receivers: lis
     bottom, top = panels[-1], panels[0]
     bottom.set_xlabel("signal frequency [GHz]")
     bottom.ticklabel_format(axis="x", useOffset=False)
-    low, high = float(x.min()), float(x.max())
-    if low == high:
-        low, high = low - 1e-3, high + 1e-3
-    bottom.set_xlim(low, high)
+    bottom.set_xlim(*frequency_limits(x))
     add_upper_axis(top, view, binned, receivers[0])
 
 
@@ -301,8 +345,8 @@ def add_upper_axis(axes: Any, view: ScanView, binned: Binned, receiver: int) -> 
         second.set_xlabel("channel")
 
 
-def _label_rows(panels: list[Any], several: bool) -> None:
+def _label_rows(panels: list[Any], view: ScanView, several: bool) -> None:
     panels[0].set_ylabel(f"{T_A} [K]")
     if several:
         panels[1].set_ylabel(f"{T_A} + offset [K]")
-    panels[-1].set_ylabel(f"{T_SYS} [K]")
+    panels[-1].set_ylabel(f"{t_sys_name(view)} [K]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,13 @@ T_SYS_STAR = "$T_\\mathrm{sys}^*$"
 FORMATS = ("png", "svg")
 CHARACTER = 0.092
 """Width of a character of the title, inches."""
+EDGE = 0.05
+"""Part of a band at either end whose spikes do not set the scale of a picture."""
+FEW_BINS = 20
+"""Below so many bins a band has no edge."""
+NARROW = 3
+"""Bins above half maximum from which a peak near the edge is a line and no spike."""
+GAP = "gaps: flagged or no data"
 
 _RC = {
     "font.family": "DejaVu Sans",
@@ -136,6 +144,185 @@ def robust_limits(
     return lo, hi
 
 
+def curve_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tuple[float, float]:
+    """Lowest and highest value of spectra, [B] or [B,N], that a picture must show.
+
+    What sticks out in the outer ``edge`` of a band (spikes, noise where the gain falls off) does not
+    count, unless it is a line: NARROW bins or more wide, and lower again before the band ends.
+    """
+    curves = values.reshape(values.shape[0], -1)
+    kept = np.full(curves.shape, np.nan)
+    for number, curve in enumerate(curves.T):
+        known = np.flatnonzero(np.isfinite(curve))
+        kept[known, number] = np.where(_counts(curve[known], edge), curve[known], np.nan)
+    return robust_limits(kept, 0.0, 100.0)
+
+
+def bandpass_limits(values: npt.NDArray[np.float64], edge: float = EDGE) -> tuple[float, float]:
+    """As ``curve_limits``, of curves that are smooth by nature: single channels far off do not count."""
+    from scipy.ndimage import median_filter
+
+    smooth = np.full(values.reshape(values.shape[0], -1).shape, np.nan)
+    for number, curve in enumerate(values.reshape(values.shape[0], -1).T):
+        known = np.flatnonzero(np.isfinite(curve))
+        if known.size:
+            width = min(int(np.clip(2 * (known.size // 80) + 1, 3, 7)), known.size)
+            smooth[known, number] = median_filter(curve[known], width, mode="nearest")
+    return curve_limits(smooth, edge)
+
+
+def odd_channels(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Bins, of [B,...], that differ from their neighbours by more than half: dead, weak or far too warm."""
+    from scipy.ndimage import median_filter
+
+    flat = counts.reshape(counts.shape[0], -1)
+    odd = np.zeros(flat.shape, dtype=np.bool_)
+    for number, curve in enumerate(flat.T):
+        known = np.flatnonzero(np.isfinite(curve))
+        if known.size >= FEW_BINS:
+            smooth = median_filter(curve[known], 7, mode="nearest")
+            odd[known, number] = np.abs(curve[known] - smooth) > 0.5 * np.abs(smooth)
+    return odd.reshape(counts.shape)
+
+
+def mark_channels(axes: Any, x: Any, marked: npt.NDArray[np.bool_]) -> None:
+    """A tick at the bottom of a panel for each marked bin, bool [B]: unlike a line, it borders nothing."""
+    lost = np.compress(marked, x)
+    axes.plot(
+        lost,
+        np.full(lost.size, 0.03),
+        "|",
+        color=OKABE_ITO[6],
+        markersize=5,
+        transform=axes.get_xaxis_transform(),
+    )
+
+
+def _counts(curve: npt.NDArray[np.float64], edge: float) -> npt.NDArray[np.bool_]:
+    """Which finite values of a spectrum, [B], its limits must include."""
+    counts = np.ones(curve.shape, dtype=np.bool_)
+    margin = max(1, round(edge * curve.size))
+    if curve.size < FEW_BINS:
+        return counts
+    inner = curve[margin:-margin]
+    low, high, middle = float(inner.min()), float(inner.max()), float(np.median(inner))
+    span = high - low
+    far = np.flatnonzero((curve > high + 0.5 * span) | (curve < low - 0.5 * span))
+    for run in np.split(far, np.flatnonzero(np.diff(far) > 1) + 1):
+        if run.size and not _is_line(curve - middle, run):
+            counts[run] = False
+    return counts
+
+
+def _is_line(curve: npt.NDArray[np.float64], run: npt.NDArray[np.int64]) -> bool:
+    """Whether the peak in ``run`` has a width, and calm channels on both sides before the band ends."""
+    peak = int(run[np.abs(curve[run]).argmax()])
+    height = abs(float(curve[peak]))
+    below = np.flatnonzero(curve * np.sign(curve[peak]) <= 0.5 * height)
+    left, right = below[below < peak], below[below > peak]
+    if not left.size or not right.size:
+        return False
+    first, last = int(left[-1]) + 1, int(right[0]) - 1
+    width = last - first + 1
+    # a Gaussian is below 2 % of its peak from 1.2 widths off its middle on
+    start, stop = first - width + width // 4, last + width - width // 4
+    flanks = [curve[max(0, start - width) : max(0, start)], curve[stop + 1 : stop + 1 + width]]
+    calm = all(f.size and np.abs(f).max() < 0.35 * height for f in flanks)
+    return width >= NARROW and calm
+
+
+def show_curves(
+    axes: Any,
+    values: npt.NDArray[np.float64],
+    limits: tuple[float, float],
+    unit: str,
+    *,
+    top: float = 0.12,
+    pad: float = 0.08,
+    room: float = 0.11,
+) -> None:
+    """Set the vertical limits and say below the curves what is missing in them or off the scale.
+
+    values: [B] or [B,N], as drawn; limits: of what must be seen; ``top``: room above for notes;
+    ``room``: that below for the words, more in a low panel. Both are parts of the span.
+    """
+    low, high = limits
+    span = high - low
+    seen = (low - pad * span, high + (top + pad) * span)
+    words = what_is_missing(values, seen, f" {unit}".rstrip())
+    set_padded(axes, low - (room * span if words else 0.0), high + top * span, pad)
+    if words:
+        axes.text(
+            0.01,
+            0.02,
+            _broken(axes, words, 7.5),
+            transform=axes.transAxes,
+            va="bottom",
+            fontsize=7.5,
+            color="#555555",
+        ).set_in_layout(False)
+
+
+def what_is_missing(values: npt.NDArray[np.float64], limits: tuple[float, float], unit: str) -> str:
+    """What a panel with these vertical limits does not show of some curves, in words; "" when nothing."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return ""
+    words = [GAP] if finite.size < values.size else []
+    count = int(((finite < limits[0]) | (finite > limits[1])).sum())
+    if count:
+        far = [f"{count} point{'s' if count > 1 else ''} off the scale"]
+        if finite.min() < limits[0]:
+            far.append(f"down to {_short(float(finite.min()))}{unit}")
+        if finite.max() > limits[1]:
+            far.append(f"up to {_short(float(finite.max()))}{unit}")
+        words.append(", ".join(far))
+    return ";  ".join(words)
+
+
+def _short(value: float) -> str:
+    """A number with three digits, without an exponent while it is not long."""
+    text = f"{value:.0f}" if 1000.0 <= abs(value) < 1e7 else f"{value:.3g}"
+    return text.replace("-", "\u2212")
+
+
+def _broken(axes: Any, text: str, size: float) -> str:
+    """Break a text of ``size`` points where it is wider than its panel."""
+    points = axes.get_position().width * axes.figure.get_figwidth() * 72.0
+    width = max(20, int(points / (0.55 * size)))
+    return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
+
+
+def draw_steps(axes: Any, x: Any, values: npt.NDArray[np.float64], **style: Any) -> Any:
+    """Draw a spectrum, f64 [B], as steps; a bin between gaps, which steps do not show, as a dot."""
+    (line,) = axes.plot(x, values, drawstyle="steps-mid", **style)
+    good = np.isfinite(values)
+    beside = np.concatenate([[False], good, [False]])
+    lone = good & ~beside[:-2] & ~beside[2:]
+    if lone.any():
+        axes.plot(np.asarray(x)[lone], values[lone], ".", color=line.get_color(), markersize=4.0)
+    return line
+
+
+def power_of_counts(largest: float) -> int:
+    """Power of ten, a multiple of three, by which counts up to ``largest`` are divided for an axis."""
+    return 3 * int(np.log10(max(largest, 1.0)) // 3)
+
+
+def counts_label(power: int) -> str:
+    """Label of an axis of counts that were divided by 10**power."""
+    return f"counts [$10^{{{power}}}$]" if power else "counts"
+
+
+def frequency_limits(x: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Limits of a frequency axis, GHz, ascending; 2 MHz wide for a single channel, (0, 1) for none."""
+    finite = x[np.isfinite(x)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    return (low, high) if low < high else (low - 1e-3, high + 1e-3)
+
+
 def say_in(axes: Any, text: str) -> None:
     """Write into an empty panel why it is empty."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#555555")
@@ -145,7 +332,16 @@ def note_in(axes: Any, text: str, *, right: bool = False) -> None:
     """Write what is shown into the upper corner of a panel."""
     x, side = (0.99, "right") if right else (0.01, "left")
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
-    axes.text(x, 0.96, text, transform=axes.transAxes, ha=side, va="top", fontsize=8.5, bbox=box)
+    axes.text(
+        x,
+        0.96,
+        _broken(axes, text, 8.5),
+        transform=axes.transAxes,
+        ha=side,
+        va="top",
+        fontsize=8.5,
+        bbox=box,
+    ).set_in_layout(False)
 
 
 def set_padded(axes: Any, low: float, high: float, pad: float = 0.08) -> None:

@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucal.plot.source import F64, ScanView, frequency_axis
-from gpucal.plot.style import MARKERS, OKABE_ITO, T_REC, T_SYS, note_in, picture, say_in
+from gpucal.plot.source import F64, ScanView, frequency_axis, t_sys_name
+from gpucal.plot.style import MARKERS, OKABE_ITO, T_REC, note_in, picture, say_in
 
 MJD_EPOCH = datetime.date(1858, 11, 17)
 LONG_DAYS = 2.0
 """Above this span the time axis counts days instead of hours."""
+STEPS_MIN = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720)
+"""Distances of the ticks of the time axis, minutes."""
+MAX_TICKS = 9
+MAX_NUMBERS = 40
+"""Scan numbers that have room above the picture."""
 NAN = float("nan")
 
 
 class Point(NamedTuple):
     """The values of one scan and band in the picture of the night."""
 
+    number: int
     band: str
     mjd: float
     air: str
@@ -28,6 +34,7 @@ class Point(NamedTuple):
     tau_error: float
     t_rec: float
     t_sys: float
+    t_sys_name: str
     flagged: float
     rms: tuple[float, float, float]
     pwv_mjd: F64
@@ -71,6 +78,7 @@ def plot_night(
             axes.ticklabel_format(axis="y", useOffset=False)
         panels[4].axhline(1.0, color="#777777", linewidth=0.8)
         panels[-1].set_xlabel(label)
+        _mark_times(panels, points, origin, scale)
         _explain(panels, points, bands)
 
 
@@ -92,6 +100,7 @@ def _point(view: ScanView, age: float = NAN) -> Point:
     spread = np.percentile(ratio, [16, 50, 84]) if ratio.size else np.full(3, np.nan)
     tau = view.small("tau_signal")
     return Point(
+        number=view.number,
         band=view.band,
         mjd=_median(mjd),
         air=f"{view.attrs.get('atmosphere_sha256', '')} {_setup(view)}",
@@ -100,6 +109,7 @@ def _point(view: ScanView, age: float = NAN) -> Point:
         tau=NAN if tau is None else _median(tau),
         t_rec=_median(view.quality("t_rec_median")),
         t_sys=_median(view.quality("t_sys_median")),
+        t_sys_name=t_sys_name(view),
         flagged=100.0 * _median(view.quality("flagged_fraction")),
         rms=(float(spread[0]), float(spread[1]), float(spread[2])),
         pwv_mjd=when,
@@ -149,7 +159,43 @@ def _time_axis(points: Sequence[Point]) -> tuple[float, float, str]:
         return 0.0, 1.0, "MJD [d], UTC"
     day = float(np.floor(times.min()))
     date = MJD_EPOCH + datetime.timedelta(days=day)
-    return day, 24.0, f"UTC [h] of {date.isoformat()} (MJD {day:.0f})"
+    last = MJD_EPOCH + datetime.timedelta(days=float(np.floor(times.max())))
+    until = f" to {last.isoformat()}" if last > date else ""
+    return day, 24.0, f"UTC [hh:mm], {date.isoformat()}{until} (MJD {day:.0f})"
+
+
+def _mark_times(panels: list[Any], points: Sequence[Point], origin: float, scale: float) -> None:
+    """Ticks as hh:mm below, and the numbers of the scans above."""
+    times = np.concatenate([[p.mjd for p in points], *(p.pwv_mjd for p in points)])
+    x = (times[np.isfinite(times)] - origin) * scale
+    if not x.size:
+        return
+    least = 0.05 if scale == 1.0 else 5.0 / 60.0
+    margin = max(0.04 * float(np.ptp(x)), least)
+    low, high = float(x.min()) - margin, float(x.max()) + margin
+    panels[-1].set_xlim(low, high)
+    if scale != 1.0:
+        step = next((s for s in STEPS_MIN if (high - low) * 60 / s <= MAX_TICKS), STEPS_MIN[-1])
+        ticks = np.arange(np.ceil(low * 60 / step), np.floor(high * 60 / step) + 1) * step / 60
+        panels[-1].set_xticks(ticks, labels=[_clock(t) for t in ticks])
+    place = {p.number: (p.mjd - origin) * scale for p in points}
+    top = panels[0].secondary_xaxis("top")
+    top.set_xticks(list(place.values()), minor=True)
+    shown: list[int] = []
+    for number in sorted(place, key=lambda n: place[n]):
+        if not shown or place[number] - place[shown[-1]] >= (high - low) / MAX_NUMBERS:
+            shown.append(number)
+    top.set_xticks([place[n] for n in shown], labels=[str(n) for n in shown])
+    longest = max(len(str(n)) for n in shown)
+    top.tick_params(labelsize=7, rotation=90 if len(shown) * longest > 60 else 0)
+    some = "" if len(shown) == len(place) else f" (numbers of {len(shown)} of {len(place)})"
+    top.set_xlabel(f"scan{some}")
+
+
+def _clock(hours: float) -> str:
+    """Hours since midnight as hh:mm; after midnight they begin anew."""
+    minutes = round(hours * 60) % 1440
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
 
 
 def _draw_band(
@@ -177,9 +223,14 @@ def _draw_band(
         bars = np.nan_to_num([p.tau_error for p in points])
         panels[1].errorbar(x, tau, yerr=bars, capsize=2, label=band or None, **style)
     prefix = f"{band} " if band else ""
-    panels[2].plot(x, [p.t_sys for p in points], label=f"{prefix}{T_SYS}", **style)
+    for name in dict.fromkeys(p.t_sys_name for p in points):
+        mine = np.array([p.t_sys if p.t_sys_name == name else NAN for p in points])
+        if np.isfinite(mine).any():
+            panels[2].plot(x, mine, label=f"{prefix}{name}", **style)
     hollow = {**style, "markerfacecolor": "none"}
-    panels[2].plot(x, [p.t_rec for p in points], label=f"{prefix}{T_REC}", **hollow)
+    t_rec = np.array([p.t_rec for p in points])
+    if np.isfinite(t_rec).any():
+        panels[2].plot(x, t_rec, label=f"{prefix}{T_REC}", **hollow)
     panels[3].plot(x, [p.flagged for p in points], **style)
     low, middle, high = np.array([p.rms for p in points]).T
     good = np.isfinite(middle)
@@ -200,19 +251,22 @@ def _explain(panels: list[Any], points: Sequence[Point], bands: Sequence[str]) -
         say_in(panels[0], "PWV was not determined")
     for axes, values in (
         (panels[1], [p.tau for p in points]),
-        (panels[2], [p.t_sys for p in points]),
+        (panels[2], [t for p in points for t in (p.t_sys, p.t_rec)]),
         (panels[3], [p.flagged for p in points]),
         (panels[4], [p.rms[1] for p in points]),
         *[(axes, [p.age for p in points]) for axes in panels[5:]],
     ):
-        if not np.isfinite(values).any():
+        if not np.isfinite(np.array(values, dtype=np.float64)).any():
             say_in(axes, "not known")
-    panels[2].legend(loc="center right", ncols=len(bands))
-    if len(bands) > 1:
-        panels[1].legend(loc="best", ncols=len(bands))
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.005, 1.0)}
+    if panels[2].get_legend_handles_labels()[0]:
+        panels[2].legend(**beside)
+    if len(bands) > 1 and panels[1].get_legend_handles_labels()[0]:
+        panels[1].legend(**beside)
     note_in(panels[4], "median and 16-84 % of the pixels")
     for axes in [*panels[:3], *panels[5:]]:
         axes.margins(y=0.15)
+    panels[4].margins(y=0.3)  # room for the note
     for axes in panels[5:]:
         axes.axhline(0.0, color="#777777", linewidth=0.8)
     flagged = [p.flagged for p in points if np.isfinite(p.flagged)]

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 
 from gpucal.plot.binning import Binned
-from gpucal.plot.source import ScanView
+from gpucal.plot.source import F64, ScanView
 from gpucal.plot.spectra import add_upper_axis
 from gpucal.plot.style import (
     MISSING,
     OKABE_ITO,
     T_A,
+    curve_limits,
+    draw_steps,
+    frequency_limits,
     line_width,
     picture,
     robust_limits,
     say_in,
-    set_padded,
+    show_curves,
 )
 
 MAX_MARKED = 40
@@ -26,7 +29,7 @@ MAX_MARKED = 40
 
 
 def central_pixel(view: ScanView) -> tuple[int, int]:
-    """The (receiver, pixel) nearest to the middle of the array that has a T_rec."""
+    """The (receiver, pixel) nearest to the middle of the array that has a T_rec, or without any a T_sys."""
     _, _, receivers, pixels, _ = view.shape
     distance = np.zeros((receivers, pixels))
     for name in ("pixel_offset_lon", "pixel_offset_lat"):
@@ -34,9 +37,12 @@ def central_pixel(view: ScanView) -> tuple[int, int]:
         if values is not None:
             values = values[:, :, 0] if values.ndim == 3 else values
             distance += np.nan_to_num(values, nan=1e3) ** 2
-    t_rec = view.small("t_rec")
-    if t_rec is not None:
-        distance[~np.isfinite(t_rec).any(axis=0)] = np.inf
+    for name in ("t_rec", "t_sys"):
+        known = view.small(name)
+        if known is not None and np.isfinite(known).any():
+            known = known[..., 0] if known.ndim == 4 else known
+            distance[~np.isfinite(known).any(axis=0)] = np.inf
+            break
     receiver, pixel = np.unravel_index(int(np.argmin(distance)), distance.shape)
     return int(receiver), int(pixel)
 
@@ -54,19 +60,22 @@ def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
         above = figure.add_subplot(grid[0], sharex=below)
         x = binned.frequency[:, receiver] / 1e9
         mean = binned.mean[:, receiver, pixel]
-        above.plot(x, mean, drawstyle="steps-mid", color=OKABE_ITO[0], linewidth=line_width(mean))
+        draw_steps(above, x, mean, color=OKABE_ITO[0], linewidth=line_width(mean))
         above.axhline(0.0, color="#777777", linewidth=0.6)
-        set_padded(above, *robust_limits(mean, 0.0, 100.0))
+        show_curves(above, mean, curve_limits(mean), "K", top=0.0, room=0.25)
+        if not np.isfinite(mean).any():
+            say_in(above, "no valid samples")
         above.set_ylabel(f"mean {T_A} [K]")
         above.tick_params(labelbottom=False)
         add_upper_axis(above, view, binned, receiver)
-        low, high = robust_limits(values, 1.0, 99.0)
+        low, high = _colours(values, mean)
         image = below.pcolormesh(
             _edges(x), _edges(binned.dump), values, norm=Normalize(low, high), rasterized=True
         )
-        below.set_facecolor(MISSING)
         below.grid(False)
+        _mark_missing(below, values)
         below.set_xlabel("signal frequency [GHz]")
+        below.set_xlim(*frequency_limits(_edges(x)))
         below.set_ylabel("dump, all ON subscans in order")
         if binned.dump.size == 1:
             below.set_yticks(binned.dump)
@@ -77,6 +86,21 @@ def plot_waterfall(view: ScanView, binned: Binned, path: Path) -> None:
         _mark_subscans(below, view)
         if not np.isfinite(values).any():
             say_in(below, "no valid samples")
+
+
+def _colours(values: F64, mean: F64) -> tuple[float, float]:
+    """Range of the colours: 98 % of the samples, and the line of the mean whatever share it has."""
+    low, high = robust_limits(values, 1.0, 99.0)
+    line = curve_limits(mean)
+    return (min(low, line[0]), max(high, line[1])) if np.isfinite(mean).any() else (low, high)
+
+
+def _mark_missing(axes: Any, values: F64) -> None:
+    """Hatch what has no data, so that it looks like neither a value nor a border, and say so."""
+    axes.set_facecolor(MISSING)
+    axes.patch.set(hatch="////", edgecolor="#ffffff", linewidth=0.0)
+    if np.isnan(values).any():
+        axes.set_title("grey, hatched: flagged or no data", loc="left", fontsize=7)
 
 
 def _edges(centres: Any) -> Any:

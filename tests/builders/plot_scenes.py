@@ -90,13 +90,13 @@ FITS: dict[str, Callable[[], ResultLike]] = {"pointing": pointing, "focus": focu
 def load_scan(view: ScanView, number: int = 2) -> Scan:
     """A load scan in memory with the channels, receivers and pixels of ``view``: HOT, COLD, one fill."""
     c, _, r, a, _ = view.shape
-    x = np.linspace(-1, 1, c)[:, None, None]
+    x = (np.linspace(-1, 1, c) if c > 1 else np.zeros(1))[:, None, None]
     band = (1 - x**8) * (1 + 0.1 * np.arange(a)) * (1 + 0.2 * np.arange(r)[:, None])
     counts = np.stack(
         [np.repeat((f * 1e5 * band)[:, None], 2, axis=1) for f in (3.0, 1.4)], axis=-1
     )
     counts = counts.round().astype(np.int32)
-    counts[5, 0, 0, 0, 0] = np.iinfo(np.int32).min
+    counts[min(5, c - 1), 0, 0, 0, 0] = np.iinfo(np.int32).min
     two, ones = np.full(2, np.nan), np.ones((r, 2))
     track: dict[str, Any] = {name: np.zeros((2, 2)) for name in ("exptime", "elevation", "azimuth")}
     group = SubscanGroup(

@@ -77,7 +77,7 @@ def test_svg_is_reproducible(tmp_path: Path) -> None:
 def test_time_axis_of_a_night_and_of_a_week(tmp_path: Path) -> None:
     path = write_l1(tmp_path / "l1.zarr", (3, 4), (16, 2, 1, 1, 1))
     points = [trend._point(view) for view in open_views(path)]
-    assert trend._time_axis(points) == (61042.0, 24.0, "UTC [h] of 2026-01-02 (MJD 61042)")
+    assert trend._time_axis(points) == (61042.0, 24.0, "UTC [hh:mm], 2026-01-02 (MJD 61042)")
     mjd: Any = zarr.open_group(path / "scan_000004", mode="a")["mjd"]
     mjd[...] = 61050.0
     points = [trend._point(view) for view in open_views(path)]

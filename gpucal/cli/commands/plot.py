@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpucal.config import parse_scans
 from gpucal.errors import GpucalError, GpucalWarning
 from gpucal.io.gildas.reader import is_class_file
 from gpucal.plot import PlotOptions, plot_store
@@ -22,9 +23,12 @@ def plot(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the pictures.")
     ],
-    scan: Annotated[
-        int | None, typer.Option("--scan", metavar="N", help="Only this scan; all by default.")
-    ] = None,
+    scans: Annotated[
+        str,
+        typer.Option(
+            "--scans", "--scan", metavar="1,5-9", help="Only these scans; all by default."
+        ),
+    ] = "",
     fmt: Annotated[str, typer.Option("--format", metavar="png|svg", help="Kind of file.")] = "png",
     l0: Annotated[
         Path | None,
@@ -50,10 +54,14 @@ def plot(
 ) -> None:
     """Draw spectra, T_rec and T_sys on the array footprint, waterfall, OTF map, and the night."""
     options = PlotOptions(l0=l0, unfold=unfolded_mean, window=window, beam=beam)
+    try:
+        chosen = parse_scans(scans)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     written = (
-        plot_class(l1, out, scan, fmt)
+        plot_class(l1, out, chosen, fmt)
         if is_class_file(l1)
-        else plot_store(l1, out, scan, fmt, options)
+        else plot_store(l1, out, chosen, fmt, options)
     )
     for path in written:
         typer.echo(str(path))
