@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tracemalloc
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,19 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from gpucal import (
+    CalibrationConfig,
     CountsMaker,
     GpucalWarning,
     GroupArrays,
     ImportFormatError,
     L0Error,
+    calibrate_store,
     export_raw_fits,
     import_raw_fits,
     load_config,
     open_l0,
+    open_l1,
+    simulate_night,
     write_l0_scan,
 )
 from gpucal.axes import FILL_INT32
@@ -35,6 +41,7 @@ from gpucal.io.raw_fits import writer as raw_fits_write
 from gpucal.io.raw_fits.importer import RawFitsReport
 from gpucal.io.raw_fits.layout import DataSum, decode, encode
 from gpucal.pipeline.store.selection import select_scans
+from gpucal.simulate.presets import PRESETS, preset
 
 fits = pytest.importorskip("astropy.io.fits")
 
@@ -731,3 +738,35 @@ def test_commands(tmp_path: Path) -> None:
     run = CliRunner().invoke(import_app, ["raw-fits", file, back])
     assert "0 scans written" in run.output
     assert "1 were there already" in run.output
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_night_of_each_preset_is_calibrated_as_before(tmp_path: Path, name: str) -> None:
+    """What the GBT's format cannot hold (image sideband, cold loads, maps, choppers) is kept here."""
+    setup = replace(preset(name, channels=32, dumps=4, n_on=2), pixels=2)
+    store = tmp_path / "night.zarr"
+    numbers = simulate_night(store, setup, 2, table_out=tmp_path / "table.npz")
+    files = export_raw_fits(store, tmp_path / "fits")
+    assert import_raw_fits(files, tmp_path / "back.zarr") == RawFitsReport(tuple(numbers))
+    spectra = []
+    for number in numbers:
+        assert tree(tmp_path / "back.zarr" / f"scan_{number:06d}") == tree(
+            store / f"scan_{number:06d}"
+        )
+    # a vane alone does not tell the PWV
+    config = CalibrationConfig(atmosphere=str(tmp_path / "table.npz"), pwv=setup.weather.pwv_mm)
+    for raw in (store, tmp_path / "back.zarr"):
+        out = tmp_path / f"{raw.stem}.l1"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GpucalWarning)
+            report = calibrate_store(raw, out, config)
+        assert not report.failures
+        spectra.append(
+            [
+                open_l1(out).scan(n, band)["spectra"][...].tobytes()
+                for n in open_l1(out).scans()
+                for band in open_l1(out).scan(n).bands or [""]
+            ]
+        )
+    assert spectra[0] == spectra[1]
+    assert spectra[0]
