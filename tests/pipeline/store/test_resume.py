@@ -273,13 +273,12 @@ def test_failures_stay_until_their_scan_is_calibrated(tmp_path: Path) -> None:
     refused(tmp_path, out, line_scale="dsb")
     assert entries(out).keys() == {1, 2}
     # One that is repaired is cleared, the other stays.
-    first = next(iter(good))
+    first, second = good
     first.write_bytes(good[first])
     assert status(run(tmp_path, out, scans="1")) == {1: "calibrated"}
     assert entries(out) == {2: "CorruptDataError"}
     assert main(["inspect", str(out)]) == 2
-    for chunk, content in good.items():
-        chunk.write_bytes(content)
+    second.write_bytes(good[second])
     assert run(tmp_path, out).exit_code == 0
     assert entries(out) == {}
     assert main(["inspect", str(out)]) == 0
