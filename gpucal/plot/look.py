@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.plot.source import F64
 from gpucal.plot.style import (
@@ -69,12 +70,12 @@ def _spectra(axes: Any, panel: LookPanel) -> None:
     # a bandpass is smooth: single channels that are far too warm do not set its scale; a line does
     find_limits = curve_limits if panel.unit == "K" else bandpass_limits
     power = 0
-    odd = np.zeros(frequency.shape, dtype=np.bool_)
+    odd: npt.NDArray[np.bool_] = np.zeros(frequency.size, dtype=np.bool_)
     if panel.unit != "K":
         power = power_of_counts(find_limits(spectrum)[1])
         far = odd_channels(spectrum)
         spectrum = np.where(far, np.nan, spectrum / 10.0**power)
-        odd = far.any(axis=(1, 2))
+        odd = np.asarray(far.any(axis=(1, 2)), dtype=np.bool_)
         mark_channels(axes, frequency / 1e9, odd)
     _, receivers, pixels = spectrum.shape
     shown = []
