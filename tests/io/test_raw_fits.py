@@ -763,7 +763,7 @@ def test_a_night_of_each_preset_is_calibrated_as_before(tmp_path: Path, name: st
         assert not report.failures
         spectra.append(
             [
-                open_l1(out).scan(n, band)["spectra"][...].tobytes()
+                np.asarray(open_l1(out).scan(n, band)["spectra"][...]).tobytes()
                 for n in open_l1(out).scans()
                 for band in open_l1(out).scan(n).bands or [""]
             ]
