@@ -24,6 +24,7 @@ from gpucal.io.l0.schema import (
     TRACK_ARRAYS,
     GroupName,
     check_array,
+    check_axis_order,
     check_counts,
     check_modes,
     is_bolometer,
@@ -83,6 +84,7 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     if not hasattr(counts, "shape"):
         raise L0Error(f"array {COUNTS} is missing, expected counts [C, D, R, A, S].")
     check_counts(counts.shape, np.dtype(counts.dtype))
+    check_axis_order(COUNTS, counts)
     attrs = dict(zgroup.attrs)
     raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
     track = read_track(zgroup, digest) if context.bolometer else {}
@@ -152,6 +154,7 @@ def _read_arrays(
             continue
         if np.dtype(node.dtype).kind not in "iuf" or len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
+        check_axis_order(name, node)
         values = raw[name] = values_of(name, node)
         feed(digest, {"name": name, "shape": values.shape, "attrs": dict(node.attrs)})
         digest.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes())

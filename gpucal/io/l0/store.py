@@ -100,7 +100,7 @@ class L0Store:
         L0Error when it holds neither group.
         """
         group = self.scan_group(number)
-        bands = _bands(group, number)
+        bands = bands_in(group, number)
         if is_bolometer(dict(group.attrs)):
             return "bolometer"
         return "science" if any("source" in groups for groups in bands.values()) else "load"
@@ -189,7 +189,7 @@ def load_scan(
         digest = hashlib.sha256()
         feed(digest, {key: place.root_attrs.get(key) for key in _ROOT_IDENTITY})
         feed(digest, scan_attrs)
-        bands = _bands(zscan, number)
+        bands = bands_in(zscan, number)
     except _READ_ERRORS as error:
         raise _located(error, number, "") from error
     for band, names in bands.items():
@@ -212,7 +212,7 @@ def load_scan(
     return scans
 
 
-def _bands(zscan: Any, number: int) -> dict[str, list[GroupName]]:
+def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
     """Band name ("" for none) -> which of source/ and calibration/ it holds."""
     found = {}
     children = sorted(_children(zscan), key=_natural)
