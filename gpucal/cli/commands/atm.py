@@ -20,6 +20,7 @@ from gpucal.physics.atm import AtmosphereTable
 app = typer.Typer(
     help="Atmosphere tables: from pyrtlib, from am output; range and provenance.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

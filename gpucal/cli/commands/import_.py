@@ -19,6 +19,7 @@ from gpucal.io.gbt.plan import Lost
 app = typer.Typer(
     help="Turn the raw data of a telescope into an L0 store.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -88,7 +88,7 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     attrs = dict(zgroup.attrs)
     raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
     track = read_track(zgroup, digest) if context.bolometer else {}
-    modes = _read_modes(zgroup, attrs)
+    modes = read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
     # How the counts are cut into chunks says nothing about them.
     feed(digest, {"attrs": attrs, "sobsmode": modes})
@@ -193,7 +193,7 @@ def values_of(name: str, node: Any) -> npt.NDArray[Any]:
         ) from error
 
 
-def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
+def read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
     """Observing modes: attribute of the group, else a string array (fixed, vlen or object)."""
     if "sobsmode" in attrs:
         values = attrs["sobsmode"]

@@ -148,7 +148,7 @@ class L0Store:
 
     def _names(self) -> dict[int, str]:
         """Scan number -> group name."""
-        found = (match for name in _children(self._root) if (match := _SCAN_NAME.match(name)))
+        found = (match for name in child_names(self._root) if (match := _SCAN_NAME.match(name)))
         return {int(match[1]): match[0] for match in found}
 
     def scan_group(self, number: int) -> Any:
@@ -205,17 +205,17 @@ def load_scan(
             errors[band] = _located(error, number, band)
             if broken is None:
                 raise errors[band] from error
-    if errors and not scans:
-        raise next(iter(errors.values()))
     if broken is not None:
         broken.update(errors)
+    if errors and not scans:
+        raise next(iter(errors.values()))
     return scans
 
 
 def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
     """Band name ("" for none) -> which of source/ and calibration/ it holds."""
     found = {}
-    children = sorted(_children(zscan), key=_natural)
+    children = sorted(child_names(zscan), key=_natural)
     for band in ["", *children]:
         inside = children if not band else _children_of(zscan, band)
         names = [name for name in _GROUPS if name in inside]
@@ -285,7 +285,7 @@ def may_lack_references(attrs: ScanAttrs) -> bool:
     return (attrs.obs_procedure or "").lower() in DRIFTS
 
 
-def _children(group: Any) -> list[str]:
+def child_names(group: Any) -> list[str]:
     """Names of the groups below a Zarr group, without opening them where the store is local."""
     from zarr.storage import LocalStore
 
@@ -301,7 +301,7 @@ def _children(group: Any) -> list[str]:
 def _children_of(group: Any, name: str) -> list[str]:
     """Names of the groups in a child that may be missing or an array."""
     node = node_of(group, name)
-    return [] if node is None or hasattr(node, "shape") else _children(node)
+    return [] if node is None or hasattr(node, "shape") else child_names(node)
 
 
 def _group_of(group: Any, name: str) -> Any:
