@@ -59,7 +59,8 @@ class Commands(LazyGroup):
         "reduce": Entry(
             f"{_COMMANDS}.reduce",
             "reduce",
-            "Reduce one scan: offsets, best focus, opacity or average, with errors and what is wrong.",
+            "Reduce a scan, or several: offsets, best focus, opacity or average, with errors and what is "
+            "wrong.",
         ),
         "export": Entry(f"{_COMMANDS}.export", "app", "Write spectra for other programs."),
         "online": Entry(

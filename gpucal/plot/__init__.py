@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +37,11 @@ class PlotOptions:
 def plot_store(
     l1_path: str | Path,
     out_dir: str | Path,
-    scan: int | None = None,
+    scan: int | Collection[int] | None = None,
     fmt: str = "png",
     options: PlotOptions | None = None,
 ) -> list[Path]:
-    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``), and the night.
+    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``, one or several), and the night.
 
     ``fmt`` is "png" or "svg". Returns the files written, in order. Memory stays bounded whatever the
     size of the scans. Raises L1Error for a store that cannot be read or has no such scan, L0Error for
@@ -76,7 +76,7 @@ def plot_scan(
 def _draw_scans(
     l1_path: str | Path,
     out_dir: str | Path,
-    scan: int | None,
+    scan: int | Collection[int] | None,
     fmt: str,
     options: PlotOptions | None,
 ) -> tuple[list[Path], list[ScanView], dict[tuple[int, str], float] | None]:

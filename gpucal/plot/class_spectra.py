@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class _Mean:
 
 
 def plot_class(
-    path: str | Path, out_dir: str | Path, scan: int | None = None, fmt: str = "png"
+    path: str | Path, out_dir: str | Path, scan: int | Collection[int] | None = None, fmt: str = "png"
 ) -> list[Path]:
     """Draw the spectra of a CLASS file, K against km/s and GHz; return the files written.
 
@@ -74,9 +74,13 @@ def plot_class(
     """
     ending = check_format(fmt)
     file = open_class(path)
-    scans = list(dict.fromkeys(int(n) for n in file.index["scan"] if scan in (None, int(n))))
+    asked = {scan} if isinstance(scan, int) else scan
+    scans = list(
+        dict.fromkeys(int(n) for n in file.index["scan"] if asked is None or int(n) in asked)
+    )
     if not scans:
-        what = "no spectrum" if scan is None else f"no spectrum of scan {scan}"
+        wanted = ", ".join(str(n) for n in sorted(asked or ()))
+        what = "no spectrum" if asked is None else f"no spectrum of scan {wanted}"
         raise ImportFormatError(f"{path} holds {what}.", hint="gpucal inspect lists what it holds.")
     require_matplotlib()
     folder = Path(out_dir)

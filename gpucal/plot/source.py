@@ -6,7 +6,7 @@ Shapes: C channels, D dumps, R receivers, A pixels, S ON subscans.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,18 +86,20 @@ class ScanView:
         return np.array(np.broadcast_to(values, (dumps, subscans)))
 
 
-def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
-    """Return the scans and bands of the store, or those of ``scan``, in order.
+def open_views(path: str | Path, scan: int | Collection[int] | None = None) -> list[ScanView]:
+    """Return the scans and bands of the store, or those of ``scan`` (one or several), in order.
 
     Raises L1Error when the path is no L1 store or the scan is not in it.
     """
     store = open_l1(path)
     numbers = list(store.scans())
-    if scan is not None and scan not in numbers:
+    asked = {scan} if isinstance(scan, int) else None if scan is None else set(scan)
+    if asked is not None and not asked.intersection(numbers):
         known = ", ".join(str(n) for n in numbers) or "no scan"
-        raise L1Error(f"there is no scan {scan} in {path}, which holds {known}.")
+        wanted = ", ".join(str(n) for n in sorted(asked))
+        raise L1Error(f"there is no scan {wanted} in {path}, which holds {known}.")
     views = []
-    for number in numbers if scan is None else [scan]:
+    for number in (n for n in numbers if asked is None or n in asked):
         for band in store.scan(number).bands or [""]:
             found = store.scan(number, band)
             if "spectra" in found:

@@ -15,11 +15,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.backend.cpu import usable_cores
-from gpucal.backend.select import select_backend
-from gpucal.cli.show.summary import make_console
 from gpucal.errors import BackendError
-from gpucal.io.files.json_text import dumps
 from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs", "pydantic", "rich", "typer", "array-api-compat")
@@ -38,6 +34,9 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show versions, backends, the device, and what is missing and how to install it."""
+    from gpucal.cli.show.summary import make_console
+    from gpucal.io.files.json_text import dumps
+
     facts = collect()
     if json:
         print(dumps(facts, indent=2))
@@ -53,6 +52,8 @@ def info(
 
 def collect() -> dict[str, Any]:
     """Return what ``gpucal info`` shows, as plain values."""
+    from gpucal.backend.cpu import usable_cores
+
     return {
         "gpucal": __version__,
         "python": platform.python_version(),
@@ -75,6 +76,8 @@ def _version(distribution: str) -> str | None:
 
 def _backend(name: str) -> dict[str, Any]:
     """Whether a backend can be used here, why not, and the card of cuda."""
+    from gpucal.backend.select import select_backend
+
     try:
         backend = select_backend(name)
     except BackendError as error:
@@ -92,6 +95,8 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _chosen() -> dict[str, str]:
     """The backend that ``--backend auto`` chooses here, and why."""
+    from gpucal.backend.select import select_backend
+
     backend = select_backend("auto")
     return {"backend": backend.name, "reason": backend.reason.removeprefix("auto: ")}
 

@@ -56,8 +56,14 @@ def scans_below(store: Path) -> list[int]:
 
 
 def complete_tables(incomplete: str) -> list[str]:
-    """The words and packaged tables that ``--atmosphere`` takes, then files that may be tables."""
-    words = [word for word in ("auto", "none", *packaged_names()) if word.startswith(incomplete)]
+    """What ``--atmosphere`` takes: auto, none, packaged tables, files that may be tables."""
+    words = [word for word in ("auto", "none") if word.startswith(incomplete)]
+    return words + complete_table_names(incomplete)
+
+
+def complete_table_names(incomplete: str) -> list[str]:
+    """Packaged tables, then files that may be tables."""
+    words = [word for word in packaged_names() if word.startswith(incomplete)]
     folder, start = os.path.split(incomplete)
     try:
         names = sorted(os.listdir(folder or "."))

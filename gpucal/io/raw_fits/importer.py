@@ -6,7 +6,7 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_
 from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
 
 
-def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[int], list[int]]:
+def import_raw_fits(
+    files: Sequence[str | Path], out: str | Path, *, scans: Collection[int] | None = None
+) -> tuple[list[int], list[int]]:
     """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
 
+    scans: only these numbers, None = all.
     Returns the numbers written and those that were there already with the same metadata. All files
     are checked before anything is written; each scan appears whole or not at all, so that the same
     call continues one that was interrupted. Raises ImportFormatError for a file that is not such a
@@ -34,17 +37,21 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[
     """
     if not files:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
-    scans = [RawFits(Path(p)) for p in files]
-    _check_together(scans)
+    found = [RawFits(Path(p)) for p in files]
+    chosen = [scan for scan in found if scans is None or scan.number in scans]
+    if not chosen:
+        there = ", ".join(str(scan.number) for scan in found)
+        raise ImportFormatError(f"none of the scans asked for is in the files, which hold {there}.")
+    _check_together(chosen)
     store = Path(out)
-    present = _present(store, scans)
+    present = _present(store, chosen)
     if not store.exists():
         import zarr
 
         with as_write_error(store):
-            zarr.create_group(str(store), zarr_format=3, attributes=dict(scans[0].root))
+            zarr.create_group(str(store), zarr_format=3, attributes=dict(chosen[0].root))
     written = []
-    for scan in scans:
+    for scan in chosen:
         if scan.number not in present:
             with as_write_error(store, scan.number):
                 _write_scan(store, scan)
