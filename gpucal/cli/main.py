@@ -63,9 +63,7 @@ class Commands(LazyGroup):
             "wrong.",
         ),
         "export": Entry(f"{_COMMANDS}.export", "app", "Write spectra for other programs."),
-        "online": Entry(
-            f"{_COMMANDS}.online.app", "app", "Process a night while it is observed."
-        ),
+        "online": Entry(f"{_COMMANDS}.online.app", "app", "Process a night while it is observed."),
         "atm": Entry(
             f"{_COMMANDS}.atm",
             "app",

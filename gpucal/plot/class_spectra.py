@@ -63,7 +63,10 @@ class _Mean:
 
 
 def plot_class(
-    path: str | Path, out_dir: str | Path, scan: int | Collection[int] | None = None, fmt: str = "png"
+    path: str | Path,
+    out_dir: str | Path,
+    scan: int | Collection[int] | None = None,
+    fmt: str = "png",
 ) -> list[Path]:
     """Draw the spectra of a CLASS file, K against km/s and GHz; return the files written.
 

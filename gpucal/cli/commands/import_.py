@@ -12,7 +12,6 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-
 from gpucal.cli.options.scans import chosen_scans
 
 if TYPE_CHECKING:

@@ -18,7 +18,6 @@ from gpucal.cli.options.complete import complete_scans, complete_tables, complet
 from gpucal.cli.options.scans import chosen_scans
 from gpucal.errors import ConfigError, GpucalError
 
-
 EXIT_INVALID = 1
 EXIT_SOME = 2
 ROWS_SHOWN = 24
@@ -81,16 +80,16 @@ def reduce(
 
     numbers = sorted(chosen_scans(scans) or ())
     if not numbers:
-        raise ConfigError("--scans names no scan.", hint="Give a number, or several: --scans 3,5-9.")
+        raise ConfigError(
+            "--scans names no scan.", hint="Give a number, or several: --scans 3,5-9."
+        )
     options = reduce_options(given or [])
     settings = load_config(config, atmosphere=atmosphere, tau=tau)
     chosen: Any = "auto" if procedure == "auto" else known_procedure(procedure)
     reports: list[Row] = []
     for number in numbers:
         try:
-            found = reduce_scan(
-                store, number, procedure=chosen, config=settings, options=options
-            )
+            found = reduce_scan(store, number, procedure=chosen, config=settings, options=options)
         except GpucalError as error:
             if len(numbers) == 1 or isinstance(error, ConfigError):
                 raise

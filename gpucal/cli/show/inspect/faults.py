@@ -247,7 +247,9 @@ def _arrays(
         needed = rule.required or (name == "image_freq" and not context.gain_zero)
         fault: GpucalError | None = None
         if node is None and needed:
-            fault = L0Error(f"array {name} is missing, expected {shapes.wanted(name)}, {rule.unit}.")
+            fault = L0Error(
+                f"array {name} is missing, expected {shapes.wanted(name)}, {rule.unit}."
+            )
         elif node is not None:
             fault = shapes.fault_of(name, node)
             try:

@@ -73,7 +73,9 @@ def names_in_scan(zscan: Any, bands: Sequence[str]) -> list[str]:
         elif near.startswith(("source", "src", "sky", "science")):
             found.append(f"the group {name} is not read: the subscans on the sky are in source/.")
         elif near.startswith("band"):
-            found.append(f"the group {name} is not read: it holds neither source/ nor calibration/.")
+            found.append(
+                f"the group {name} is not read: it holds neither source/ nor calibration/."
+            )
     return found
 
 
@@ -154,7 +156,9 @@ def order_of_scans(scans: Sequence[Scan]) -> list[str]:
         key = (round(_start(scan), 7), float(group.signal_freq[0, 0]), scan.band)
         other = seen.setdefault(key, scan.number)
         if other != scan.number:
-            said.append(f"scan {scan.number} begins when scan {other} does: are they the same scan?")
+            said.append(
+                f"scan {scan.number} begins when scan {other} does: are they the same scan?"
+            )
     return said
 
 

@@ -10,7 +10,12 @@ import numpy as np
 from gpucal.cli.show.inspect import night
 from gpucal.cli.show.inspect.faults import Examined, examine
 from gpucal.cli.show.inspect.rows import Row, empty_row, report
-from gpucal.cli.show.inspect.values import doubts, unknown_attributes, unknown_names, unlikely_values
+from gpucal.cli.show.inspect.values import (
+    doubts,
+    unknown_attributes,
+    unknown_names,
+    unlikely_values,
+)
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.config import load_config
 from gpucal.errors import GpucalError

@@ -76,7 +76,9 @@ CALIBRATED = (
     *_HEAD,
     Column("t_rec", "float64", "K", "T_rec, median", _night("t_rec"), ".3f"),
     Column("t_sys", "float64", "K", "T_sys as in L1, median", _night("t_sys"), ".3f"),
-    Column("t_sys_star", "float64", "K", "T_sys* in the middle, median", _night("t_sys_star"), ".3f"),
+    Column(
+        "t_sys_star", "float64", "K", "T_sys* in the middle, median", _night("t_sys_star"), ".3f"
+    ),
     Column("pwv", "float64", "mm", "precipitable water vapour", _night("pwv"), ".5f"),
     Column("pwv_error", "float64", "mm", "its error", _night("pwv_error"), ".6f"),
     Column("tau", "float64", "", "zenith opacity of the signal band, median", _night("tau"), ".5f"),

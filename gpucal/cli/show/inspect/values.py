@@ -62,9 +62,7 @@ def unknown_names(zgroup: Any, where: str) -> list[str]:
     names = set(zgroup.array_keys())
     known = [*ARRAYS, *TRACK_ARRAYS, "sobsmode"]
     near = _nearly(names, [name for name in known if name not in names])
-    return [
-        f"array {name} in {where}/ is not read: did you mean {meant}?" for name, meant in near
-    ]
+    return [f"array {name} in {where}/ is not read: did you mean {meant}?" for name, meant in near]
 
 
 def unknown_attributes(scan: Scan) -> list[str]:
