@@ -77,7 +77,9 @@ class LazyGroup(TyperGroup):
 
     def _board(self) -> TyperGroup:
         """A group that looks like this one, of commands that are a name and a line."""
-        listed = {name: TyperCommand(name, help=entry.line) for name, entry in self.ENTRIES.items()}
+        listed: dict[str, Any] = {
+            name: TyperCommand(name, help=entry.line) for name, entry in self.ENTRIES.items()
+        }
         board = TyperGroup(
             name=self.name,
             help=self.help,

@@ -43,8 +43,10 @@ class Verdict:
         if not self.unit:
             return self.rms == 0
         if not self.expected > 0:
-            return not self.expected == 0 or self.rms < WITHOUT_NOISE
-        return self.rms <= RMS_ALLOWED * self.expected and self.ratio <= WORST_ALLOWED
+            return self.expected != 0 or self.rms < WITHOUT_NOISE
+        scatter = 2.0 / math.sqrt(self.count)  # of the rms of few values
+        allowed = (RMS_ALLOWED + scatter) * self.expected
+        return self.rms <= allowed and self.ratio <= WORST_ALLOWED
 
 
 def judge(rows: Sequence[Deviation]) -> list[Verdict]:

@@ -195,7 +195,10 @@ def _completion(field: str) -> Callable[..., list[str]] | None:
     """What completes the value of an option: scans of L0, names of tables, or the allowed words."""
     if field == "codec":
         return complete_words("zstd:1", "blosc-lz4", "blosc-zstd", "none")
-    special = {"scans": complete_scans, "atmosphere": complete_tables}
+    special: dict[str, Callable[..., list[str]]] = {
+        "scans": complete_scans,
+        "atmosphere": complete_tables,
+    }
     choices = _choices(CalibrationConfig.model_fields[field].annotation)
     known = complete_words(*(str(choice) for choice in choices)) if choices else None
     return special.get(field, known)

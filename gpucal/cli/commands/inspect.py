@@ -85,7 +85,7 @@ def _show(report: Row, table: Any, json: bool) -> None:
 
 def _check_found(report: Row, chosen: Collection[int] | None) -> None:
     """Refuse scans that were asked for and are not there."""
-    missing = sorted((chosen or set()) - {row["scan"] for row in report["scans"]})
+    missing = sorted(set(chosen or ()) - {row["scan"] for row in report["scans"]})
     if chosen and len(missing) == len(chosen):
         what = ", ".join(str(n) for n in missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise GpucalError(

@@ -117,7 +117,8 @@ def _examine_band(scan: Scan, zgroups: Mapping[GroupName, Any], first: GpucalErr
     stand_ins: dict[GroupName, frozenset[str]] = {}
     for name, zgroup in zgroups.items():
         context = group_context(scan.number, scan.band, name, scan.attrs, partial=False)
-        group, reasons, unusable = _read_all(zgroup, context)
+        growing = attrs.complete is False or attrs.n_subscans_planned is not None
+        group, reasons, unusable = _read_all(zgroup, context, growing=growing)
         faults += reasons
         if group is not None:
             groups[name], stand_ins[name] = group, unusable
@@ -169,10 +170,10 @@ def _between_groups(groups: Mapping[GroupName, SubscanGroup], attrs: Any) -> Ite
 
 
 def _read_all(
-    zgroup: Any, context: GroupContext
+    zgroup: Any, context: GroupContext, *, growing: bool
 ) -> tuple[SubscanGroup | None, list[GpucalError], frozenset[str]]:
     """A group as far as it can be read, what is wrong with its arrays, and which of them stand for others."""
-    for partial in (False, True):
+    for partial in (False, True) if growing else (False,):
         try:
             group = read_group(zgroup, replace(context, partial=partial), hashlib.sha256())
         except _READ_ERRORS:
@@ -214,9 +215,9 @@ def _modes(zgroup: Any, context: GroupContext, faults: list[GpucalError]) -> lis
         faults.append(error)
         return []
     for mode in dict.fromkeys(modes):
-        if error := _error_of(check_modes, [mode], calibration=context.calibration):
-            error.subscan = modes.index(mode)
-            faults.append(error)
+        if fault := _error_of(check_modes, [mode], calibration=context.calibration):
+            fault.subscan = modes.index(mode)
+            faults.append(fault)
     return modes
 
 
@@ -248,7 +249,7 @@ def _arrays(
         fault: GpucalError | None = None
         if node is None and needed:
             fault = L0Error(
-                f"array {name} is missing, expected {shapes.wanted(name)}, {rule.unit}."
+                f"array {name} is missing, expected shape {shapes.wanted(name)}, {rule.unit}."
             )
         elif node is not None:
             fault = shapes.fault_of(name, node)

@@ -13,6 +13,7 @@ import zarr
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.errors import GpucalError
 from gpucal.io.l0.group import node_of
+from gpucal.io.l0.rules import MJD_RANGE
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store, child_names
 from gpucal.pipeline.scan.load_rules import SAME_FREQUENCY, has_hot, same_setup
@@ -141,7 +142,11 @@ def _difference(here: SubscanGroup, there: SubscanGroup) -> str:
 def order_of_scans(scans: Sequence[Scan]) -> list[str]:
     """Remarks on scans whose numbers do not grow with time, and on scans of the same time and band."""
     said = []
-    science = [scan for scan in scans if not is_bolometer(scan.attrs)]
+    science = [
+        scan
+        for scan in scans
+        if not is_bolometer(scan.attrs) and MJD_RANGE[0] < _start(scan) < MJD_RANGE[1]
+    ]
     for earlier, later in pairwise(science):
         one, two = _start(earlier), _start(later)
         if later.number != earlier.number and two < one:
@@ -163,7 +168,7 @@ def order_of_scans(scans: Sequence[Scan]) -> list[str]:
 
 
 def _start(scan: Scan) -> float:
-    """Time of the first dump, MJD."""
+    """Middle of the first subscan, MJD."""
     group = scan.source or scan.calibration
     assert group is not None
-    return float(group.mjd[0, 0])
+    return float(group.mjd_mid[0])

@@ -29,7 +29,7 @@ class Shapes:
 
     def wanted(self, name: str) -> str:
         """The shapes that an array may have, in words."""
-        return " or ".join(_words(tuple(self.sizes[d] for d in dims)) for dims in ARRAYS[name].dims)
+        return " or ".join(str(tuple(self.sizes[d] for d in dims)) for dims in ARRAYS[name].dims)
 
     def fault_of(self, name: str, node: Any) -> GpucalError | None:
         """What is wrong with shape, type or order of the axes of a small array."""

@@ -114,7 +114,7 @@ def table_text(report: Row, form: TableFormat) -> str:
         listed = [{c.name: _plain(c, c.value(row)) for c in columns} for row in rows]
         return dumps(listed, indent=1) + "\n"
     head = _ecsv_head(columns, report) if form == "ecsv" else ""
-    return head + _delimited(columns, rows, " " if form == "ecsv" else ",")
+    return head + _delimited(columns, rows)
 
 
 def _plain(column: Column, value: Any) -> Any:
@@ -126,9 +126,9 @@ def _plain(column: Column, value: Any) -> Any:
     return float(format(value, column.digits)) if column.kind == "float64" else int(value)
 
 
-def _delimited(columns: Sequence[Column], rows: Sequence[Row], delimiter: str) -> str:
+def _delimited(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.name for column in columns)
     for row in rows:
         writer.writerow(_cell(column, column.value(row)) for column in columns)
@@ -145,16 +145,15 @@ def _cell(column: Column, value: Any) -> str:
 
 def _ecsv_head(columns: Sequence[Column], report: Row) -> str:
     """The comment lines of an ECSV 1.0 file; JSON is YAML too, so it quotes what needs quotes."""
-    lines = ["%ECSV 1.0", "---", "datatype:"]
+    lines = ["%ECSV 1.0", "---", "delimiter: ','", "datatype:"]
     for column in columns:
         unit = f"unit: {json.dumps(column.unit)}, " if column.unit else ""
-        about = json.dumps(column.about)
+        words = json.dumps(column.about)
         lines.append(
-            f"- {{name: {column.name}, {unit}datatype: {column.kind}, description: {about}}}"
+            f"- {{name: {column.name}, {unit}datatype: {column.kind}, description: {words}}}"
         )
     lines.append("meta: !!omap")
-    for key in ("path", "format", "telescope", "instrument"):
-        if report.get(key):
-            lines.append(f"- {{{key}: {json.dumps(str(report[key]))}}}")
+    about = {key: report.get(key) for key in ("path", "format", "telescope", "instrument")}
+    lines += [f"- {{{key}: {json.dumps(str(value))}}}" for key, value in about.items() if value]
     lines.append("schema: astropy-2.0")
     return "".join(f"# {line}\n" for line in lines)
