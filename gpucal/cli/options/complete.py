@@ -37,8 +37,9 @@ def complete_scans(ctx: typer.Context, incomplete: str) -> list[str]:
     """Numbers of the scans in the store that the line names already, after the last comma or dash."""
     cut = max(incomplete.rfind(","), incomplete.rfind("-")) + 1
     head, last = incomplete[:cut], incomplete[cut:].strip()
-    for name in _STORES:
-        path = ctx.params.get(name)
+    # the parser stops at an option without its value and leaves the arguments as they are
+    paths = [*(ctx.params.get(name) for name in _STORES), *ctx.args]
+    for path in paths:
         numbers = scans_below(Path(str(path))) if path else []
         if numbers:
             return [f"{head}{n}" for n in numbers if str(n).startswith(last)]
