@@ -133,8 +133,10 @@ def test_values_complete(night: Path, line: str, expected: list[str]) -> None:
     assert completed("gpucal " + line.format(night)) == expected
 
 
-MODULES = ("gpucal", "gpucal.cli", "gpucal.cli.main", "gpucal.plot", "gpucal.simulate")
-MODULES += ("gpucal.export", "gpucal.online", "gpucal.procedures", "cpu_fallback")
+MODULES = [
+    *("gpucal", "gpucal.cli", "gpucal.cli.main", "gpucal.plot", "gpucal.simulate"),
+    *("gpucal.export", "gpucal.online", "gpucal.procedures", "cpu_fallback"),
+]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -64,7 +64,7 @@ def test_a_wrong_scale_is_found(
 
     for part in ("l1.zarr", "t.npz"):
         copy = shutil.copytree if (night / part).is_dir() else shutil.copy
-        copy(night / part, tmp_path / part)  # type: ignore[operator]
+        copy(night / part, tmp_path / part)
     root = zarr.open_group(tmp_path / "l1.zarr")
     for scan in (1, 2, 3, 4):
         array = root[f"scan_{scan:06d}/{name}"]

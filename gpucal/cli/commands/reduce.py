@@ -76,7 +76,6 @@ def reduce(
     from gpucal.config import load_config
     from gpucal.io.files.json_text import dumps
     from gpucal.pipeline.reduction.procedure_choice import known_procedure
-    from gpucal.pipeline.reduction.reduce import reduce_scan
 
     numbers = sorted(chosen_scans(scans) or ())
     if not numbers:
@@ -86,22 +85,29 @@ def reduce(
     options = reduce_options(given or [])
     settings = load_config(config, atmosphere=atmosphere, tau=tau)
     chosen: Any = "auto" if procedure == "auto" else known_procedure(procedure)
-    reports: list[Row] = []
+    how = {"procedure": chosen, "config": settings, "options": options}
+    reports = list(_reduced(store, numbers, how, shown=not json))
+    if json:
+        print(dumps(reports[0] if len(numbers) == 1 else reports, indent=2))
+    valid = sum(report["valid"] for report in reports)
+    raise typer.Exit(0 if valid == len(numbers) else EXIT_SOME if valid else EXIT_INVALID)
+
+
+def _reduced(store: Path, numbers: list[int], how: dict[str, Any], *, shown: bool) -> Iterator[Row]:
+    """The reports of the scans, printed as they come; of several one that fails is told of and left out."""
+    from gpucal.pipeline.reduction.reduce import reduce_scan
+
     for number in numbers:
         try:
-            found = reduce_scan(store, number, procedure=chosen, config=settings, options=options)
+            report = describe(reduce_scan(store, number, **how))
         except GpucalError as error:
             if len(numbers) == 1 or isinstance(error, ConfigError):
                 raise
             print(f"gpucal: error: {error}", file=sys.stderr)
             continue
-        reports.append(describe(found))
-        if not json:
-            _print(reports[-1])
-    if json:
-        print(dumps(reports[0] if len(numbers) == 1 else reports, indent=2))
-    valid = sum(report["valid"] for report in reports)
-    raise typer.Exit(0 if valid == len(numbers) else EXIT_SOME if valid else EXIT_INVALID)
+        if shown:
+            _print(report)
+        yield report
 
 
 def describe(found: Any) -> Row:
