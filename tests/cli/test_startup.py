@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from builders.synthetic_l1 import write_l1
 
 from gpucal import main
 from gpucal.cli.lazy import Entry
@@ -180,3 +182,20 @@ def test_every_list_of_scans_is_read_the_same_way(
     Path("a").mkdir()
     assert main(args) == 64
     assert "scans is 'x', expected numbers and ranges such as 1,5-9" in capsys.readouterr().err
+
+
+def test_plot_and_reduce_take_several_scans(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_l1(tmp_path / "l1.zarr", (7, 8, 9), (16, 2, 1, 2, 2)))
+    assert main(["plot", path, "--scans", "7-8", "-o", str(tmp_path / "p")]) == 0
+    names = {part.name[:11] for part in (tmp_path / "p").iterdir()}
+    assert names == {"scan_000007", "scan_000008", "night.png"}
+    capsys.readouterr()
+    one = ["reduce", path, "--procedure", "on-off", "--json"]
+    assert main([*one, "--scan", "7"]) == 0
+    assert json.loads(capsys.readouterr().out)["scan"] == 7
+    assert main([*one, "--scans", "7,9,77"]) == 2
+    streams = capsys.readouterr()
+    assert [report["scan"] for report in json.loads(streams.out)] == [7, 9]
+    assert "no scan 77" in streams.err

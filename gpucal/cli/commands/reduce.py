@@ -89,8 +89,12 @@ def reduce(
     reports = list(_reduced(store, numbers, how, shown=not json))
     if json:
         print(dumps(reports[0] if len(numbers) == 1 else reports, indent=2))
-    valid = sum(report["valid"] for report in reports)
-    raise typer.Exit(0 if valid == len(numbers) else EXIT_SOME if valid else EXIT_INVALID)
+    raise typer.Exit(_exit_code([report["valid"] for report in reports], len(numbers)))
+
+
+def _exit_code(valid: list[bool], asked: int) -> int:
+    """0 when all the scans that were asked for are valid, 1 when none is, else 2."""
+    return 0 if sum(valid) == asked else EXIT_SOME if any(valid) else EXIT_INVALID
 
 
 def _reduced(store: Path, numbers: list[int], how: dict[str, Any], *, shown: bool) -> Iterator[Row]:
