@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import zarr
 from builders.synthetic_l1 import write_l1
 
 from gpucal import main
@@ -188,6 +189,10 @@ def test_plot_and_reduce_take_several_scans(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(write_l1(tmp_path / "l1.zarr", (7, 8, 9), (16, 2, 1, 2, 2)))
+    for number in (7, 8, 9):
+        group = zarr.open_group(path)[f"scan_{number:06d}"]
+        for name in ("otf_lon", "otf_lat"):
+            group.create_array(name, shape=(2, 2), dtype="f8")  # type: ignore[union-attr]
     assert main(["plot", path, "--scans", "7-8", "-o", str(tmp_path / "p")]) == 0
     names = {part.name[:11] for part in (tmp_path / "p").iterdir()}
     assert names == {"scan_000007", "scan_000008", "night.png"}
