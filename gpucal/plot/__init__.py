@@ -41,7 +41,7 @@ def plot_store(
     fmt: str = "png",
     options: PlotOptions | None = None,
 ) -> list[Path]:
-    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``), and the night.
+    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``, one or several), and the night.
 
     ``scan``: a scan number, or several.
 

@@ -7,14 +7,13 @@ import inspect
 import logging
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from gpucal.cli.show.progress import make_observer
-from gpucal.cli.show.summary import print_summary
+from gpucal.cli.options.complete import complete_scans, complete_tables, complete_words
 from gpucal.config import CalibrationConfig, load_config
 from gpucal.errors import ConfigError
 
@@ -111,6 +110,8 @@ def calibrate(ctx: typer.Context, **given: Any) -> None:
     config = load_config(given["config"], **_read_pwv(options))
     _check_paths(l0, out)
     # Reading the pipeline is slow: --help and wrong options must not wait for it.
+    from gpucal.cli.show.progress import make_observer
+    from gpucal.cli.show.summary import print_summary
     from gpucal.pipeline.calibrate import calibrate_store
 
     watching = make_observer(quiet=quiet, verbose=verbose, as_json=as_json)
@@ -199,9 +200,27 @@ def _option(field: str) -> inspect.Parameter:
         default = f"{info.default:g}" if kind is float else str(info.default)
         text = f"{text} Default: {_yes_no(info.default) if kind is bool else default}."
     option = typer.Option(
-        name, metavar=metavar or None, help=text, rich_help_panel=panel, show_default=False
+        name,
+        metavar=metavar or None,
+        help=text,
+        rich_help_panel=panel,
+        show_default=False,
+        autocompletion=_completion(field),
     )
     return _keyword(field, Annotated[kind | None, option], None)
+
+
+def _completion(field: str) -> Callable[..., list[str]] | None:
+    """What completes the value of an option: scans of L0, names of tables, or the allowed words."""
+    if field == "codec":
+        return complete_words("zstd:1", "blosc-lz4", "blosc-zstd", "none")
+    special: dict[str, Callable[..., list[str]]] = {
+        "scans": complete_scans,
+        "atmosphere": complete_tables,
+    }
+    choices = _choices(CalibrationConfig.model_fields[field].annotation)
+    known = complete_words(*(str(choice) for choice in choices)) if choices else None
+    return special.get(field, known)
 
 
 def _yes_no(value: bool) -> str:

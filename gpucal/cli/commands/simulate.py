@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from gpucal.cli.options.complete import complete_presets, complete_words
 from gpucal.errors import ConfigError
 
 
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="L0 store to write.")],
     preset: Annotated[
-        str, typer.Option(help="Instrument: hera, upgreat, chai, argus or superc.")
+        str,
+        typer.Option(
+            help="Instrument: hera, upgreat, chai, argus or superc.",
+            autocompletion=complete_presets,
+        ),
     ] = "hera",
     scans: Annotated[int, typer.Option(metavar="N", help="Science scans; loads come on top.")] = 8,
     seed: Annotated[int, typer.Option(metavar="S", help="Same seed, same night.")] = 1,
@@ -23,7 +28,12 @@ def simulate(
     channels: Annotated[int | None, typer.Option(help="Channels, instead of the preset's.")] = None,
     dumps: Annotated[int | None, typer.Option(help="Dumps per subscan.")] = None,
     subscans: Annotated[int | None, typer.Option(help="ON subscans per scan.")] = None,
-    dtype: Annotated[str, typer.Option(help="Counts: i32, f32 or f64.")] = "i32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Counts: i32, f32 or f64.", autocompletion=complete_words("i32", "f32", "f64")
+        ),
+    ] = "i32",
     noise: Annotated[bool, typer.Option(help="With or without radiometer noise.")] = True,
 ) -> None:
     """Write a synthetic night: raw counts made from the equations that calibrate them.

@@ -104,7 +104,7 @@ class L0Store:
         L0Error when it holds neither group.
         """
         group = self.scan_group(number)
-        bands = _bands(group, number)
+        bands = bands_in(group, number)
         if is_bolometer(dict(group.attrs)):
             return "bolometer"
         return "science" if any("source" in groups for groups in bands.values()) else "load"
@@ -153,7 +153,7 @@ class L0Store:
     def _names(self) -> dict[int, list[str]]:
         """Scan number -> names of its group; more than one where a number was used again."""
         found: dict[int, list[str]] = {}
-        for name in sorted(_children(self._root)):
+        for name in sorted(child_names(self._root)):
             if match := _SCAN_NAME.match(name):
                 found.setdefault(int(match[1]), []).append(name)
         return found
@@ -202,7 +202,7 @@ def load_scan(
         digest = hashlib.sha256()
         feed(digest, {key: place.root_attrs.get(key) for key in _ROOT_IDENTITY})
         feed(digest, scan_attrs)
-        bands = _bands(zscan, number)
+        bands = bands_in(zscan, number)
     except _READ_ERRORS as error:
         raise _located(error, number, "") from error
     for band, names in bands.items():
@@ -218,17 +218,17 @@ def load_scan(
             errors[band] = _located(error, number, band)
             if broken is None:
                 raise errors[band] from error
-    if errors and not scans:
-        raise next(iter(errors.values()))
     if broken is not None:
         broken.update(errors)
+    if errors and not scans:
+        raise next(iter(errors.values()))
     return scans
 
 
-def _bands(zscan: Any, number: int) -> dict[str, list[GroupName]]:
+def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
     """Band name ("" for none) -> which of source/ and calibration/ it holds."""
     found = {}
-    children = sorted(_children(zscan), key=_natural)
+    children = sorted(child_names(zscan), key=_natural)
     for band in ["", *children]:
         inside = children if not band else _children_of(zscan, band)
         names = [name for name in _GROUPS if name in inside]
@@ -298,7 +298,7 @@ def may_lack_references(attrs: ScanAttrs) -> bool:
     return (attrs.obs_procedure or "").lower() in DRIFTS
 
 
-def _children(group: Any) -> list[str]:
+def child_names(group: Any) -> list[str]:
     """Names of the groups below a Zarr group, without opening them where the store is local."""
     from zarr.storage import LocalStore, ZipStore
 
@@ -316,7 +316,7 @@ def _children(group: Any) -> list[str]:
 def _children_of(group: Any, name: str) -> list[str]:
     """Names of the groups in a child that may be missing or an array."""
     node = node_of(group, name)
-    return [] if node is None or hasattr(node, "shape") else _children(node)
+    return [] if node is None or hasattr(node, "shape") else child_names(node)
 
 
 def _group_of(group: Any, name: str) -> Any:
