@@ -32,6 +32,7 @@ class CalibrationConfig(BaseModel):
     mode: Mode = "auto"
     partial: bool = False
     overwrite: bool = False
+    flags: str = Field("", description="TOML file with flag rules, [[flag]] tables")
     # loads
     cal_scheme: Literal["auto", "hot-cold", "vane", "vane-channel"] = "auto"
     t_hot: Positive | None = None
@@ -153,7 +154,8 @@ class CalibrationConfig(BaseModel):
         """The options that can change a number in L1 (not how fast or where it is computed)."""
         return self.model_dump(
             exclude={
-                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring")
+                *("scans", "overwrite", "flags", "backend"),
+                *("workers", "scheduler", "devices", "io", "ring"),
             }
         )
 

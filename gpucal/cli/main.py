@@ -15,6 +15,7 @@ import typer
 from gpucal.cli.commands.atm import app as atm_app
 from gpucal.cli.commands.calibrate import calibrate
 from gpucal.cli.commands.export import app as export_app
+from gpucal.cli.commands.flag import flag
 from gpucal.cli.commands.import_ import app as import_app
 from gpucal.cli.commands.info import info
 from gpucal.cli.commands.inspect import inspect_store
@@ -66,6 +67,7 @@ app.command("calibrate")(calibrate)
 app.command("simulate")(simulate)
 app.add_typer(import_app, name="import")
 app.command("inspect")(inspect_store)
+app.command("flag")(flag)
 app.command("plot")(plot)
 app.command("reduce")(reduce)
 app.add_typer(export_app, name="export")
