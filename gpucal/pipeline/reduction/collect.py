@@ -19,8 +19,8 @@ from gpucal.io.l1.reader import L1Scan
 from gpucal.modes.recipe import Recipe
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
-from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
