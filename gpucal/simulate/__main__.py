@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpucal.simulate.compare import compare_to_truth, format_table
+from gpucal.simulate.truth import load_truth
 
 
 def main() -> None:
@@ -14,6 +15,8 @@ def main() -> None:
     parser.add_argument("truth", help="truth file of gpucal simulate --truth")
     args = parser.parse_args()
     print(format_table(compare_to_truth(args.l1, args.truth)))
+    for truth in load_truth(args.truth).procedures.values():
+        print(f"truth of {truth.text()}")
 
 
 if __name__ == "__main__":
