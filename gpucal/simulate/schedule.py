@@ -244,11 +244,7 @@ def _focus_series(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan
 
 def _tip(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan]:
     """SKY at each airmass, down and up again."""
-    if setup.loads.vane:
-        raise ConfigError(
-            f"{setup.name} has a vane and no cold load, a skydip needs both.",
-            hint="Choose pointing and focus, or an instrument with a cold load.",
-        )
+    setup.require_cold_load()
     one_way = setup.procedures.airmasses
     for airmass in (*one_way, *reversed(one_way)):
         elevation = float(np.float32(np.arcsin(1.0 / airmass)))

@@ -224,9 +224,19 @@ class InstrumentSetup:
                 )
             if band.channels < 16:
                 raise ConfigError(f"{self.name}: {band.channels} channels, expected at least 16.")
+        if "skydip" in self.procedures.scans:
+            self.require_cold_load()
         t = self.timing
         if min(t.dumps, t.n_on, t.on_per_off, t.cal_dumps, self.loads.every) < 1 or t.exptime <= 0:
             raise ConfigError(f"{self.name}: {t} holds a value that is not positive.")
+
+    def require_cold_load(self) -> None:
+        """Raise ConfigError where a skydip is not possible."""
+        if self.loads.vane:
+            raise ConfigError(
+                f"{self.name} has a vane and no cold load, a skydip needs both.",
+                hint="Choose pointing and focus, or an instrument with a cold load.",
+            )
 
     @property
     def source_fwhm_deg(self) -> float:
