@@ -60,7 +60,8 @@ def run(folder: Path, out: Path, **options: Any) -> StoreReport:
 
 def bits(store: Path, scan: int) -> np.ndarray[Any, Any]:
     values: Any = zarr.open_group(store, mode="r")[f"scan_{scan:06d}/flags"]
-    return np.asarray(values[...] & MANUAL) != 0
+    found: np.ndarray[Any, Any] = np.asarray(values[...] & MANUAL) != 0
+    return found
 
 
 def test_a_scan_that_is_calibrated_again_keeps_its_rules(night: Path, l1: Path) -> None:
@@ -108,7 +109,8 @@ def test_rules_of_a_band_that_failed_wait_for_it(tmp_path: Path) -> None:
 
 def bits_of_band(store: Path) -> np.ndarray[Any, Any]:
     values: Any = zarr.open_group(store, mode="r")["scan_000001/band_2/flags"]
-    return np.asarray(values[...] & MANUAL) != 0
+    found: np.ndarray[Any, Any] = np.asarray(values[...] & MANUAL) != 0
+    return found
 
 
 RULES = """
@@ -235,7 +237,7 @@ def test_a_rule_that_does_not_fit_the_scan_it_names_fails_that_scan(
 
 def test_all_that_reads_l1_leaves_the_samples_out(l1: Path) -> None:
     scan = open_l1(l1)[1]
-    values = np.array(scan["spectra"][...], dtype=np.float64)  # type: ignore[arg-type]
+    values = np.array(scan["spectra"][...], dtype=np.float64)
     channel = 30
     assert np.isfinite(values[channel, :, 0, 1]).all()
     bent = np.array(values)
