@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from gpucal.io.l0.write import GroupArrays as GroupArrays
     from gpucal.io.l0.write import create_l0 as create_l0
     from gpucal.io.l0.write import write_l0_scan as write_l0_scan
+    from gpucal.io.l1.flag_rules import FlagRule as FlagRule
+    from gpucal.io.l1.manual_flags import flag as flag
+    from gpucal.io.l1.manual_flags import flag_rules as flag_rules
+    from gpucal.io.l1.manual_flags import unflag as unflag
     from gpucal.io.l1.reader import open_l1 as open_l1
     from gpucal.io.raw_fits.importer import import_raw_fits as import_raw_fits
     from gpucal.io.raw_fits.writer import export_raw_fits as export_raw_fits
@@ -107,6 +111,8 @@ _WHERE = {
     "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),
+    "gpucal.io.l1.flag_rules": ("FlagRule",),
+    "gpucal.io.l1.manual_flags": ("flag", "flag_rules", "unflag"),
     "gpucal.io.l1.reader": ("open_l1",),
     "gpucal.io.raw_fits.importer": ("import_raw_fits",),
     "gpucal.io.raw_fits.writer": ("export_raw_fits",),

@@ -32,6 +32,7 @@ class CalibrationConfig(BaseModel):
     mode: Mode = "auto"
     partial: bool = False
     overwrite: bool = False
+    flags: str = Field("", description="TOML file with flag rules, [[flag]] tables")
     # loads
     cal_scheme: Literal["auto", "hot-cold", "vane", "vane-channel"] = "auto"
     t_hot: Positive | None = None
@@ -189,11 +190,9 @@ class CalibrationConfig(BaseModel):
         """The options that can change a number in L1 (not how fast or where it is computed)."""
         return self.model_dump(
             exclude={
-                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring"),
-                *(
-                    "strict",
-                    *(name for name in type(self).model_fields if name.startswith("alarm_")),
-                ),
+                *("scans", "overwrite", "flags", "strict", "backend", "workers"),
+                *("scheduler", "devices", "io", "ring"),
+                *(name for name in type(self).model_fields if name.startswith("alarm_")),
             }
         )
 

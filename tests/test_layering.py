@@ -51,6 +51,7 @@ LAZY = ("cupy", "kvikio", "matplotlib", "astropy", "dask", "distributed", "xarra
 FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "manager", "misc"})
 
 EXCEPTIONS: dict[str, str] = {
+    "gpucal/cli/commands/flag.py:flag": "each parameter is one option of the command",
     "gpucal/cli/commands/simulate.py:simulate": "each parameter is one option of the command",
     "gpucal/cli/commands/online/submit.py:submit": "each parameter is one option of the command",
 }

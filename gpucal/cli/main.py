@@ -51,6 +51,11 @@ class Commands(LazyGroup):
             "inspect_store",
             "Show the scans of a store: modes, shapes, sizes, which load scan serves which, problems.",
         ),
+        "flag": Entry(
+            f"{_COMMANDS}.flag",
+            "flag",
+            "Flag samples of a calibrated store as unusable (bit MANUAL), with a reason.",
+        ),
         "plot": Entry(
             f"{_COMMANDS}.plot",
             "plot",

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
+from gpucal.io.l0.store import open_l0
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
 from gpucal.pipeline.store.run import calibrate_here
+from gpucal.pipeline.store.selection import flag_rules_of
 
 
 def calibrate_store(
@@ -44,6 +46,10 @@ def _calibrate(
     command_line: Sequence[str],
 ) -> StoreReport:
     """Calibrate where the configuration says."""
+    if config.flags:
+        # Wrong rules end the run before anything is written, and every process finds the file.
+        config = config.model_copy(update={"flags": str(Path(config.flags).resolve())})
+        flag_rules_of(config, open_l0(l0))
     if config.scheduler:
         from gpucal.pipeline.spread.cluster import calibrate_on_cluster
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ConfigError, GpucalError
+from gpucal.io.l1.usable import usable_block
 from gpucal.plot.array import ARCSEC
 from gpucal.plot.binning import block_ranges
 from gpucal.plot.source import F64, ScanView, frequency_axis
@@ -229,7 +230,7 @@ def _integrate(view: ScanView, channels: npt.NDArray[np.bool_]) -> F64:
         chosen = channels[c0:c1]
         if not chosen.any():
             continue
-        block = np.asarray(view.arrays["spectra"][c0:c1, :, :, :, s], dtype=np.float64)
+        block = usable_block(view.arrays, (slice(c0, c1), ..., s))
         good = np.isfinite(block) & chosen[:, None, :, None]
         total[..., s] += np.where(good, block, 0.0).sum(axis=0)
         count[..., s] += good.sum(axis=0)

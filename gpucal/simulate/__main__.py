@@ -7,6 +7,7 @@ import sys
 
 from gpucal.errors import GpucalError
 from gpucal.simulate.compare import compare_to_truth, format_table
+from gpucal.simulate.truth import load_truth
 from gpucal.simulate.verdict import format_verdict, judge
 
 
@@ -29,6 +30,8 @@ def main() -> int:
         return error.exit_code
     if args.all:
         print(format_table(rows))
+    for truth in load_truth(args.truth).procedures.values():
+        print(f"truth of {truth.text()}")
     print(format_verdict(verdicts))
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 

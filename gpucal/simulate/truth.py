@@ -17,6 +17,7 @@ from gpucal.axes import ON_MODES
 from gpucal.errors import ImportFormatError
 from gpucal.physics.radiometry import T_BACKGROUND, airmass
 from gpucal.simulate.counts import NOISE_BLOCK, ScanCounts
+from gpucal.simulate.procedures import ProcedureTruth
 from gpucal.simulate.receiver import GOOD
 from gpucal.simulate.schedule import SubscanPlan
 
@@ -285,6 +286,7 @@ class TruthWriter:
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._seen: set[str] = set()
         self._scans: list[dict[str, Any]] = []
+        self._procedures: list[dict[str, Any]] = []
 
     def __enter__(self) -> TruthWriter:
         return self
@@ -295,7 +297,12 @@ class TruthWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        index = {"format": TRUTH_FORMAT, "version": TRUTH_VERSION, "scans": self._scans}
+        index: dict[str, Any] = {
+            "format": TRUTH_FORMAT,
+            "version": TRUTH_VERSION,
+            "scans": self._scans,
+        }
+        index["procedures"] = self._procedures
         self._put("index", np.array(json.dumps(index)))
         self._zip.close()
 
@@ -308,6 +315,11 @@ class TruthWriter:
             if key not in self._seen:
                 self._seen.add(key)
                 self._put(key, value)
+
+    def add_procedure(self, truth: ProcedureTruth | None) -> None:
+        """Append what a pointing, focus or skydip must find in one band; None: the scan is none of them."""
+        if truth is not None:
+            self._procedures.append(truth.record())
 
     def _put(self, key: str, value: npt.NDArray[Any]) -> None:
         with self._zip.open(f"{key}.npy", "w", force_zip64=True) as file:
@@ -329,10 +341,14 @@ def _key(scan: int, band: str, name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TruthFile:
-    """An opened truth file: ``truths[scan, band]``; band is "" where a scan has only one."""
+    """An opened truth file: ``truths[scan, band]``; band is "" where a scan has only one.
+
+    ``procedures[scan, band]``: what a pointing, focus or skydip must find.
+    """
 
     path: Path
     entries: Mapping[tuple[int, str], Mapping[str, Any]]
+    procedures: Mapping[tuple[int, str], ProcedureTruth] = field(default_factory=dict)
 
     def __getitem__(self, key: tuple[int, str]) -> Truth:
         scan, band = key
@@ -366,4 +382,5 @@ def load_truth(path: str | Path) -> TruthFile:
             f"{TRUTH_FORMAT} {TRUTH_VERSION}."
         )
     entries = {(e["scan"], e["band"]): e for e in index["scans"]}
-    return TruthFile(Path(path), entries)
+    found = [ProcedureTruth(**record) for record in index.get("procedures", ())]
+    return TruthFile(Path(path), entries, {(t.scan, t.band): t for t in found})

@@ -17,6 +17,7 @@ from gpucal.pipeline.store.report import Failure, ScanSummary
 SAMPLE = {
     # field: (what is typed, what the configuration must hold)
     "scans": ("1,5-9", "1,5-9"),
+    "flags": ("rules.toml", "rules.toml"),
     "mode": ("otf-chopped", "otf-chopped"),
     "cal_scheme": ("vane-channel", "vane-channel"),
     "t_hot": ("290.5", 290.5),

@@ -25,7 +25,12 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "scans": (_WHAT, "LIST", "Scan numbers such as 1,5-9; all by default."),
     "mode": (_WHAT, "", "Observing mode; auto reads it from sobsmode."),
     "partial": (_WHAT, "", "Also calibrate scans that are not complete yet, as far as they go."),
-    "overwrite": (_WHAT, "", "Replace scans that are already in OUT."),
+    "overwrite": (_WHAT, "", "Replace scans that are already in OUT; their flag rules are kept."),
+    "flags": (
+        _WHAT,
+        "RULES",
+        "TOML file of flag rules: samples to leave out, as with gpucal flag.",
+    ),
     "cal_scheme": (_LOADS, "", "Which loads calibrate: hot and cold, or a vane and the sky."),
     "t_hot": (_LOADS, "K", "Temperature of the hot load, instead of the recorded one."),
     "t_cold": (_LOADS, "K", "Temperature of the cold load, instead of the recorded one."),

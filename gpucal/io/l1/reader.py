@@ -11,6 +11,7 @@ import zarr
 from gpucal.errors import L1Error
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
 from gpucal.io.conventions.flat import flat_attributes
+from gpucal.io.l1.usable import with_usable_spectra
 from gpucal.io.l1.writer import FORMAT, FORMAT_VERSION
 
 COORDINATES = (
@@ -160,8 +161,9 @@ class L1Scan:
     def to_xarray(self, group: str = "") -> Any:
         """Return an ``xarray.Dataset`` of this level, or of ``group`` below it ("skydiff").
 
-        Values are read when they are used. Frequencies, times and positions are coordinates. It can
-        be written to netCDF: attributes that are dictionaries are JSON texts, see ``L1Scan.attrs``.
+        Values are read when they are used. Frequencies, times and positions are coordinates. Spectra are
+        NaN where a flag of ``UNUSABLE`` is set, those set by hand included; ``scan["spectra"]`` has all.
+        It can be written to netCDF: attributes that are dictionaries are JSON texts, see ``L1Scan.attrs``.
         Raises L1Error when xarray is not installed or the group is not there.
         """
         try:
@@ -185,6 +187,7 @@ class L1Scan:
         for variable in dataset.variables.values():
             variable.attrs = flat_attributes(variable.attrs)
         dataset.attrs = flat_attributes(dataset.attrs)
+        dataset = with_usable_spectra(dataset)
         return dataset.set_coords([name for name in COORDINATES if name in dataset])
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.noise import noise_of_attribute, noise_of_solution
+from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
@@ -180,6 +181,7 @@ class _ToConsumer:
     def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
         self._solution = solution
         self._consumer = consumer
+        self._marks = marks_of(solution)
 
     def write_tile(
         self,
@@ -191,7 +193,11 @@ class _ToConsumer:
     ) -> None:
         scale = scale_of_output(self._solution, output, *channels)
         t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
-        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+        values = np.asarray(spectra, dtype=np.float64)
+        for mark in self._marks:
+            by_hand = mark.within((slice(*channels), *[slice(None)] * 3, slice(output, output + 1)))
+            values = np.where(by_hand[..., 0], np.nan, values)
+        self._consumer.add(output, channels, values, t_sys_star)
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys* came with the tiles."""

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import FLAG_DTYPE, Flag
 from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
@@ -17,6 +19,7 @@ from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.alarms import with_alarms
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.scan.tiles import TileSink
@@ -155,6 +158,9 @@ def calibrate_scan(
     )
     solution, sink = streamed.solution, streamed.sink
     xp = backend.xp
+    for mark in marks_of(solution):
+        by_hand = np.moveaxis(mark.within((slice(None),) * 5), -1, 0)
+        sink.flags = sink.flags | backend.asarray(by_hand.astype(FLAG_DTYPE) * int(Flag.MANUAL))
     t_sys = xp.moveaxis(sink.t_sys, 0, -1)
     median = float(nan_median(xp.reshape(sink.t_sys[sink.t_sys.shape[0] // 2, ...], (-1,)), xp))
     return CalibratedScan(
