@@ -132,7 +132,7 @@ def add_plot(config: OnlineConfig, results: Results, scan: int, name: str, **mor
     (folder / name).write_bytes(data)
     job = Job("night.zarr", scan, 0, PROJECT)
     kind, title = more.get("kind", "look"), more.get("title", f"scan {scan} {name}")
-    Context(config, results, "plot").plotted(job, folder / name, kind, title)
+    Context(config, results, "plot").plotted(job, folder / name, kind, title, mjd=START + 0.01)
     return folder / name
 
 
