@@ -608,7 +608,7 @@ def supervised(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (slot,) = supervisor._slots
 
     def until(happened: Any) -> None:
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + 300.0
         while not happened():
             assert time.monotonic() < end, "it did not happen in time"
             supervisor.tick()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError
@@ -43,6 +44,12 @@ class OnlineConfig(BaseModel):
     )
     feedback_url: str = Field("", description="the JSON is sent there by POST")
     calibration: CalibrationConfig = Field(default_factory=CalibrationConfig)
+
+    _given: tuple[str, ...] = PrivateAttr(())
+
+    def command(self, *words: str) -> str:
+        """A command of ``gpucal online`` for this site, with the options that chose it, as a shell takes it."""
+        return shlex.join(["gpucal", "online", *words, *self._given])
 
     @property
     def database_url(self) -> str:
@@ -81,9 +88,13 @@ def load_online_config(path: str | Path | None = None, **overrides: Any) -> Onli
             if isinstance(table, str) and (base / table).exists():  # else a site, or "none"
                 values["calibration"] = {**calibration, "atmosphere": str(base / table)}
     values.update({key: value for key, value in overrides.items() if value is not None})
+    given = [("config", path), *((key, overrides.get(key)) for key in ("data", "work", "pipe"))]
     try:
-        return OnlineConfig(**values)
+        config = OnlineConfig(**values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{key} of the online configuration: {first['msg']}.") from error
+    words = [(f"--{name}", str(value)) for name, value in given if value is not None]
+    config._given = tuple(word for pair in words for word in pair)
+    return config

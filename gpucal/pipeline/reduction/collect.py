@@ -99,7 +99,7 @@ class StoredBand:
         rate = 1.0 / seconds
         expected = np.asarray((self.attrs.get("qa") or {}).get("rms_expected", np.nan), dtype=float)
         middle = self.shape[4] // 2
-        t_sys2 = np.nanmean(self._t_sys_star(middle, 0, self.shape[0]) ** 2, axis=0)
+        t_sys2 = np.nanmean(self.t_sys_star(middle, 0, self.shape[0]) ** 2, axis=0)
         total = float(np.nanmedian(expected**2 * self.width_hz / t_sys2))
         rest = np.clip(total - rate, 0.0, None) if math.isfinite(total) else np.zeros(rate.shape)
         nearest = np.asarray(self._scan["off_index_per_on"][...])
@@ -121,9 +121,9 @@ class StoredBand:
                 block = np.asarray(spectra[c0:c1, ..., output], dtype=np.float64)
                 if flags is not None:
                     block[(flags[c0:c1, ..., output] & np.uint16(int(UNUSABLE))) != 0] = np.nan
-                consumer.add(output, (c0, c1), block, self._t_sys_star(output, c0, c1))
+                consumer.add(output, (c0, c1), block, self.t_sys_star(output, c0, c1))
 
-    def _t_sys_star(self, output: int, c0: int, c1: int) -> F64:
+    def t_sys_star(self, output: int, c0: int, c1: int) -> F64:
         """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics equation (6.3)."""
         stored = self._scan["t_sys"]
         t_sys = np.asarray(stored[c0:c1, ..., output], dtype=np.float64)
