@@ -47,8 +47,8 @@ def import_raw_fits(
 
     ``files`` may be folders and gzipped files; ``scans``: only these numbers, None = all. A scan of which the
     store holds the same metadata is present. A file that is not such a file or is damaged, and a scan of whose
-    number the store holds another one, is lost: the others are imported. Two scans of one number are told apart by their times:
-    the later one gets 100000 more, and lloadsn of the scans that name that number follows (GpucalWarning).
+    number the store holds another one, is lost: the others are imported. Two scans of one number are told apart
+    by their times: the later one gets 100000 more, and lloadsn of the scans that name that number follows (GpucalWarning).
     Each scan appears whole or not at all, so that the same call continues one that was interrupted.
     Raises the first error when nothing is left; ImportFormatError for files of several instruments,
     L0Error when ``out`` is something else.
