@@ -20,7 +20,9 @@ import gpucal
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LINES, MAX_FUNCTION, MAX_PARAMETERS, MAX_MODULES = 400, 60, 10, 14
 
-BASE = frozenset({"axes", "errors", "config", "scan", "products", "spectrum", "version"})
+BASE = frozenset(
+    {"axes", "errors", "option_model", "config", "scan", "products", "spectrum", "version", "notebook"}
+)
 """Modules directly below gpucal/ that hold values only; every room may use them."""
 
 ALLOWED: dict[str, frozenset[str]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gpucal.backend.protocol import Backend
-from gpucal.config import CalibrationConfig
+from gpucal.config import CalibrationConfig, as_config
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
 from gpucal.pipeline.store.run import calibrate_here
 
@@ -14,7 +15,7 @@ from gpucal.pipeline.store.run import calibrate_here
 def calibrate_store(
     l0: str | Path,
     out: str | Path,
-    config: CalibrationConfig | None = None,
+    config: CalibrationConfig | Mapping[str, Any] | str | Path | None = None,
     *,
     backend: Backend | None = None,
     observer: Observer | None = None,
@@ -22,11 +23,12 @@ def calibrate_store(
 ) -> StoreReport:
     """Calibrate every chosen scan of an L0 store into an L1 store.
 
-    A scan is written whole or not at all; one that is there with the same configuration and L0 checksum is
+    config: the options, or their fields by name, ``{"tau": 0.1}``, or the path of a TOML file. A scan is
+    written whole or not at all; one that is there with the same configuration and L0 checksum is
     skipped. Bad scans are recorded in the report and in ``failures.json``. Raises GpucalError only when
-    nothing can be done at all: unreadable store, unknown table, output in the way.
+    nothing can be done at all: wrong option, unreadable store, unknown table, output in the way.
     """
-    config = config or CalibrationConfig()
+    config = as_config(config)
     observer = observer or SilentObserver()
     if config.scheduler:
         from gpucal.pipeline.spread.cluster import calibrate_on_cluster

@@ -6,11 +6,12 @@ fitted, against the loads or in counts, and a warning says so. Conventions: docs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gpucal.backend.protocol import Backend
-from gpucal.config import CalibrationConfig
+from gpucal.config import CalibrationConfig, as_config
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.chunks.zarr_metadata import read_group
 from gpucal.io.l0.store import open_l0
@@ -27,21 +28,21 @@ def reduce_scan(
     number: int,
     *,
     procedure: Procedure | Literal["auto"] = "auto",
-    config: CalibrationConfig | None = None,
+    config: CalibrationConfig | Mapping[str, Any] | str | Path | None = None,
     options: ReduceOptions | None = None,
     backend: Backend | None = None,
 ) -> Reduced:
     """Reduce one scan of an L0 or an L1 store; all its bands together.
 
-    config: how L0 is calibrated; incomplete scans are taken as far as they go. Raises ConfigError for an
-    unknown procedure or a skydip from L1, and L0Error or L1Error for a scan that cannot be read. Data that do
-    not give a result do not raise: the result says why.
+    config: how L0 is calibrated, as in ``calibrate_store``; incomplete scans are taken as far as they go.
+    Raises ConfigError for an unknown procedure, a wrong option or a skydip from L1, and L0Error or L1Error
+    for a scan that cannot be read. Data that do not give a result do not raise: the result says why.
     """
+    given = as_config(config)
     options = options or ReduceOptions()
     document = read_group(Path(store)) if "://" not in str(store) else None
     if document is not None and str(document.get("format", "")).startswith("gpucal-l1"):
         return _reduce_l1(Path(store), number, procedure, options)
-    given = config or CalibrationConfig()
     work = RawScan(open_l0(store), number, given.model_copy(update={"partial": True}), backend)
     return work.reduce(procedure, options)
 
