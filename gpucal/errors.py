@@ -86,6 +86,14 @@ class L1Error(GpucalError, ValueError):
     """The calibrated store cannot be read, or holds something that is in the way."""
 
 
+class L0KeyError(L0Error, KeyError):
+    """The raw store has no such scan or band."""
+
+
+class L1KeyError(L1Error, KeyError):
+    """The calibrated store has no such scan, band or array."""
+
+
 class CorruptDataError(GpucalError, OSError):
     """A chunk could not be decoded, or its checksum does not match."""
 

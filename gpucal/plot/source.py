@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan, open_l1
 
 F64 = npt.NDArray[np.float64]
@@ -23,7 +24,7 @@ MJD_EPOCH = datetime.datetime(1858, 11, 17)
 
 @dataclass(frozen=True, eq=False)
 class ScanView:
-    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name.
+    """One scan and band of an L1 store; ``arrays`` gives its arrays by name, lazy ones of Zarr from a store.
 
     ``store_attrs`` are the attributes of the store: telescope, instrument.
     """
@@ -31,7 +32,7 @@ class ScanView:
     number: int
     band: str
     attrs: Mapping[str, Any]
-    arrays: L1Scan
+    arrays: L1Scan | MemoryScan
     store_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,12 +93,8 @@ def open_views(path: str | Path, scan: int | None = None) -> list[ScanView]:
     Raises L1Error when the path is no L1 store or the scan is not in it.
     """
     store = open_l1(path)
-    numbers = list(store.scans())
-    if scan is not None and scan not in numbers:
-        known = ", ".join(str(n) for n in numbers) or "no scan"
-        raise L1Error(f"there is no scan {scan} in {path}, which holds {known}.")
     views = []
-    for number in numbers if scan is None else [scan]:
+    for number in store.scans() if scan is None else [store.scan(scan).number]:
         for band in store.scan(number).bands or [""]:
             found = store.scan(number, band)
             if "spectra" in found:

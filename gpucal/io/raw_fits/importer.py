@@ -6,6 +6,7 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_
 from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
 
 
-def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[int], list[int]]:
+def import_raw_fits(
+    files: str | Path | Sequence[str | Path], out: str | Path
+) -> tuple[list[int], list[int]]:
     """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
 
     Returns the numbers written and those that were there already with the same metadata. All files
@@ -32,6 +35,7 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> tuple[list[
     file, is damaged, or holds a scan number that another one of them holds; L0Error when ``out`` is
     something else or holds another scan of that number.
     """
+    files = [files] if isinstance(files, str | os.PathLike) else files
     if not files:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
     scans = [RawFits(Path(p)) for p in files]

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from gpucal import errors
 from gpucal.errors import GpucalError
+from gpucal.notebook import html_of
 
 NAN = float("nan")
 
@@ -39,11 +40,19 @@ class ScanSummary:
         water = f"PWV {self.pwv:.4g} ± {self.pwv_error:.2g} mm, " if self.pwv == self.pwv else ""
         receiver = f"T_rec {self.t_rec:.4g} K, " if self.t_rec == self.t_rec else ""
         if self.t_sys != self.t_sys:
-            return f"<{place} {self.mode} {self.status}>"
+            return f"<{' '.join([place, *filter(None, [self.mode]), self.status])}>"
         return (
             f"<{place} {self.mode} {self.status}: {water}{receiver}T_sys {self.t_sys:.4g} K, "
             f"rms/expected {self.rms_ratio:.3g}>"
         )
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of a table: scan, mode, PWV, T_rec, T_sys, rms/expected, status."""
+        numbers = (self.pwv, self.t_rec, self.t_sys, self.rms_ratio)
+        shown = ["" if n != n else f"{n:.4g}" for n in numbers]
+        status = f"{self.status}: {self.error}" if self.error else self.status
+        said = "; ".join([status, *self.warnings])
+        return (f"{self.scan} {self.band}".strip(), self.mode, *shown, said)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,12 @@ class StoreReport:
         lines += [f"  {summary!r}" for summary in shown]
         left = len(self.summaries) - len(shown)
         return "\n".join([*lines, *([f"  and {left} more"] if left else [])])
+
+    def _repr_html_(self) -> str:
+        columns = ("scan", "mode", "PWV [mm]", "T_rec [K]", "T_sys [K]", "rms/expected", "status")
+        rows = [summary.row() for summary in self.summaries]
+        end = ", interrupted" if self.interrupted else ""
+        return html_of(f"calibration{end}, exit code {self.exit_code}", columns, rows)
 
     @property
     def exit_code(self) -> int:
