@@ -86,7 +86,7 @@ class MemoryScan:
         xarray = require_xarray()
         variables = {}
         for name, array in self.arrays.items():
-            values = array.values.view()
+            values = np.asarray(array.values).view()
             values.flags.writeable = False
             variables[name] = (array.dims, values, dict(array.attrs))
         dataset = xarray.Dataset(variables, attrs=dict(self.attrs))
