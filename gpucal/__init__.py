@@ -13,6 +13,8 @@ from gpucal.version import __version__
 if TYPE_CHECKING:
     from gpucal.axes import Flag as Flag
     from gpucal.backend.select import select_backend as select_backend
+    from gpucal.calibrated_scan import CalibratedScan as CalibratedScan
+    from gpucal.calibrated_scan import calibrate_scan as calibrate_scan
     from gpucal.cli.main import main as main
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
@@ -62,8 +64,6 @@ if TYPE_CHECKING:
     from gpucal.pipeline.calibrate import calibrate_store as calibrate_store
     from gpucal.pipeline.reduction.products import ReduceOptions as ReduceOptions
     from gpucal.pipeline.reduction.reduce import reduce_scan as reduce_scan
-    from gpucal.pipeline.scan.in_memory import CalibratedScan as CalibratedScan
-    from gpucal.pipeline.scan.in_memory import calibrate_scan as calibrate_scan
     from gpucal.pipeline.store.report import StoreReport as StoreReport
     from gpucal.plot import PlotOptions as PlotOptions
     from gpucal.plot import plot_scan as plot_scan
@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "gpucal.axes": ("Flag",),
     "gpucal.backend.select": ("select_backend",),
+    "gpucal.calibrated_scan": ("CalibratedScan", "calibrate_scan"),
     "gpucal.cli.main": ("main",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
@@ -120,7 +121,6 @@ _WHERE = {
     "gpucal.pipeline.calibrate": ("calibrate_store",),
     "gpucal.pipeline.reduction.products": ("ReduceOptions",),
     "gpucal.pipeline.reduction.reduce": ("reduce_scan",),
-    "gpucal.pipeline.scan.in_memory": ("CalibratedScan", "calibrate_scan"),
     "gpucal.pipeline.store.report": ("StoreReport",),
     "gpucal.plot": ("PlotOptions", "plot_scan", "plot_store"),
     "gpucal.plot.fits": ("plot_fits",),

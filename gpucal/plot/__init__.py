@@ -114,6 +114,8 @@ def _check(options: PlotOptions) -> None:
     from gpucal.errors import ConfigError
     from gpucal.plot.sky_map import parse_window
 
+    if not isinstance(options, PlotOptions):
+        raise ConfigError(f"options is {options!r}, expected a gpucal.PlotOptions.")
     if options.window:
         parse_window(options.window)
     if options.beam is not None and not options.beam > 0:

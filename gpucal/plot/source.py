@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan, open_l1
 from gpucal.plot.style import T_SYS, T_SYS_STAR
 
@@ -24,7 +25,7 @@ MJD_EPOCH = datetime.datetime(1858, 11, 17)
 
 @dataclass(frozen=True, eq=False)
 class ScanView:
-    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name.
+    """One scan and band of an L1 store; ``arrays`` gives its arrays by name, lazy ones of Zarr from a store.
 
     ``store_attrs`` are the attributes of the store: telescope, instrument.
     """
@@ -32,7 +33,7 @@ class ScanView:
     number: int
     band: str
     attrs: Mapping[str, Any]
-    arrays: L1Scan
+    arrays: L1Scan | MemoryScan
     store_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property

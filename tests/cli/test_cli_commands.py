@@ -319,5 +319,5 @@ def test_plot_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert listed == sorted(map(str, (tmp_path / "p").iterdir()), key=listed.index)
     assert len(listed) == 4
     assert main(["plot", str(path), "--scan", "9", "-o", str(tmp_path / "p")]) == 1
-    assert "there is no scan 9" in capsys.readouterr().err
+    assert "has no scan 9. It has 2 scans: 7-8" in capsys.readouterr().err
     assert main(["plot", str(path), "-o", str(tmp_path / "p"), "--format", "gif"]) == 64

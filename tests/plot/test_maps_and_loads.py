@@ -77,7 +77,7 @@ def test_map_of_a_gaussian_source(tmp_path: Path) -> None:
 
 def test_map_without_velocity_and_without_beam(tmp_path: Path) -> None:
     view = mapped(tmp_path / "l1.zarr")
-    zarr.open_group(view.arrays.path, mode="a").attrs["rest_freq_hz"] = 1e11
+    zarr.open_group(view.arrays.path, mode="a").attrs["rest_freq_hz"] = 1e11  # type: ignore[union-attr]
     view = open_views(tmp_path / "l1.zarr")[0]
     made = make_map(view)
     assert (made.unit, made.beam_from) == ("K", "twice the sampling")
@@ -91,7 +91,7 @@ def test_map_without_velocity_and_without_beam(tmp_path: Path) -> None:
 def test_absolute_positions_become_offsets(tmp_path: Path) -> None:
     view = mapped(tmp_path / "l1.zarr")
     offsets = make_map(view, None, 15.0)
-    group: Any = zarr.open_group(view.arrays.path, mode="a")
+    group: Any = zarr.open_group(view.arrays.path, mode="a")  # type: ignore[union-attr]
     group["otf_lat"][...] = group["otf_lat"][...] + 60.0
     group["otf_lon"][...] = 2.0 * group["otf_lon"][...] + 300.0
     moved = make_map(open_views(tmp_path / "l1.zarr")[0], None, 15.0)

@@ -90,7 +90,7 @@ def _lost(lost: Sequence[Lost]) -> list[str]:
 
 
 def _numbers(text: str, option: str) -> frozenset[int] | None:
-    from gpucal.config import parse_scans
+    from gpucal.scan_numbers import parse_scans
 
     try:
         return parse_scans(text)

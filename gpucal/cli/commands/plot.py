@@ -86,8 +86,8 @@ def unfolded_mean(scan: Any, load: Any, view: Any) -> Any:
     """
     import numpy as np
 
+    from gpucal.calibrated_scan import calibrate_scan
     from gpucal.config import CalibrationConfig
-    from gpucal.pipeline.scan.in_memory import calibrate_scan
 
     try:
         if 8 * int(np.prod(view.arrays["spectra"].shape)) > MAX_IN_MEMORY:

@@ -10,7 +10,7 @@ def chosen_scans(text: str | None) -> frozenset[int] | None:
 
     Raises ConfigError (exit code 64) for anything else.
     """
-    from gpucal.config import parse_scans
+    from gpucal.scan_numbers import parse_scans
 
     try:
         return parse_scans(text or "")

@@ -6,6 +6,7 @@ Source: the section on SDFITS import of the formats page; GBT Memo 302 for vane 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class ImportReport:
 
 
 def import_sdfits(
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -70,6 +71,7 @@ def import_sdfits(
     cannot be right.
     """
     target = Path(out)
+    files = [files] if isinstance(files, str | os.PathLike) else files
     _check_target(target, overwrite)
     paths = named_files(files)
     rows, used = session_rows(paths, flags=flags, scans=scans, bands=bands)

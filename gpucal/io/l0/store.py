@@ -7,12 +7,14 @@ import json
 import os
 import re
 import warnings as python_warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpucal.errors import GpucalError, L0Error
+import numpy as np
+
+from gpucal.errors import GpucalError, L0Error, L0KeyError
 from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
@@ -32,7 +34,9 @@ from gpucal.io.l0.schema import (
     parse_root_attrs,
     parse_scan_attrs,
 )
+from gpucal.notebook import html_of
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.scan_numbers import counted_scans
 
 DRIFTS = frozenset({"pointing", "focus"})
 """Procedures whose scans may be without references."""
@@ -44,13 +48,14 @@ _READ_ERRORS = (GpucalError, OSError, ValueError, KeyError, TypeError, RuntimeEr
 _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
 
-def open_l0(path: str | Path) -> L0Store:
+def open_l0(path: str | os.PathLike[str]) -> L0Store:
     """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
     Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
     """
     import zarr
 
+    path = os.fspath(path)
     if "://" not in str(path) and not Path(path).exists():
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
     try:
@@ -92,6 +97,49 @@ class L0Store:
         ends = f" ({numbers[0]} to {numbers[-1]})" if numbers else ""
         scans = f"{len(numbers)} scan{'' if len(numbers) == 1 else 's'}{ends}"
         return f"<gpucal L0 {', '.join([self.path, *said])}: {scans}>"
+
+    def _repr_html_(self) -> str:
+        """The scans with what their attributes say; no array is read."""
+        rows = [
+            _row(self._root, number, name)
+            for number, names in sorted(self._names().items())
+            for name in names
+        ]
+        said = [str(self.attrs[k]) for k in ("telescope", "instrument") if self.attrs.get(k)]
+        title = ", ".join([f"raw store {Path(self.path).name}", *said])
+        return html_of(title, ("scan", "source", "line", "mode", "groups"), rows, str(self.path))
+
+    def __getitem__(self, key: int | tuple[int, str]) -> Scan:
+        """``store[5]``, or ``store[5, "band_1"]`` where a scan has bands; raises as ``load``."""
+        number, band = key if isinstance(key, tuple) else (key, None)
+        scans = {scan.band: scan for scan in self.load(number)}
+        if band is None and len(scans) == 1:
+            band = next(iter(scans))
+        if band in scans:
+            return scans[band]
+        there = ", ".join(name or "no bands" for name in scans)
+        if band is None:
+            raise L0KeyError(
+                f"the scan has {there}.",
+                hint=f"Take one: store[{number}, {max(scans)!r}].",
+                scan=number,
+            )
+        raise L0KeyError(f"there is no band {band!r}.", hint=f"It has {there}.", scan=number)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._names()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _ipython_key_completions_(self) -> list[int]:
+        return self.numbers()
 
     def numbers(self) -> list[int]:
         """Numbers of the scans that are there, sorted."""
@@ -141,13 +189,17 @@ class L0Store:
 
         scans = {scan.band: scan for scan in self.load(number, partial=True)}
         if band not in scans:
-            bands = ", ".join(repr(name) for name in scans)
-            raise L0Error(f"there is no band {band!r}, only {bands}.", scan=number)
+            there = ", ".join(name or "no bands" for name in scans)
+            raise L0KeyError(f"there is no band {band!r}.", hint=f"It has {there}.", scan=number)
+        if group not in (None, *_GROUPS):
+            raise L0KeyError(
+                f"there is no group {group!r}.", hint=f"Take {' or '.join(_GROUPS)}.", scan=number
+            )
         scan = scans[band]
         name = group or ("source" if scan.source else "calibration")
         chosen: SubscanGroup | None = getattr(scan, name)
         if chosen is None:
-            raise L0Error(f"there is no {name}/ group.", scan=number, band=band)
+            raise L0KeyError(f"there is no {name}/ group.", scan=number, band=band)
         return group_dataset(chosen, scan.attrs)
 
     def _names(self) -> dict[int, list[str]]:
@@ -160,9 +212,14 @@ class L0Store:
 
     def scan_group(self, number: int) -> Any:
         """The Zarr group of a scan; raises L0Error when it is not there or cannot be opened."""
-        names = self._names().get(number)
+        known = self._names()
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        names = known.get(number) if whole else None
         if names is None:
-            raise L0Error("the scan is not in the store.", scan=number)
+            has = f"It has {counted_scans(sorted(known))}."
+            if not whole:
+                raise L0KeyError(f"a scan is named by its number, not by {number!r}.", hint=has)
+            raise L0KeyError("the scan is not in the store.", hint=has, scan=number)
         if len(names) > 1:
             raise L0Error(
                 f"the number stands for {len(names)} groups, {' and '.join(names)}.",
@@ -311,6 +368,17 @@ def child_names(group: Any) -> list[str]:
     with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
         python_warnings.simplefilter("ignore")
         return list(as_on_disk(group).group_keys())
+
+
+def _row(root: Any, number: int, name: str) -> tuple[object, ...]:
+    """What the attributes of a scan say, for a table; nothing where they cannot be read."""
+    try:
+        group = _group_of(root, name)
+        attrs, groups = dict(group.attrs), ", ".join(sorted(child_names(group), key=_natural))
+    except _READ_ERRORS as error:
+        return (number, "", "", "", f"cannot be read: {error}")
+    said = [str(attrs.get(key) or "") for key in ("source", "line", "instmode")]
+    return (number, *said, groups)
 
 
 def _children_of(group: Any, name: str) -> list[str]:

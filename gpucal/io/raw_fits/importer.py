@@ -6,6 +6,7 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +42,22 @@ class RawFitsReport:
 
 
 def import_raw_fits(
-    files: Sequence[str | Path], out: str | Path, *, scans: Collection[int] | None = None
+    files: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    scans: Collection[int] | None = None,
 ) -> RawFitsReport:
     """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
 
     ``files`` may be folders and gzipped files; ``scans``: only these numbers, None = all. A scan of which the
     store holds the same metadata is present. A file that is not such a file or is damaged, and a scan of whose
     number the store holds another one, is lost: the others are imported. Two scans of one number are told apart
-    by their times: the later one gets 100000 more, and lloadsn of the scans that name that number follows (GpucalWarning).
-    Each scan appears whole or not at all, so that the same call continues one that was interrupted.
+    by their times: the later one gets 100000 more, and lloadsn of the scans that name that number follows
+    (GpucalWarning). Each scan appears whole or not at all, so that the same call continues one that was interrupted.
     Raises the first error when nothing is left; ImportFormatError for files of several instruments,
     L0Error when ``out`` is something else.
     """
+    files = [files] if isinstance(files, str | os.PathLike) else files
     if not files:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
     lost: list[GpucalError] = []

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError
 from gpucal.online.queue.events import safe_name
+from gpucal.option_model import OptionModel, read_toml
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class OnlineConfig(BaseModel):
+class OnlineConfig(OptionModel):
     """Options of ``gpucal online``; every field is a key of its TOML file. Times in s."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     data: Path = Field(Path("data"), description="results: one folder per project")
     work: Path = Field(Path("work"), description="what tasks leave for each other")
@@ -72,12 +70,7 @@ def load_online_config(path: str | Path | None = None, **overrides: Any) -> Onli
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = tomllib.loads(Path(path).read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        values = read_toml(path)
         base = Path(path).absolute().parent
         for key in ("data", "work", "pipe"):
             if isinstance(values.get(key), str):
@@ -91,10 +84,9 @@ def load_online_config(path: str | Path | None = None, **overrides: Any) -> Onli
     given = [("config", path), *((key, overrides.get(key)) for key in ("data", "work", "pipe"))]
     try:
         config = OnlineConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{key} of the online configuration: {first['msg']}.") from error
+    except ConfigError as error:
+        place = f"{path}: " if path is not None else "online configuration: "
+        raise ConfigError(f"{place}{error.message}") from None
     words = [(f"--{name}", str(value)) for name, value in given if value is not None]
     config._given = tuple(word for pair in words for word in pair)
     return config

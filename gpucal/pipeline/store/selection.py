@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucal.config import CalibrationConfig, parse_scans
+from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, L0Error
 from gpucal.io.l0.store import L0Store
 from gpucal.io.l1.flag_file import check_scans, load_rules
 from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.report import Failure
+from gpucal.scan_numbers import parse_scans
 
 
 @dataclass(frozen=True)
