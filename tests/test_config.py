@@ -52,8 +52,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "scans holds the range '1-99999999999', expected at most 1000000 scans.",
     ),
     (
-        {"loads": {"t_hot": 290}},
-        "option 'loads' does not exist (keys stand alone, without a [section]).",
+        {"receiver": {"t_hot": 290}},
+        "option 'receiver' does not exist (keys stand alone, without a [section]).",
     ),
     (
         {"tau": -1, "mode": 7},

@@ -169,10 +169,10 @@ def test_names_that_are_no_scan_and_numbers_that_come_twice(
     shutil.copytree(path / "scan_000003", path / "night_5")
     shutil.copytree(path / "scan_000003", path / "scan_2")
     problems = inspected(path, capsys)["problems"]
-    assert "the group scan100 is not read" in problems[1]
-    assert "scan_000100" in problems[1]
-    assert "the group night_5 is not read" in problems[0]
-    assert problems[2].startswith("scan 2 is there 2 times, as scan_000002, scan_2")
+    assert problems[0].startswith("scan 2: the number stands for 2 groups, scan_000002 and scan_2")
+    assert "the group night_5 is not read" in problems[1]
+    assert "the group scan100 is not read" in problems[2]
+    assert "scan_000100" in problems[2]
     assert main(["inspect", str(path)]) == 2
 
 

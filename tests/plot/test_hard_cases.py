@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from builders import gallery
-from builders.gallery_stores import SPIKE_K, feeds_of_a_nod, gallery_look, gallery_views
-from builders.plot_scenes import load_scan
+from builders.pictures import gallery
+from builders.pictures.gallery_stores import SPIKE_K, feeds_of_a_nod, gallery_look, gallery_views
+from builders.pictures.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 from matplotlib.collections import PatchCollection
 from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from builders.groups import known, loads_of
-from builders.plot_scenes import load_scan
+from builders.pictures.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
 from gpucal import ConfigError, GpucalWarning, PlotOptions, main, open_l0, open_l1, plot_store

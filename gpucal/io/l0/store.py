@@ -82,7 +82,7 @@ class L0Store:
 
     def __init__(self, path: str, root: Any) -> None:
         self.path = path
-        self._root = root
+        self.root = root
         self.attrs: Mapping[str, Any] = dict(root.attrs)
         parse_root_attrs(self.attrs)
         if "format" not in self.attrs and not self._names():
@@ -100,11 +100,8 @@ class L0Store:
 
     def _repr_html_(self) -> str:
         """The scans with what their attributes say; no array is read."""
-        rows = [
-            _row(self._root, number, name)
-            for number, names in sorted(self._names().items())
-            for name in names
-        ]
+        groups = [(n, name) for n, names in sorted(self._names().items()) for name in names]
+        rows = [_row(self.root, number, name) for number, name in groups]
         said = [str(self.attrs[k]) for k in ("telescope", "instrument") if self.attrs.get(k)]
         title = ", ".join([f"raw store {Path(self.path).name}", *said])
         return html_of(title, ("scan", "source", "line", "mode", "groups"), rows, str(self.path))
@@ -205,7 +202,7 @@ class L0Store:
     def _names(self) -> dict[int, list[str]]:
         """Scan number -> names of its group; more than one where a number was used again."""
         found: dict[int, list[str]] = {}
-        for name in sorted(child_names(self._root)):
+        for name in sorted(child_names(self.root)):
             if match := _SCAN_NAME.match(name):
                 found.setdefault(int(match[1]), []).append(name)
         return found
@@ -226,7 +223,7 @@ class L0Store:
                 hint="Rename all but one of them: a number names one scan.",
                 scan=number,
             )
-        return _group_of(self._root, names[0])
+        return _group_of(self.root, names[0])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import zarr
 
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.errors import GpucalError
@@ -25,22 +24,12 @@ _GROUPS = ("source", "calibration")
 
 
 def names_of_scans(store: L0Store) -> list[str]:
-    """Groups at the top that the reader does not see, or that stand for the same scan."""
-    root = zarr.open_group(store.path, mode="r", use_consolidated=False)
-    problems = []
-    by_number: dict[int, list[str]] = {}
-    for name in sorted(child_names(root)):
-        if match := _SCAN.match(name):
-            by_number.setdefault(int(match[1]), []).append(name)
-        elif _LIKE_A_SCAN.match(name) or _holds_groups(root, name):
-            problems.append(_not_read(name, [int(n) for n in re.findall(r"\d+", name)]))
-    for number, names in by_number.items():
-        if len(names) > 1:
-            problems.append(
-                f"scan {number} is there {len(names)} times, as {', '.join(names)}; only one of them is read. "
-                "Give the others another number."
-            )
-    return problems
+    """Groups at the top that the reader does not see."""
+    return [
+        _not_read(name, [int(n) for n in re.findall(r"\d+", name)])
+        for name in sorted(child_names(store.root))
+        if not _SCAN.match(name) and (_LIKE_A_SCAN.match(name) or _holds_groups(store.root, name))
+    ]
 
 
 def _not_read(name: str, numbers: list[int]) -> str:
