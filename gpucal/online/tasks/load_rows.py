@@ -37,7 +37,7 @@ def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator
     quality = load_quality(band, scan.options, scan.backend, scan.pool)
     sky = _sky(scan, band)
     for r, a in np.ndindex(*quality.t_rec.shape):
-        good = bool(np.isfinite(quality.t_rec[r, a]))
+        good = bool(quality.bad[r, a] < 1.0)
         yield {
             "project": scan.job.project,
             "scan": scan.job.scan,
