@@ -239,7 +239,7 @@ class CalibrationConfig(OptionModel):
         json_schema_extra=M,
     )
     alarm_flagged: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Alarm above this fraction of flagged samples."
+        0.5, description="Alarm above this fraction of blank samples."
     )
     strict: bool = Field(False, description="Exit code 2 when there is an alarm.")
 
