@@ -133,7 +133,7 @@ def _channels(first: str, last: str) -> Spans:
 
 def flag_file(path: Path) -> Path:
     """Where the flags of an SDFITS file are: the same name that ends in .flag (x.fits.gz: x.flag)."""
-    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
     return plain.with_suffix(".flag")
 
 
