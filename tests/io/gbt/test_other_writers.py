@@ -222,7 +222,7 @@ def test_values_that_nobody_could_read_cost_their_scan(
     assert "not imported: scan 45" in said
     assert "elevation of dump 0 is 0 rad" in said
     check(tmp_path)
-    # loads of which only the sky has no elevation, and no science scan: nothing is left, no store
+    # nothing is left: no store
     path = saved(tmp_path / "m.fits", table([{**r, "ELEVATIO": 0.0} for r in night()]))
     assert main(["import", "sdfits", str(path), str(tmp_path / "m")]) == 1
     assert "elevation of dump 0 is 0 rad" in capsys.readouterr().err
