@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +23,7 @@ _BLOCK_BYTES = 16 << 20
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 """What reading a compressed file raises when a part of it is missing or wrong."""
 
-_READERS: dict[bytes, Callable[..., IO[bytes]]] = {
+_READERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,

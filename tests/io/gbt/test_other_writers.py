@@ -285,3 +285,34 @@ def test_small_letters_and_a_zone(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         import_sdfits(saved(tmp_path / "n.fits", table(rows)), tmp_path / "l0")
     check(tmp_path)
+
+
+def test_banks_whose_stamps_differ_by_a_second_are_one_scan(tmp_path: Path) -> None:
+    rows = [
+        {
+            **r,
+            "FDNUM": bank,
+            "DATE-OBS": f"{r['DATE-OBS'][:-2]}{40 * bank:02d}",
+            "TIMESTAMP": f"2025_02_03_20:{r['DATE-OBS'][14:16]}:0{bank}",
+        }
+        for bank in (0, 1)
+        for r in night()
+    ]
+    path = saved(tmp_path / "n.fits", table(rows))
+    assert import_sdfits(path, tmp_path / "l0").scans == (41, 43)
+    check(tmp_path)
+
+
+def test_flag_files_with_their_columns_in_another_order(tmp_path: Path) -> None:
+    path = saved(tmp_path / "n.fits", table(night()))
+    head = "#SCAN,IFNUM,FDNUM,PLNUM,RECNUM,INTNUM,ECHAN,BCHAN,IDSTRING"
+    (tmp_path / "n.flag").write_text(f"[header]\n[flags]\n{head}\n43|*|*|*|*|1|9|4|a|b\n")
+    import_sdfits(path, tmp_path / "l0")
+    source = open_l0(tmp_path / "l0").load(43)[0].source
+    assert source is not None
+    blank = np.isnan(source.counts.read(0, 24, 0)[:, :, 0, 0])
+    assert not blank[:, 0].any()
+    np.testing.assert_array_equal(np.flatnonzero(blank[:, 1]), np.arange(4, 10))
+    (tmp_path / "n.flag").write_text("[flags]\n#SCAN,IFNUM,BEAM\n43|*|*|*|*|1|9|4|a\n")
+    with pytest.raises(ImportFormatError, match="line 2: the columns are SCAN, IFNUM, BEAM"):
+        import_sdfits(path, tmp_path / "m")
