@@ -227,3 +227,28 @@ def test_a_night_of_vanes_is_calibrated_as_offline(tmp_path: Path, with_sky: boo
     assert not report.failures
     (online,) = config.data.rglob("l1.zarr")
     assert_same_arrays(online, tmp_path / "offline.l1")
+
+
+def test_times_in_seconds_since_1970(night: Path, tmp_path: Path) -> None:
+    """A night of another program goes as fast as its own, and is then the same night."""
+    other = tmp_path / "other.zarr"
+    shutil.copytree(night, other)
+    root: Any = zarr.open_group(other, mode="r+")
+    for name, node in root.members(max_depth=None):
+        if name.endswith("/mjd"):
+            node[...] = (node[...] - 40587.0) * 86400.0
+            node.attrs["units"] = "seconds since 1970-01-01"
+        elif name.endswith("/exptime"):
+            node[...] = node[...] * 1000.0
+            node.attrs["units"] = "ms"
+    right, steps = (plan_replay(open_l0(path)) for path in (night, other))
+    assert [(s.scan, s.group, s.subscan) for s in steps] == [
+        (s.scan, s.group, s.subscan) for s in right
+    ]
+    np.testing.assert_allclose(
+        [s.end for s in steps], [s.end for s in right], rtol=0, atol=1e-3 / 86400
+    )
+    waited: list[float] = []
+    Replay(other, tmp_path / "grown.zarr", Pipe(tmp_path / "pipe")).run(sleep=waited.append)
+    assert max(waited) < 86400 * (steps[-1].end - steps[0].end) + 1
+    compare(zarr.open_group(tmp_path / "grown.zarr", mode="r"), root)

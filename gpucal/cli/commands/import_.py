@@ -139,7 +139,7 @@ def _print_table(out: Path, numbers: Sequence[int]) -> None:
         table.add_column(name, justify="right" if name in ("channels", "dumps") else "left")
     table.add_column("load scan")
     for number in numbers:
-        for scan in store.load(number):
+        for scan in store.load(number, t_hot_given=True):
             members = scan.source or scan.calibration
             assert members is not None
             n_chan, n_dump, n_rec, n_pix, _ = members.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import zarr
@@ -51,6 +52,11 @@ class L1:
         if not self.path.exists():
             raise L1Error(f"{self.path} does not exist.", hint=hint)
         document = read_group(self.path)
+        if document is None and self.path.is_file() and is_zipfile(self.path):
+            raise L1Error(
+                f"{self.path} is a zip archive, expected the directory of a calibrated store.",
+                hint=f"Unpack it: unzip {self.path.name} -d {self.path.stem}.l1",
+            )
         if document is None:
             raise L1Error(f"{self.path} is not a Zarr v3 group.", hint=hint)
         self.attrs: dict[str, Any] = document

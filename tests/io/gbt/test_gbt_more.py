@@ -166,7 +166,7 @@ def test_integration_numbers_count_each_output_in_time() -> None:
         (HEAD + "*|five|*|*|*|*|3|3|spur\n", r"line 7 cannot be understood \(.*five"),
         (HEAD + "*|5|*|*|*|*|3,4,5|3|spur\n", "3 first and 1 last channels"),
         (HEAD + "*|5|*|*|*|*|-3|3|spur\n", "'-3' is no number from 0 on"),
-        (HEAD.replace("BCHAN,ECHAN", "ECHAN,BCHAN"), "line 6: the columns are RECNUM, SCAN"),
+        (HEAD.replace("BCHAN,ECHAN", "BCHAN,LAST"), "line 6: the columns are RECNUM, SCAN"),
     ],
 )
 def test_a_malformed_flag_file_is_one_sentence(tmp_path: Path, text: str, pattern: str) -> None:
