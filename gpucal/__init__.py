@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from gpucal.errors import CorruptDataError as CorruptDataError
     from gpucal.errors import DeviceLostError as DeviceLostError
     from gpucal.errors import DeviceMemoryError as DeviceMemoryError
+    from gpucal.errors import EmptyScanError as EmptyScanError
     from gpucal.errors import GpucalError as GpucalError
     from gpucal.errors import GpucalWarning as GpucalWarning
     from gpucal.errors import ImportFormatError as ImportFormatError
     from gpucal.errors import L0Error as L0Error
+    from gpucal.errors import L0KeyError as L0KeyError
     from gpucal.errors import L1Error as L1Error
+    from gpucal.errors import L1KeyError as L1KeyError
     from gpucal.errors import LoadError as LoadError
     from gpucal.errors import OnlineError as OnlineError
     from gpucal.errors import OtherSettingsError as OtherSettingsError
@@ -88,11 +91,14 @@ _WHERE = {
         "CorruptDataError",
         "DeviceLostError",
         "DeviceMemoryError",
+        "EmptyScanError",
         "GpucalError",
         "GpucalWarning",
         "ImportFormatError",
         "L0Error",
+        "L0KeyError",
         "L1Error",
+        "L1KeyError",
         "LoadError",
         "OnlineError",
         "OtherSettingsError",

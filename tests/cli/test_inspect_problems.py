@@ -208,3 +208,26 @@ def test_calibrate_refuses_what_would_be_a_plausible_wrong_number(tmp_path: Path
         shutil.rmtree(path / "scan_000002")
         options = ["--atmosphere", "none", "--tau", "0.1", "--quiet"]
         assert main(["calibrate", str(path), str(tmp_path / f"{name}.l1"), *options]) == code
+
+
+def test_positions_of_imported_files_are_no_offsets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An importer keeps the coordinates that CTYPE2 names; they may be anywhere on the sky."""
+    from builders.gbt import nod, vane, write_table
+
+    rows = [*vane(2), *nod(5)]
+    for row in rows:
+        row["CTYPE2"] = "RA"
+    assert abs(float(rows[0]["CRVAL2"])) > 10
+    file = write_table(tmp_path / "night.raw.vegas.fits", rows)
+    store = tmp_path / "imported.zarr"
+    assert main(["import", "sdfits", str(file), str(store)]) == 0
+    capsys.readouterr()
+    report = inspected(store, capsys)
+    assert [p for p in report["problems"] if "otf_l" in p] == []
+    galactic = {"CTYPE2": "GLON"}
+    path = night_with(tmp_path, values(otf_lon=207.5), attrs(scan_metadata=galactic))
+    assert inspected(path, capsys)["problems"] == []
+    path = night_with(tmp_path / "b", values(otf_lon=207.5), attrs(scan_metadata={}))
+    assert "deg from the source" in inspected(path, capsys)["problems"][0]

@@ -139,7 +139,8 @@ def site_table(store_attrs: Mapping[str, Any]) -> str:
         f"no packaged atmosphere table fits telescope {telescope or 'without a name'} ({where}): "
         + "; ".join(f"{name} is for {place.alt_m:g} m" for name, place in _PLACES.items())
         + ".",
-        hint="Choose one, or a table of your own, with --atmosphere.",
+        hint="Give the opacity at the zenith, for instance --tau 0.1, or choose a table, your own or one of "
+        "these, with --atmosphere.",
     )
 
 

@@ -147,7 +147,7 @@ STORE = (
         "site without a table",
         _unknown_site,
         ("no packaged atmosphere table fits", "Backyard", "60 m", "iram_30m is for 2850 m"),
-        hint="with --atmosphere",
+        hint="--tau 0.1",
     ),
     StoreCase(
         "configuration broken",

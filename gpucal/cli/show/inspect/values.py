@@ -6,7 +6,7 @@ Shapes use C channels, D dumps, R receivers, A array pixels, S subscans.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ def unlikely_values(scan: Scan) -> list[GpucalError]:
         found += _pixel_offsets(group)
         if bolometer:
             continue
-        found += _sky_offsets(group)
+        if not positions_are_absolute(scan.attrs):
+            found += _sky_offsets(group)
         found += _channel_widths(group)
         found += _exposures(group)
     if not bolometer:
@@ -130,6 +131,12 @@ def _pressure_for_altitude(group: SubscanGroup, scan: Scan) -> Iterator[str]:
             f"pamb is {found:.4g} Torr, expected about {standard:.3g} Torr at {altitude:g} m; "
             "it looks like mbar (hPa), multiply by 0.750062."
         )
+
+
+def positions_are_absolute(attrs: Mapping[str, Any]) -> bool:
+    """Whether otf_lon, otf_lat are coordinates on the sky: those of imported files are, and CTYPE2 names them."""
+    metadata = attrs.get("scan_metadata")
+    return isinstance(metadata, Mapping) and metadata.get("CTYPE2") is not None
 
 
 def _sky_offsets(group: SubscanGroup) -> Iterator[GpucalError]:

@@ -136,11 +136,13 @@ function resultTable(title, lines) {
   if (!lines.length) return null;
   const several = new Set(lines.map((l) => l.project)).size > 1;
   const first = lines[0].values;
-  const head = node("tr", {}, node("th", {}, "scan"), node("th", {}, "source"), node("th", { class: "wide" }, "UT"), node("th", {}, ""),
+  // with bands the source is left out on small screens: both together push the last columns out of sight
+  const source = lines.some((l) => l.place.startsWith("band")) ? "wide" : null;
+  const head = node("tr", {}, node("th", {}, "scan"), node("th", { class: source }, "source"), node("th", { class: "wide" }, "UT"), node("th", {}, ""),
     first.map((v) => node("th", { class: `number${SECOND.has(v.name) ? " wide" : ""}` }, quantity(NAMES[v.name] || v.name), v.unit ? ` [${v.unit}]` : "")));
   const rows = lines.flatMap((line) => {
     const row = node("tr", { class: line.valid ? null : "invalid" },
-      node("td", { class: "name" }, several ? `${line.project} ${line.scan}` : line.scan), node("td", {}, line.source),
+      node("td", { class: "name" }, several ? `${line.project} ${line.scan}` : line.scan), node("td", { class: source }, line.source),
       node("td", { class: "name wide soft" }, known(line.mjd) ? clockText(dateOfMjd(line.mjd), false) : "–"), node("td", { class: "name" }, line.place),
       line.values.map((v) => node("td", { class: `number${SECOND.has(v.name) ? " wide" : ""}` }, valueAndError(v))));
     if (line.valid && !line.reason) return [row];

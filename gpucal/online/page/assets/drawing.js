@@ -156,7 +156,7 @@ export function trendChart(all, key, name, unit, width) {
   for (const t of places) {
     const text = days >= 1 ? dateOfMjd(t).toISOString().slice(5, 10) : clockText(dateOfMjd(t + 1e-6), false);
     picture.append(draw("line", { class: "axis", x1: x(t), x2: x(t), y1: height - bottom, y2: height - bottom + 4 }),
-      draw("text", { class: "axis-text", x: x(t), y: height - bottom + 16, "text-anchor": "middle" }, text));
+      draw("text", { class: "axis-text", x: Math.min(x(t), width - 18), y: height - bottom + 16, "text-anchor": "middle" }, text));
   }
   picture.append(draw("text", { class: "axis-text", x: width - right, y: height - 4, "text-anchor": "end" },
     `UT, ${dateOfMjd(Math.max(...times)).toISOString().slice(0, 10)}`));
