@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucal.errors import GpucalError, L0Error
 from gpucal.io.l0.schema import ARRAYS, TRACK_ARRAYS, ScanAttrs, is_bolometer
+from gpucal.procedures.names import kind_of
 from gpucal.scan import F64, Scan, SubscanGroup
 from gpucal.steps.sky_model import T_AMB_POSSIBLE_K
 
@@ -38,7 +39,7 @@ def unlikely_values(scan: Scan) -> list[GpucalError]:
         found += _pixel_offsets(group)
         if bolometer:
             continue
-        found += _sky_offsets(group)
+        found += _sky_offsets(group, scan)
         found += _channel_widths(group)
         found += _exposures(group)
     if not bolometer:
@@ -132,8 +133,10 @@ def _pressure_for_altitude(group: SubscanGroup, scan: Scan) -> Iterator[str]:
         )
 
 
-def _sky_offsets(group: SubscanGroup) -> Iterator[GpucalError]:
-    """Offsets of the dumps, deg [D,S]."""
+def _sky_offsets(group: SubscanGroup, scan: Scan) -> Iterator[GpucalError]:
+    """Offsets of the dumps, deg [D,S]; imported scans with CTYPE2 hold positions on the sky instead."""
+    if (scan.attrs.get("scan_metadata") or {}).get("CTYPE2"):
+        return
     for name in ("otf_lon", "otf_lat"):
         if at := _largest(getattr(group, name), SKY_OFFSET_DEG):
             value = getattr(group, name)[at]
@@ -239,7 +242,7 @@ def _few_channels(group: SubscanGroup) -> Iterator[str]:
 def _procedure(scan: Scan) -> Iterator[str]:
     """A word in obs_procedure that is nearly a known one: the scan is then not reduced as such."""
     word = str(scan.attrs.get("obs_procedure") or "").lower()
-    if word and word not in KNOWN_PROCEDURES:
+    if word and word not in KNOWN_PROCEDURES and kind_of(word) is None:
         near = difflib.get_close_matches(word, KNOWN_PROCEDURES, n=1, cutoff=0.75)
         if near:
             yield f"obs_procedure is {word!r}: did you mean {near[0]}?"
