@@ -231,7 +231,7 @@ def test_values_that_nobody_could_read_cost_their_scan(
 
 @pytest.mark.parametrize("how", ["bz2", "xz", "gz"])
 def test_packed_files_and_damaged_ones(tmp_path: Path, how: str) -> None:
-    pack = {"bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress}[how]
+    pack: Any = {"bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress}[how]
     packed = pack(saved(tmp_path / "n.fits", table(night())).read_bytes())
     folder = tmp_path / "session"
     folder.mkdir()
