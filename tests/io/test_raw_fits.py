@@ -377,7 +377,7 @@ def test_packed_counts_are_written_unpacked(tmp_path: Path, dtype: str, factor: 
     store = build.new_store(tmp_path / "night.zarr")
     build.write_scan(store, 7)
     place = store / "scan_000007" / "source" / "data_5d"
-    right = zarr.open_array(str(place), mode="r")[...].astype(np.float64)
+    right = np.asarray(zarr.open_array(str(place), mode="r")[...], dtype=np.float64)
     shutil.rmtree(place)
     group = zarr.open_group(str(store / "scan_000007" / "source"), mode="r+")
     array = group.create_array("data_5d", data=((right - 20.0) / factor).astype(dtype))

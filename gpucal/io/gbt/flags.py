@@ -65,7 +65,8 @@ def read_flags(path: Path) -> list[FlagRule]:
             hint="Use --no-flags to import without it.",
         )
     rules = []
-    begun, columns = False, COLUMNS
+    begun = False
+    columns: tuple[str, ...] = COLUMNS
     for number, line in enumerate((x.strip() for x in lines), 1):
         if line == "[flags]":
             begun = True

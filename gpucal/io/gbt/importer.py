@@ -82,7 +82,8 @@ def import_sdfits(
     plan, groups = _checked(rows, plan_scans(rows))
     _link_loads(plan.scans, groups)
     rows.forget()
-    with resumable(target, [*paths, *used]) as draft:
+    chosen = [None if numbers is None else sorted(numbers) for numbers in (scans, bands)]
+    with resumable(target, [*paths, *used], repr((flags, chosen))) as draft:
         _write(draft, rows, plan.scans, groups)
         sync_tree(draft.store)
         draft.retire()

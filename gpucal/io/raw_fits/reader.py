@@ -23,8 +23,8 @@ import numpy.typing as npt
 from gpucal.axes import FILL_INT32
 from gpucal.errors import ImportFormatError
 from gpucal.io.files.unpacked import DAMAGED, open_unpacked
+from gpucal.io.fits.column_units import COUNT_UNITS
 from gpucal.io.fits.sdfits_read import astropy_fits
-from gpucal.io.gbt.plan import COUNT_UNITS
 from gpucal.io.l0.schema import check_counts, parse_root_attrs
 from gpucal.io.raw_fits.layout import (
     ARRAYS,

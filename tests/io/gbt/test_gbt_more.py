@@ -275,6 +275,18 @@ def test_other_input_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert open_l0(out).numbers() == [2, 5, 8]
 
 
+def test_other_options_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan written with one band must not count as done when all are wanted."""
+    out, file = tmp_path / "night.zarr", night_of_nods(tmp_path / "bank.fits", (5, 8))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)
+        with pytest.raises(KeyboardInterrupt):
+            import_sdfits([file], out, bands=[0])
+    seen = interrupt_at(monkeypatch, None)
+    assert import_sdfits([file], out).scans == (2, 5, 8)
+    assert seen == [2, 5, 8]
+
+
 def test_a_kill_while_the_draft_is_cleared_loses_no_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

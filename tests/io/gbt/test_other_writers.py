@@ -231,7 +231,7 @@ def test_values_that_nobody_could_read_cost_their_scan(
 
 @pytest.mark.parametrize("how", ["bz2", "xz", "gz"])
 def test_packed_files_and_damaged_ones(tmp_path: Path, how: str) -> None:
-    pack = {"bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress}[how]
+    pack: Any = {"bz2": bz2.compress, "xz": lzma.compress, "gz": gzip.compress}[how]
     packed = pack(saved(tmp_path / "n.fits", table(night())).read_bytes())
     folder = tmp_path / "session"
     folder.mkdir()
@@ -316,3 +316,20 @@ def test_flag_files_with_their_columns_in_another_order(tmp_path: Path) -> None:
     (tmp_path / "n.flag").write_text("[flags]\n#SCAN,IFNUM,BEAM\n43|*|*|*|*|1|9|4|a\n")
     with pytest.raises(ImportFormatError, match="line 2: the columns are SCAN, IFNUM, BEAM"):
         import_sdfits(path, tmp_path / "m")
+
+
+def test_an_imported_session_has_no_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Positions on the sky are no offsets of 36 degrees, and OnOff is a known procedure."""
+    import_sdfits(saved(tmp_path / "n.fits", table(night())), tmp_path / "l0")
+    assert main(["inspect", str(tmp_path / "l0")]) == 0
+    said = "".join(capsys.readouterr())
+    assert "problem" not in said
+    assert "did you mean" not in said
+
+
+def test_a_single_channel(tmp_path: Path) -> None:
+    rows = [{**r, "DATA": r["DATA"][:1]} for r in night()]
+    import_sdfits(saved(tmp_path / "n.fits", table(rows)), tmp_path / "l0")
+    check(tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucal.errors import GpucalError, L0Error
 from gpucal.io.l0.schema import ARRAYS, TRACK_ARRAYS, ScanAttrs, is_bolometer
+from gpucal.procedures.names import kind_of
 from gpucal.scan import F64, Scan, SubscanGroup
 from gpucal.steps.sky_model import T_AMB_POSSIBLE_K
 
@@ -246,7 +247,7 @@ def _few_channels(group: SubscanGroup) -> Iterator[str]:
 def _procedure(scan: Scan) -> Iterator[str]:
     """A word in obs_procedure that is nearly a known one: the scan is then not reduced as such."""
     word = str(scan.attrs.get("obs_procedure") or "").lower()
-    if word and word not in KNOWN_PROCEDURES:
+    if word and word not in KNOWN_PROCEDURES and kind_of(word) is None:
         near = difflib.get_close_matches(word, KNOWN_PROCEDURES, n=1, cutoff=0.75)
         if near:
             yield f"obs_procedure is {word!r}: did you mean {near[0]}?"
