@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpucal.errors import ConfigError
-from gpucal.io.l1.flag_rules import FlagRule, read_channels, read_numbers, read_scans
+from gpucal.io.l1.flag_rules import FlagRule, read_channels, read_numbers, read_scans, scans_there
 
 _RANGES = ("receivers", "pixels", "subscans", "dumps")
 KEYS = ("scans", "band", *_RANGES, "channels", "reason")
@@ -43,12 +43,11 @@ def load_rules(path: str | Path) -> list[FlagRule]:
 
 
 def check_scans(rules: Sequence[FlagRule], there: Collection[int], where: str | Path) -> None:
-    """Raise ConfigError when a rule names a scan that is not in the store."""
+    """Raise ConfigError when a rule names scans none of which is in the store; some may be missing."""
     for n, rule in enumerate(rules, 1):
-        missing = sorted(set(rule.scans) - set(there))
-        if missing:
+        if rule.scans and not scans_there(rule, there):
             raise ConfigError(
-                f"flag rules {where}, rule {n} ({rule.reason}): there is no scan {missing[0]}.",
+                f"flag rules {where}, rule {n} ({rule.reason}): there is no scan {rule.scans[0]}.",
                 hint="Correct scans in the rule.",
             )
 

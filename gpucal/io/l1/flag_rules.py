@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import ConfigError
+from gpucal.errors import ConfigError, GpucalWarning
 
 Range = tuple[int, int]
 Ranges = tuple[Range, ...]
@@ -213,6 +214,21 @@ def read_scans(given: Numbers) -> tuple[int, ...]:
     """Scan numbers, ascending, of "1,5-9", 3 or [1, 5]; raises ConfigError for what are no numbers."""
     ranges = read_numbers("scans", given)
     return tuple(sorted({n for lo, hi in ranges for n in range(lo, hi + 1)}))
+
+
+def scans_there(rule: FlagRule, there: Collection[int]) -> tuple[int, ...]:
+    """The scans of a rule that a store holds, ascending.
+
+    Load scans and failed ones leave gaps in the numbers, so that a range names scans that are not there. A
+    GpucalWarning names those beyond the first and the last scan of the store, which may be a slip.
+    """
+    found = tuple(n for n in rule.scans if n in there)
+    beyond = [n for n in rule.scans if found and not min(there) <= n <= max(there)]
+    if beyond:
+        few = ", ".join(map(str, beyond[:3])) + (" ..." if len(beyond) > 3 else "")
+        text = f"flag rule ({rule.reason}): there is no scan {few}; the others are flagged."
+        warnings.warn(text, GpucalWarning, stacklevel=4)
+    return found
 
 
 def read_channels(given: Numbers) -> tuple[Ranges, tuple[tuple[float, float], ...]]:

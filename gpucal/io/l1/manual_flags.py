@@ -13,7 +13,14 @@ from typing import Any
 from gpucal.errors import ConfigError, GpucalWarning, L1Error
 from gpucal.io.files import atomic
 from gpucal.io.l1.flag_array import extent_of, recorded, rules_locked, set_rules
-from gpucal.io.l1.flag_rules import FlagRule, Numbers, read_channels, read_numbers, read_scans
+from gpucal.io.l1.flag_rules import (
+    FlagRule,
+    Numbers,
+    read_channels,
+    read_numbers,
+    read_scans,
+    scans_there,
+)
 from gpucal.io.l1.flags_kept import add_to_scan, bands_of, fitting_bands, signed
 from gpucal.io.l1.reader import L1, open_l1
 
@@ -193,7 +200,7 @@ def _fitting(store: L1, rule: FlagRule) -> dict[tuple[int, str], Path]:
     """
     chosen: dict[tuple[int, str], Path] = {}
     wrong: list[L1Error] = []
-    for number in rule.scans or store.scans():
+    for number in scans_there(rule, store.scans()) or rule.scans or store.scans():
         bands = bands_of(store.scan(number).path)
         if not bands:
             raise L1Error("it has no flags array.", scan=number)

@@ -169,6 +169,15 @@ def test_what_is_not_there_is_refused_before_anything_changes(
     assert tree(store) == before
 
 
+def test_a_range_has_gaps_and_may_end_beyond_the_store(folder: Path) -> None:
+    """Numbers of load scans and failed scans are not in L1; what lies outside may be a slip."""
+    store = write_l1(folder / "l1.zarr", (5, 9), SHAPE)
+    assert gpucal.flag(store, scans="5-9", pixels=1, reason="dead").scans == (5, 9)
+    assert bits(store, 9)[:, :, :, 1].all()
+    with pytest.warns(GpucalWarning, match=r"there is no scan 3, 4, 10 \.\.\.; the others"):
+        assert gpucal.flag(store, scans="3-5,10-11", pixels=0, reason="dead").scans == (5,)
+
+
 UNREADABLE: list[tuple[dict[str, Any], str]] = [
     ({"channels": "20:10"}, "runs backwards"),
     ({"channels": "230.2:230.1GHz"}, "runs backwards"),

@@ -29,6 +29,8 @@ from gpucal import (
     spectra_of_store,
     to_spectrum1d,
 )
+from gpucal.io.l1.flag_file import check_scans
+from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.plot.binning import read_binned
 from gpucal.plot.source import open_views
 
@@ -207,6 +209,13 @@ def test_wrong_rules_are_refused_before_anything_is_written(
         run(night, tmp_path / "out.zarr", flags=str(path))
     assert_matches(said, str(caught.value))
     assert not (tmp_path / "out.zarr").exists()
+
+
+def test_rules_of_a_file_may_name_scans_that_are_not_there() -> None:
+    rules = [FlagRule("spur", (1, 2, 3)), FlagRule("spur", ())]
+    check_scans(rules, (1, 3), "rules.toml")
+    with pytest.raises(ConfigError, match=r"rule 1 \(spur\): there is no scan 1"):
+        check_scans(rules, (7,), "rules.toml")
 
 
 def assert_matches(pattern: str, text: str) -> None:
