@@ -113,6 +113,11 @@ class CalibrationConfig(OptionModel):
     line_scale: Literal["ssb", "dsb"] = Field(
         "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
     )
+    noise_bandwidth: Positive | None = Field(
+        None,
+        description="Noise bandwidth of a channel over its width (1.16 for many FFT spectrometers), instead of "
+        "the recorded one; 1 where none is recorded.",
+    )
     physics: Literal["exact", "kalibrate"] = Field(
         "exact", description="Exact h/k, or the constant of the kalibrate program."
     )

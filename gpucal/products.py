@@ -61,7 +61,8 @@ class LoadMeans:
 class SpectralSetup:
     """Frequency axes and sideband gains of one scan and band.
 
-    nu_sig, nu_img f64 [C,F] Hz; channel_width Hz; g_sig, g_img f64 broadcastable to [C,R,A].
+    nu_sig, nu_img f64 [C,F] Hz; channel_width Hz; g_sig, g_img f64 broadcastable to [C,R,A];
+    noise_bandwidth: that of a channel over its width.
     """
 
     nu_sig: Array
@@ -72,6 +73,12 @@ class SpectralSetup:
     f_eff: float
     hk: float
     ssb: bool
+    noise_bandwidth: float = 1.0
+
+    @property
+    def noise_width(self) -> float:
+        """dnu of the radiometer equation, Hz; physics equation (6.4)."""
+        return self.channel_width * self.noise_bandwidth
 
     def line_gain(self, channels: slice = slice(None)) -> Array:
         """g_s f_eff, or f_eff for the DSB line scale; of some channels, broadcastable to [c,R,A]."""

@@ -137,7 +137,7 @@ def _average(
         flags = np.bitwise_or.reduce(flags, axis=0)[None]
     bad = norm <= 0
     flux = np.divide(total, norm, out=np.full(total.shape, np.nan), where=~bad)
-    width = _channel_width(scan, receiver)
+    width = _noise_width(scan, receiver)
     sigma = np.divide(1.0, np.sqrt(width * norm), out=np.full(total.shape, np.nan), where=~bad)
     return _Rows(flux, sigma, bad, flags)
 
@@ -166,10 +166,13 @@ def _t_sys_star(scan: L1Scan | MemoryScan, receiver: int, pixel: int, subscan: i
     return np.asarray(values / (line * np.exp(-slant * own)))
 
 
-def _channel_width(scan: L1Scan | MemoryScan, receiver: int) -> float:
-    """Median width of a channel, Hz; 1 for a single channel."""
+def _noise_width(scan: L1Scan | MemoryScan, receiver: int) -> float:
+    """Median noise bandwidth of a channel, Hz; 1 for a single channel."""
     frequency = _frequency(scan, receiver)
-    return float(np.median(np.abs(np.diff(frequency)))) if frequency.size > 1 else 1.0
+    if frequency.size < 2:
+        return 1.0
+    factor = float(scan.attrs.get("noise_bandwidth", 1.0))
+    return float(np.median(np.abs(np.diff(frequency)))) * factor
 
 
 def _frequency(scan: L1Scan | MemoryScan, receiver: int) -> F64:

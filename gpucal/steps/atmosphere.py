@@ -214,7 +214,7 @@ def _rows(
     n_chan, n_rec, n_pix = view.counts.shape
     observed = observed_sky(view.counts, loads)
     system = observed + loads.j_hot + loads.t_rec
-    width = setup.channel_width
+    width = setup.noise_width
     time = backend.asarray(np.asarray(view.time))
     noise2 = system**2 / (width * time) + (loads.t_rec + loads.j_hot) ** 2 / (
         width * loads.hot_time

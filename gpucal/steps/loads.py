@@ -64,7 +64,15 @@ def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> S
         f_eff=float(f_eff),
         hk=h_over_k(config.physics),
         ssb=config.line_scale == "ssb",
+        noise_bandwidth=_noise_bandwidth(scan, config),
     )
+
+
+def _noise_bandwidth(scan: Scan, config: CalibrationConfig) -> float:
+    """Noise bandwidth of a channel over its width: the option, else the attribute, else 1."""
+    recorded = scan.attrs.get("noise_bandwidth")
+    given = config.noise_bandwidth if config.noise_bandwidth is not None else recorded
+    return 1.0 if given is None else float(given)
 
 
 SEEN_SHIFT = 0.01

@@ -73,7 +73,7 @@ def tile_statistics(
         n_valid = xp.full(mean.shape, float(n_dumps))
     recipe = solution.pairing.recipes[output]
     own, shared = recipe.noise_rates(solution.group.exptime, solution.means)
-    width = solution.setup.channel_width
+    width = solution.setup.noise_width
     rate = own / xp.where(n_valid > 0, n_valid, 1.0) + shared
     variance = scale.t_sys_star**2 * rate / width
     step = mean[1:, ...] - mean[:-1, ...]

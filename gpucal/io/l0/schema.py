@@ -257,6 +257,7 @@ class ScanAttrs(BaseModel):
     project: str | None = None
     gain_image: float | list[Any] | None = None
     f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
+    noise_bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     ref_channel_base: Literal[0, 1] = 0
     complete: bool | None = None
     scan_metadata: dict[str, Any] | None = None

@@ -40,7 +40,7 @@ class Consumer(Protocol):
 
 
 class Band(Protocol):
-    """One calibrated band: shape (C, D, R, A, S), frequency f64 [C,F] Hz, width_hz, track, noise."""
+    """One calibrated band: shape (C, D, R, A, S), frequency f64 [C,F] Hz, width_hz (of the noise), track, noise."""
 
     label: str
     mode: str
@@ -83,7 +83,7 @@ class StoredBand:
 
     @property
     def width_hz(self) -> float:
-        return channel_width(self.frequency)
+        return channel_width(self.frequency) * float(self.attrs.get("noise_bandwidth", 1.0))
 
     @property
     def noise(self) -> NoiseModel:
@@ -163,7 +163,7 @@ class SolvedBand:
 
     @property
     def width_hz(self) -> float:
-        return self._solution.setup.channel_width
+        return self._solution.setup.noise_width
 
     @property
     def noise(self) -> NoiseModel:

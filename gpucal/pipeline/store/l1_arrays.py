@@ -294,6 +294,7 @@ def band_attributes(solution: ScanSolution) -> dict[str, Any]:
         "forward_efficiency": setup.f_eff,
         "gain_signal": float(g_sig.mean()),
         "line_scale": solution.config.line_scale,
+        "noise_bandwidth": setup.noise_bandwidth,
         "folded": any(r.fold_throw() is not None for r in solution.pairing.recipes),
         "gain_drift_corrected": solution.drift is not None,
         "noise": noise_attribute(solution),
