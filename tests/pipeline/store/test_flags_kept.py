@@ -17,6 +17,7 @@ from gpucal import (
     CalibrationConfig,
     ConfigError,
     Flag,
+    FlagRule,
     L1Error,
     Selection,
     StoreReport,
@@ -30,7 +31,6 @@ from gpucal import (
     to_spectrum1d,
 )
 from gpucal.io.l1.flag_file import check_scans
-from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.plot.binning import read_binned
 from gpucal.plot.source import open_views
 
