@@ -41,6 +41,9 @@ _HINTS = {
     errno.EPERM: "Choose an output directory that you may write, its parent included.",
     errno.EROFS: "Choose an output directory that you may write, its parent included.",
     errno.EXDEV: "Choose an output directory that is not itself a mount point.",
+    errno.ENOENT: "Was a folder removed during the run? Run the same command again.",
+    errno.ESTALE: "Run the same command again when it is back; finished scans are kept.",
+    errno.EIO: "Check the disk; finished scans are kept.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
 
@@ -248,7 +251,7 @@ def as_write_error(
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT) and error.filename:
             reason += f" ({error.filename})"
         raise kind(
             f"{path} cannot be written: {reason}.",
