@@ -46,7 +46,7 @@ BREAKS: dict[str, Break] = {
     "a chunk removed": lambda scan: one_chunk(scan).unlink(),
     "a chunk of a small array removed": lambda scan: (scan / "band_1/small/c/0").unlink(),
     "a chunk cut": lambda scan: cut(one_chunk(scan)),
-    "a chunk empty": lambda scan: one_chunk(scan).write_bytes(b""),
+    "a chunk empty": lambda scan: os.truncate(one_chunk(scan), 0),
     "metadata of an array removed": lambda scan: (scan / "band_1/spectra/zarr.json").unlink(),
     "metadata of an array cut": lambda scan: cut(scan / "band_1/small/zarr.json"),
 }
@@ -139,7 +139,7 @@ def test_a_store_that_was_removed_or_replaced(change: Break, tmp_path: Path) -> 
     with store.begin(3) as scan:
         fill_scan(scan)
         change(store.path)
-        with pytest.raises(L1Error, match="scan 3: .* cannot be written"):
+        with pytest.raises(L1Error, match=r"scan 3: .* cannot be written"):
             scan.commit()
     assert not list(tmp_path.rglob("scan_*"))
 
@@ -195,7 +195,7 @@ def test_an_error_of_close_fails_the_scan(tmp_path: Path, monkeypatch: pytest.Mo
     with store.begin(3) as scan:
         writer = scan.array("", "spectra", (8, 6), (2, 6), "f8", ("x", "y"))
         monkeypatch.setattr(os, "close", failing)
-        with pytest.raises(L1Error, match="scan 3: .*Input/output error"):
+        with pytest.raises(L1Error, match=r"scan 3: .*Input/output error"):
             writer.write_chunk((0, 0), np.zeros((2, 6)))
         monkeypatch.undo()
         with pytest.raises(L1Error, match="not complete"):

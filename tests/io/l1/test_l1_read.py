@@ -17,8 +17,8 @@ import zarr
 
 from gpucal import L1Error, open_l1
 from gpucal.axes import AXES
-from gpucal.io.l1.reader import L1
 from gpucal.io.l1.failures import write_failures
+from gpucal.io.l1.reader import L1
 from gpucal.io.l1.writer import L1Store, ScanWriter
 
 SPECTRA = np.random.default_rng(2).normal(size=(6, 2, 1, 3, 2))
