@@ -178,6 +178,9 @@ class ZarrCounts:
         """Decode one chunk file into ``out``; an error names file, scan, band and subscan."""
         try:
             files.decode(key, out)
+        except CorruptDataError as error:  # no regular file, or too large a one
+            error.subscan = subscan
+            raise error.locate(scan=self._scan, band=self._band, stage="read") from error
         except (ValueError, OSError) as error:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise self._corrupt(f"chunk file {files.path(key)}", text, subscan) from error

@@ -56,7 +56,7 @@ def open_l0(path: str | Path) -> L0Store:
     try:
         if Path(path).is_file():
             return L0Store(str(path), open_packed(Path(path)))
-        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+        root = zarr.open_group(_local(path), mode="r", use_consolidated=False)
     except GpucalError:
         raise
     except json.JSONDecodeError as error:
@@ -70,6 +70,13 @@ def open_l0(path: str | Path) -> L0Store:
             hint=_WHAT_IT_IS,
         ) from error
     return L0Store(str(path), root)
+
+
+def _local(path: str | Path) -> Any:
+    """A folder as a store that opens regular files only; an address as it is."""
+    from gpucal.io.chunks.regular_store import RegularFiles
+
+    return str(path) if "://" in str(path) else RegularFiles(Path(path), read_only=True)
 
 
 class L0Store:

@@ -9,6 +9,7 @@ from typing import Any
 import zarr
 
 from gpucal.errors import L1Error
+from gpucal.io.chunks.regular_store import CheckedFiles
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
 from gpucal.io.conventions.flat import flat_attributes
 from gpucal.io.l1.writer import FORMAT, FORMAT_VERSION
@@ -112,7 +113,8 @@ class L1Scan:
         self.number = number
         self.band = band
         self.attrs = attrs
-        self._group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        store = CheckedFiles(path, read_only=True)
+        self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         self._arrays = dict(sorted(self._group.arrays()))
 
     @property
@@ -176,7 +178,7 @@ class L1Scan:
                 band=self.band,
             )
         dataset = xarray.open_zarr(
-            self.path / group,
+            CheckedFiles(self.path / group, read_only=True),
             chunks=None,
             consolidated=False,
             zarr_format=3,

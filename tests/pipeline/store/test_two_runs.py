@@ -64,7 +64,9 @@ def test_two_processes_at_once(night: Path, tmp_path: Path, other: tuple[str, ..
         assert code == 0 or "another run" in text or "other settings" in text
     winner = other if codes[0] else ()
     assert calibrate_store(
-        night / "l0.zarr", tmp_path / "alone", config(night, line_scale="dsb" if winner else "ssb")
+        night / "l0.zarr",
+        tmp_path / "alone",
+        config(night, backend="auto", line_scale="dsb" if winner else "ssb"),
     )
     assert_same(out, tmp_path / "alone")
     assert not atomic.staging_dir(out).exists()
