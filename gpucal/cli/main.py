@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 import warnings
@@ -12,6 +11,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from gpucal.cli import streams
 from gpucal.cli.lazy import Entry, LazyGroup
 from gpucal.errors import GpucalError, GpucalWarning
 from gpucal.version import __version__
@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 nothing could be done; 2 some scans failed; 64 usage or configuration error; 130
     interrupted. Errors become one sentence on stderr; ``--verbose`` adds the traceback.
     """
+    streams.prepare()
     args = list(sys.argv[1:] if argv is None else argv)
     shown = args[: args.index("--")] if "--" in args else args
     with warnings.catch_warnings():
@@ -126,6 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         except (Exception, KeyboardInterrupt) as error:
             return _report(error, verbose="--verbose" in shown)
+        if (unsaid := streams.flush()) is not None:
+            if not isinstance(unsaid, BrokenPipeError):
+                _say(f"error: the output cannot be written: {unsaid.strerror}.")
+            return EXIT_FAILED
     code = result if isinstance(result, int) else 0
     if code == EXIT_INTERRUPTED:
         _say(INTERRUPTED)
@@ -136,8 +141,9 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     """Print ``error`` as one sentence on stderr and return the exit code."""
     if isinstance(error, BrokenPipeError):
         # The reader of the output went away (``| head``): nothing can be said to it any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_stdout()
         return EXIT_FAILED
+    streams.flush()
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _say(INTERRUPTED)
         return EXIT_INTERRUPTED

@@ -41,6 +41,9 @@ _HINTS = {
     errno.EPERM: "Choose an output directory that you may write, its parent included.",
     errno.EROFS: "Choose an output directory that you may write, its parent included.",
     errno.EXDEV: "Choose an output directory that is not itself a mount point.",
+    errno.ENOENT: "Was a folder removed during the run? Run the same command again.",
+    errno.ESTALE: "Run the same command again when it is back; finished scans are kept.",
+    errno.EIO: "Check the disk; finished scans are kept.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
 
@@ -161,7 +164,9 @@ def write_file(path: Path, content: bytes, staging_for: str | Path, *, replace: 
             try:
                 os.link(draft, path)
             except FileExistsError:
-                return False
+                # NFS may carry out a link twice and answer only the second time.
+                if os.stat(draft).st_nlink < 2:
+                    return False
             except OSError:  # a file system without hard links
                 if path.exists():
                     return False
@@ -202,10 +207,15 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     return removed
 
 
+def owner() -> tuple[str, int, int]:
+    """This process: host with its boot and process namespace, process number, start time of the process."""
+    return _host(), os.getpid(), _start_time(os.getpid())
+
+
 def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
     """Whether the process that owns a staged directory may still write it."""
     if match["host"] == _host():
-        return _alive(int(match["pid"]), int(match["start"]))
+        return alive(int(match["pid"]), int(match["start"]))
     newest = 0.0
     for folder, _, _ in os.walk(entry):
         with contextlib.suppress(OSError):
@@ -213,7 +223,7 @@ def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
     return time.time() - newest < max_age_days * 86400.0
 
 
-def _alive(pid: int, start: int) -> bool:
+def alive(pid: int, start: int) -> bool:
     """True while the process that recorded ``start`` runs (its number may be in use again)."""
     try:
         os.kill(pid, 0)
@@ -248,7 +258,7 @@ def as_write_error(
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT) and error.filename:
             reason += f" ({error.filename})"
         raise kind(
             f"{path} cannot be written: {reason}.",

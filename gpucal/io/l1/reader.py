@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 
 from gpucal.errors import L1Error, L1KeyError, did_you_mean
+from gpucal.io.chunks.regular_store import CheckedFiles
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
 from gpucal.io.conventions.flat import flat_attributes
 from gpucal.io.l1.usable import with_usable_spectra
@@ -152,7 +153,8 @@ class L1Scan:
         self.number = number
         self.band = band
         self.attrs = attrs
-        self._group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        store = CheckedFiles(path, read_only=True)
+        self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         self._arrays = dict(sorted(self._group.arrays()))
 
     @property
@@ -220,7 +222,7 @@ class L1Scan:
                 band=self.band,
             )
         dataset = xarray.open_zarr(
-            self.path / group,
+            CheckedFiles(self.path / group, read_only=True),
             chunks=None,
             consolidated=False,
             zarr_format=3,

@@ -10,7 +10,8 @@ import numpy as np
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError
-from gpucal.io.l1.writer import L1Store, write_failures
+from gpucal.io.l1.failures import write_failures
+from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.solve import StageTimer

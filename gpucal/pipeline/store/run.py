@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalError, GpucalWarning
 from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store, open_l0
+from gpucal.io.l1.claims import RunClaim
 from gpucal.io.l1.manual_flags import apply_rules
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
@@ -29,7 +30,7 @@ from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.store.band_writer import BandWriter
 from gpucal.pipeline.store.commits import Commits, ScanDone, StagedScan, nobody_waits
-from gpucal.pipeline.store.finished import Finished, finished_scans
+from gpucal.pipeline.store.finished import Finished, claim_of, finished_scans
 from gpucal.pipeline.store.interrupt import ctrl_c_sets
 from gpucal.pipeline.store.l1_arrays import root_attributes, scan_attributes
 from gpucal.pipeline.store.outcome import failure_of, record_failures
@@ -37,7 +38,7 @@ from gpucal.pipeline.store.prefetch import Prefetch
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.pipeline.store.record import Record
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
-from gpucal.pipeline.store.selection import flag_rules_of, select_scans
+from gpucal.pipeline.store.selection import Selection, flag_rules_of, select_scans
 from gpucal.pipeline.store.solver import BandSolution, Solved, Solver
 
 
@@ -49,8 +50,9 @@ def calibrate_here(
     backend: Backend | None = None,
     observer: Observer | None = None,
     command_line: Sequence[str] = (),
+    claimed: bool = False,
 ) -> StoreReport:
-    """Calibrate the chosen scans of a store in this process; see ``calibrate_store``."""
+    """Calibrate the chosen scans of a store in this process; see ``calibrate_store`` and ``Run``."""
     run = Run(
         l0,
         out,
@@ -58,6 +60,7 @@ def calibrate_here(
         backend=backend,
         observer=observer or SilentObserver(),
         command_line=command_line,
+        claimed=claimed,
     )
     return run.chosen_scans()
 
@@ -67,8 +70,8 @@ class Run:
 
     cancel: set from outside, it stops the work soon. scan_done: called, in another thread, when all is known about
     a scan. cpu_after_loss: the CPU does the other scans when the device is lost; else the work ends there.
-    ``lost`` is the loss. Raises GpucalError when nothing can be done at all: unreadable store, unknown table, output
-    in the way.
+    ``lost`` is the loss. claimed: the scans are claimed by the process that handed them out. Raises GpucalError when
+    nothing can be done at all: unreadable store, unknown table, output in the way.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Run:
         cancel: threading.Event | None = None,
         scan_done: ScanDone = nobody_waits,
         cpu_after_loss: bool = True,
+        claimed: bool = False,
     ) -> None:
         self._config = config
         self._observer = observer
@@ -101,6 +105,8 @@ class Run:
         self._record = Record(observer)
         self._scan_done = scan_done
         self._finished = Finished()
+        self._claimed = claimed
+        self._may_write: Callable[[], None] = _nothing_to_check
         self.solver = Solver(self._l0, config, self._table, chosen)
         self.lost: DeviceLostError | None = None
 
@@ -108,6 +114,17 @@ class Run:
         """Calibrate the scans that the configuration chooses, and report."""
         # Choose: the science scans asked for. Those that cannot be read are failures already.
         selection = select_scans(self._l0, self._config)
+        # Claim them: no other run writes them, nor others with other settings, while this one lasts.
+        claim = nullcontext() if self._claimed else self._claim_of(selection.numbers)
+        with claim as held:
+            self._may_write = held.check if held else _nothing_to_check
+            return self._claimed_scans(selection)
+
+    def _claim_of(self, numbers: Collection[int]) -> RunClaim:
+        return claim_of(self._l1.path, numbers, self._config, lambda: self._table)
+
+    def _claimed_scans(self, selection: Selection) -> StoreReport:
+        """Calibrate what is left of a selection, and report."""
         # Compare with those that are there; if they were made otherwise, nothing is touched.
         self._finished = finished_scans(
             self._l0, self._l1.path, selection.numbers, self._config, lambda: self._table
@@ -145,7 +162,11 @@ class Run:
             # The commits come first, so that they end last: what is calibrated is kept, come what may.
             commits = threads.enter_context(
                 Commits(
-                    self._l1, self._record, self._config.overwrite, self._scan_done, self._rules
+                    self._record,
+                    self._config.overwrite,
+                    self._scan_done,
+                    self._may_write,
+                    self._rules,
                 )
             )
             pool = threads.enter_context(ThreadPoolExecutor(self._budget.workers, "tile"))
@@ -224,7 +245,8 @@ class Run:
             tuple(self._command_line),
             self.solver.counts(solved),
         )
-        staged = StagedScan(self._l1.begin(solved.number))
+        replaces = self._l1.finished(solved.number) is not None
+        staged = StagedScan(self._l1.begin(solved.number), replaces)
         try:
             for band in solved.solutions:
                 try:
@@ -269,6 +291,10 @@ class Run:
             cpu = cpu_backend(reason=f"{device} was lost in scan {number}")
             self.solver = self._solver_on(cpu)
         self._record.scan_failed(failure_of(number, stage, found))
+
+
+def _nothing_to_check() -> None:
+    """For the share of a run, whose scans another process has claimed."""
 
 
 def _atmosphere_of(
