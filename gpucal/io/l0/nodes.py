@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import warnings as python_warnings
 from pathlib import Path
 from typing import Any
 
