@@ -207,7 +207,7 @@ def calibrate_scan(
                 f"{name} is a {kind}, expected a Scan.", hint="Take gpucal.open_l0(path)[number]."
             )
     backend = backend or select_backend(config.backend)
-    table = table or atmosphere_for(config, scan.store_attrs)
+    table = table or atmosphere_for(config, scan.store_attrs, scan.path)
     streamed = stream_in_memory(
         scan,
         config,

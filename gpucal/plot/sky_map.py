@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.l1.usable import usable_block
+from gpucal.physics.velocity import C_KMS, velocity_scale
 from gpucal.plot.array import ARCSEC
 from gpucal.plot.binning import block_ranges
 from gpucal.plot.source import F64, ScanView, frequency_axis
 from gpucal.plot.style import COLOUR_MAP, MISSING, T_A, picture, robust_limits, say_in
-from gpucal.plot.velocity import C_KMS, velocity_scale
 
 DIAMETER_M = {"GBT": 100.0, "IRAM-30M": 30.0, "APEX": 12.0, "FYST": 6.0, "SOFIA": 2.5}
 """Telescopes whose stores need no attribute ``telescope_diameter_m``."""

@@ -14,11 +14,11 @@ from builders.synthetic_l1 import write_l1
 
 from gpucal import ConfigError, GpucalWarning, PlotOptions, main, open_l0, open_l1, plot_store
 from gpucal.cli.commands.plot import unfolded_mean
+from gpucal.physics.velocity import C_KMS, velocity_scale
 from gpucal.plot import binning
 from gpucal.plot.loads import load_age, load_scan_of, mean_counts
 from gpucal.plot.sky_map import Window, grid, is_map, make_map, parse_window
 from gpucal.plot.source import ScanView, open_views
-from gpucal.plot.velocity import C_KMS, velocity_scale
 from gpucal.scan import ArrayCounts
 
 REST = 460.8e9

@@ -71,8 +71,12 @@ def test_a_picture_leaves_the_result_alone(result: CalibratedScan, tmp_path: Pat
 def test_arrays_cannot_be_edited_by_mistake(result: CalibratedScan) -> None:
     result.l1["spectra"][...][:] = 0.0  # a copy
     assert np.nanstd(result.spectra) > 0
+    before = np.array(result.spectra)
+    dataset = result.to_xarray()
     with pytest.raises(ValueError, match="read-only"):
-        result.to_xarray()["spectra"].values[:] = 0.0
+        dataset["t_sys"].values[:] = 0.0
+    dataset["spectra"].values[:] = 0.0  # these are copies, NaN where flagged
+    np.testing.assert_array_equal(result.spectra, before)
 
 
 def test_a_result_is_short(result: CalibratedScan) -> None:
