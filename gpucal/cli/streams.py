@@ -41,7 +41,9 @@ def _ascii(character: str) -> str:
     if known is not None:
         return known
     parts = unicodedata.normalize("NFKD", character)
-    return parts.encode("ascii", "ignore").decode("ascii") or "?"
+    return (
+        "".join(_PLAIN.get(part, part) for part in parts).encode("ascii", "ignore").decode() or "?"
+    )
 
 
 def prepare() -> None:

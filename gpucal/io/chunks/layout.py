@@ -127,6 +127,22 @@ def chunk_files(array: Any) -> ChunkFiles | None:
     return ChunkFiles(folder=folder, fill_value=0 if fill is None else fill, **layout)
 
 
+def has_checksum(document: Mapping[str, Any]) -> bool:
+    """Whether the metadata of an array say that the bytes of every chunk end with a crc32c, those in shards too.
+
+    The index of a shard always has one; it says nothing about the numbers.
+    """
+    codecs: list[dict[str, Any]] = [
+        {"name": c} if isinstance(c, str) else c for c in document.get("codecs") or ()
+    ]
+    if not codecs:
+        return False
+    last = codecs[-1]
+    if last["name"] == "sharding_indexed":
+        return has_checksum(last["configuration"])
+    return bool(last["name"] == "crc32c")
+
+
 def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:
     """Chunk layout from a zarr.json; None for grids, keys or codecs that are not decoded here."""
     grid, keys = document["chunk_grid"], document["chunk_key_encoding"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import google_crc32c
 from zarr.storage import LocalStore
 
 from gpucal.errors import CorruptDataError
-from gpucal.io.files.regular import MAX_DOCUMENT_BYTES, check_depth, check_regular
+from gpucal.io.chunks.layout import has_checksum
+from gpucal.io.files.regular import (
+    MAX_DOCUMENT_BYTES,
+    check_depth,
+    check_regular,
+    read_document,
+)
 
 DOCUMENTS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -89,15 +96,24 @@ class RegularFiles(LocalStore):
 
 
 class CheckedFiles(RegularFiles):
-    """Folder of one L1 scan: a chunk that is missing or not as it was written is an error that names its file."""
+    """Folder of one L1 scan: a chunk that is missing or not as it was written is an error that names its file.
+
+    This holds for arrays with a crc32c, whose chunks are all written; those of other programs may lack both.
+    """
+
+    _guarded: dict[str, bool]
+
+    def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self._guarded = {}
 
     def _missing(self, key: str) -> None:
-        if self._is_chunk(key):
+        if self._is_chunk(key) and self._has_checksum(key):
             raise self._damaged(key, "is missing")
 
     def _whole(self, key: str, content: Any) -> None:
         super()._whole(key, content)
-        if not self._is_chunk(key):
+        if not self._is_chunk(key) or not self._has_checksum(key):
             return
         data = content.as_numpy_array()
         if data.size < 4:
@@ -108,16 +124,29 @@ class CheckedFiles(RegularFiles):
             raise self._damaged(key, f"has the crc32c {found:08x}, written was {expected:08x}")
 
     def _is_chunk(self, key: str) -> bool:
-        return "c" in key.split("/")
+        return "/c/" in f"/{key}/"
+
+    def _has_checksum(self, key: str) -> bool:
+        """Whether the chunks of the array that a chunk belongs to end with a crc32c."""
+        array = _array_of(key)
+        if array not in self._guarded:
+            document = json.loads(read_document(self.root / array / "zarr.json"))
+            self._guarded[array] = has_checksum(document)
+        return self._guarded[array]
 
     def _damaged(self, key: str, what: str) -> CorruptDataError:
-        parts = (*self.root.parts, *key.split("/"))
+        parts = (*self.root.parts, *_array_of(key).split("/"))
         scan = next((p for p in reversed(parts) if p.startswith("scan_")), "")
         number = int(scan[5:]) if scan[5:].isdigit() else None
-        array = "/".join(parts[parts.index(scan) + 1 :]) if scan else key
+        array = "/".join(parts[parts.index(scan) + 1 :] if scan else parts[-1:])
         again = f"--overwrite --scans {number}" if number is not None else "--overwrite"
         return CorruptDataError(
-            f"array {array.partition('/c')[0]}: chunk file {self.root / key} {what}.",
+            f"array {array.rstrip('/')}: chunk file {self.root / key} {what}.",
             hint=f"Calibrate the scan again: gpucal calibrate L0 OUT {again}; or restore the file from a copy.",
             scan=number,
         )
+
+
+def _array_of(key: str) -> str:
+    """The array that a chunk belongs to; "" for the root."""
+    return key[: f"/{key}/".rindex("/c/")].rstrip("/")

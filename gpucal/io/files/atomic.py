@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -181,7 +182,8 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     """Remove what killed processes left in the staging directory; return what was removed.
 
     A leftover of this host goes when its process is gone; one of another host when nothing in it
-    changed for ``max_age_days``. Entries without an owner in their name are left alone.
+    changed for ``max_age_days``. A lock file goes when nobody holds it. Other entries without an owner in their name
+    are left alone.
     """
     store = Path(store).resolve()
     folder = staging_dir(store)
@@ -191,6 +193,8 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     except OSError:
         return removed
     for entry in entries:
+        if entry.suffix == ".lock" and _drop_lock(entry):
+            removed.append(entry)
         match = _STAGED.fullmatch(entry.name)
         if match is None or _in_use(entry, match, max_age_days):
             continue
@@ -205,6 +209,22 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     with contextlib.suppress(OSError):
         folder.rmdir()
     return removed
+
+
+def _drop_lock(path: Path) -> bool:
+    """Remove a lock file that nobody holds; who waits for it looks whether it is still there."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def owner() -> tuple[str, int, int]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from gpucal.errors import ConfigError, GpucalError, L1Error, OtherSettingsError
 from gpucal.io.files import atomic
+from gpucal.io.files.regular import read_document
 
 HEARTBEAT_S = 15.0
 DEAD_AFTER_S = 600.0
@@ -226,7 +227,7 @@ def _owner() -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     """A claim; None for a file that is gone or is none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_document(path))
         whole = (
             isinstance(found["scans"], list)
             and isinstance(found["settings"], dict)

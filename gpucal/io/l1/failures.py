@@ -9,6 +9,7 @@ from typing import Any
 
 from gpucal.io.chunks.zarr_metadata import encode_document, json_safe
 from gpucal.io.files import atomic
+from gpucal.io.files.regular import read_document
 from gpucal.io.l1.writer import L1Store
 
 
@@ -39,7 +40,7 @@ def write_failures(
 def _earlier_failures(path: Path) -> list[dict[str, Any]]:
     """The entries that are there; none where the file cannot be understood."""
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(read_document(path))
     except (OSError, ValueError):
         return []
     found = entries if isinstance(entries, list) else []

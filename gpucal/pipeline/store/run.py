@@ -52,7 +52,7 @@ def calibrate_here(
     command_line: Sequence[str] = (),
     claimed: bool = False,
 ) -> StoreReport:
-    """Calibrate the chosen scans of a store in this process; see ``calibrate_store`` and ``Run``."""
+    """Calibrate the chosen scans of a store in this process; see ``calibrate_store`` and ``Run.chosen_scans``."""
     run = Run(
         l0,
         out,
@@ -60,9 +60,8 @@ def calibrate_here(
         backend=backend,
         observer=observer or SilentObserver(),
         command_line=command_line,
-        claimed=claimed,
     )
-    return run.chosen_scans()
+    return run.chosen_scans(claimed=claimed)
 
 
 class Run:
@@ -70,8 +69,8 @@ class Run:
 
     cancel: set from outside, it stops the work soon. scan_done: called, in another thread, when all is known about
     a scan. cpu_after_loss: the CPU does the other scans when the device is lost; else the work ends there.
-    ``lost`` is the loss. claimed: the scans are claimed by the process that handed them out. Raises GpucalError when
-    nothing can be done at all: unreadable store, unknown table, output in the way.
+    ``lost`` is the loss. Raises GpucalError when nothing can be done at all: unreadable store, unknown table, output
+    in the way.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Run:
         cancel: threading.Event | None = None,
         scan_done: ScanDone = nobody_waits,
         cpu_after_loss: bool = True,
-        claimed: bool = False,
     ) -> None:
         self._config = config
         self._observer = observer
@@ -105,17 +103,19 @@ class Run:
         self._record = Record(observer)
         self._scan_done = scan_done
         self._finished = Finished()
-        self._claimed = claimed
         self._may_write: Callable[[], None] = _nothing_to_check
         self.solver = Solver(self._l0, config, self._table, chosen)
         self.lost: DeviceLostError | None = None
 
-    def chosen_scans(self) -> StoreReport:
-        """Calibrate the scans that the configuration chooses, and report."""
+    def chosen_scans(self, *, claimed: bool = False) -> StoreReport:
+        """Calibrate the scans that the configuration chooses, and report.
+
+        claimed: they are claimed already, by the process that handed them out.
+        """
         # Choose: the science scans asked for. Those that cannot be read are failures already.
         selection = select_scans(self._l0, self._config)
         # Claim them: no other run writes them, nor others with other settings, while this one lasts.
-        claim = nullcontext() if self._claimed else self._claim_of(selection.numbers)
+        claim = nullcontext() if claimed else self._claim_of(selection.numbers)
         with claim as held:
             self._may_write = held.check if held else _nothing_to_check
             return self._claimed_scans(selection)
