@@ -11,15 +11,14 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gpucal.cli import streams
+from gpucal.cli import interrupts, streams
+from gpucal.cli.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from gpucal.cli.lazy import Entry, LazyGroup
-from gpucal.errors import GpucalError, GpucalWarning
+from gpucal.errors import GpucalError, GpucalWarning, check_interpreter, no_threads
 from gpucal.version import __version__
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64
-EXIT_INTERRUPTED = 130
-INTERRUPTED = "interrupted; what is finished stays, run the same command again for the rest."
 
 _USAGE: Any = importlib.import_module(typer.BadParameter.__module__)
 """The errors of click, which typer imports or, in later versions, brings along."""
@@ -122,9 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            result = typer.main.get_command(app).main(
-                args=args, prog_name="gpucal", standalone_mode=False, obj=["gpucal", *args]
-            )
+            check_interpreter()
+            with interrupts.between_imports():
+                result = typer.main.get_command(app).main(
+                    args=args, prog_name="gpucal", standalone_mode=False, obj=["gpucal", *args]
+                )
         except (Exception, KeyboardInterrupt) as error:
             return _report(error, verbose="--verbose" in shown)
         if (unsaid := streams.flush()) is not None:
@@ -147,6 +148,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _say(INTERRUPTED)
         return EXIT_INTERRUPTED
+    error = no_threads(error) or error
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, GpucalError):

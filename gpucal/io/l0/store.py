@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpucal.errors import GpucalError, L0Error, L0KeyError
+from gpucal.errors import GpucalError, L0Error, L0KeyError, check_interpreter
 from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
@@ -50,9 +50,12 @@ _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 def open_l0(path: str | os.PathLike[str]) -> L0Store:
     """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
-    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
+    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format; ConfigError where
+    Python runs optimised.
     """
     import zarr
+
+    check_interpreter()
 
     path = os.fspath(path)
     if "://" not in str(path) and not Path(path).exists():

@@ -74,9 +74,10 @@ class RunClaim:
                 with atomic.as_write_error(self._folder):
                     raise
             return self
+        beating = threading.Thread(target=self._beat, name="claim", daemon=True)
         with contextlib.suppress(RuntimeError):  # no thread to be had: each commit touches the file
-            self._beating = threading.Thread(target=self._beat, name="claim", daemon=True)
-            self._beating.start()
+            beating.start()
+            self._beating = beating
         return self
 
     def __exit__(
@@ -86,6 +87,8 @@ class RunClaim:
         trace: TracebackType | None,
     ) -> None:
         self._end.set()
+        if self._beating is not None:
+            self._beating.join(1.0)  # a file server may hang
         self._leave()
 
     def check(self) -> None:

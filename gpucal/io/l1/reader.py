@@ -10,7 +10,7 @@ from zipfile import is_zipfile
 import numpy as np
 import zarr
 
-from gpucal.errors import L1Error, L1KeyError, did_you_mean
+from gpucal.errors import L1Error, L1KeyError, check_interpreter, did_you_mean
 from gpucal.io.chunks.regular_store import CheckedFiles
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
 from gpucal.io.conventions.flat import flat_attributes
@@ -41,6 +41,7 @@ def open_l1(path: str | Path) -> L1:
 
     Raises L1Error when the path holds no L1 store that this version can read.
     """
+    check_interpreter()
     return L1(path)
 
 

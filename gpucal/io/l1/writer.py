@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L1Error
+from gpucal.errors import L1Error, check_interpreter
 from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.chunks.codecs import ChunkEncoder
 from gpucal.io.chunks.zarr_metadata import (
@@ -51,6 +51,7 @@ class L1Store:
         ``dtype`` ("f64" or "f32") is that of the spectra, see ``self.dtype``. Raises L1Error
         when the path holds something else or cannot be written, ConfigError for an unknown codec.
         """
+        check_interpreter()
         if dtype not in _DTYPES:
             raise L1Error(f"dtype is {dtype!r}, expected f64 or f32.")
         self.dtype = _DTYPES[dtype]

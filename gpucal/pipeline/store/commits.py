@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.io.l1.writer import ScanWriter
+from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.record import Record
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
@@ -55,7 +56,7 @@ class Commits:
         self._check = check
         self._overwrite = overwrite
         self._scan_done = scan_done
-        self._thread = ThreadPoolExecutor(1, "commit")
+        self._thread = Threads(1, "commit")
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Commits:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from gpucal.io.l1.manual_flags import apply_rules
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
-from gpucal.pipeline.scan.ordered_pool import Cancelled
+from gpucal.pipeline.scan.ordered_pool import Cancelled, Threads
 from gpucal.pipeline.store.band_writer import BandWriter
 from gpucal.pipeline.store.commits import Commits, ScanDone, StagedScan, nobody_waits
 from gpucal.pipeline.store.finished import Finished, claim_of, finished_scans
@@ -169,8 +168,8 @@ class Run:
                     self._rules,
                 )
             )
-            pool = threads.enter_context(ThreadPoolExecutor(self._budget.workers, "tile"))
-            ahead = threads.enter_context(ThreadPoolExecutor(1, "prefetch"))
+            pool = threads.enter_context(Threads(self._budget.workers, "tile"))
+            ahead = threads.enter_context(Threads(1, "prefetch"))
             prefetch = Prefetch(lambda: self.solver, ahead, pool, self._cancel)
             try:
                 with ctrl_c_sets(self._cancel):
@@ -186,7 +185,7 @@ class Run:
         self,
         numbers: Iterable[int | None],
         prefetch: Prefetch,
-        pool: ThreadPoolExecutor,
+        pool: Threads,
         commits: Commits,
     ) -> None:
         """Loop over scans: while one streams, the next is solved and the one before is synced to disk."""
@@ -201,9 +200,7 @@ class Run:
             commits.submit(solved.number, staged)
         commits.finish()
 
-    def _staged(
-        self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor
-    ) -> StagedScan | None:
+    def _staged(self, solved: Solved, prefetch: Prefetch, pool: Threads) -> StagedScan | None:
         """Stream a solved scan; None where there is nothing to commit, the reason is then in the record."""
         number, record = solved.number, self._record
         if solved.trouble is not None:
@@ -237,7 +234,7 @@ class Run:
             self._observer.message("warning", note)
         self._record.skipped(self._finished.of(number))
 
-    def _stream(self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor) -> StagedScan:
+    def _stream(self, solved: Solved, prefetch: Prefetch, pool: Threads) -> StagedScan:
         """Stream all bands of a scan into a staged one; raises when none of them can be calibrated."""
         origin = Origin(
             solved.started,
