@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,7 +52,12 @@ class Workers:
         if self._pool is None or others < 1:
             take(todo)
             return results
-        futures = [self._pool.submit(take, todo) for _ in range(others)]
+        futures: list[Future[None]] = []
+        try:
+            futures += (self._pool.submit(take, todo) for _ in range(others))
+        except RuntimeError:  # no more threads to be had: those that there are share the work
+            if not futures:
+                self._pool = None
         try:
             take(todo)
         finally:

@@ -2,7 +2,7 @@
 
 import sys
 
-import gpucal
+from gpucal.cli.entry import main
 
 if __name__ == "__main__":
-    sys.exit(gpucal.main())
+    sys.exit(main())

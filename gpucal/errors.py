@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 
@@ -126,6 +127,18 @@ class BackendError(GpucalError, RuntimeError):
     """The requested backend is not available."""
 
 
+def no_threads(error: BaseException) -> BackendError | None:
+    """The error of a limit of threads, None for any other error."""
+    if not isinstance(error, RuntimeError) or "start new thread" not in str(error):
+        return None
+    found = BackendError(
+        "the system lets this process start no more threads.",
+        hint="Raise the limit of processes (ulimit -u, or that of the container), or use --workers 1.",
+    )
+    found.__cause__ = error
+    return found
+
+
 class OnlineError(GpucalError, RuntimeError):
     """The online calibration cannot do what was requested."""
 
@@ -148,3 +161,12 @@ def did_you_mean(found: str, names: Iterable[str]) -> str:
 
     near = get_close_matches(found.lower(), {name.lower(): name for name in names}, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
+
+
+def check_interpreter() -> None:
+    """Raise ConfigError when Python leaves out assert statements: zarr reads its metadata in some of them."""
+    if sys.flags.optimize:
+        raise ConfigError(
+            "Python runs optimised (-O, -OO or PYTHONOPTIMIZE): zarr cannot read a store that way.",
+            hint="Run the same command without it.",
+        )

@@ -2,7 +2,7 @@
 
 import sys
 
-from gpucal.cli.main import main
+from gpucal.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

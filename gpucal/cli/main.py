@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 import warnings
@@ -12,14 +11,14 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from gpucal.cli import interrupts, streams
+from gpucal.cli.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from gpucal.cli.lazy import Entry, LazyGroup
-from gpucal.errors import GpucalError, GpucalWarning
+from gpucal.errors import GpucalError, GpucalWarning, check_interpreter, no_threads
 from gpucal.version import __version__
 
 EXIT_FAILED = 1
 EXIT_USAGE = 64
-EXIT_INTERRUPTED = 130
-INTERRUPTED = "interrupted; what is finished stays, run the same command again for the rest."
 
 _USAGE: Any = importlib.import_module(typer.BadParameter.__module__)
 """The errors of click, which typer imports or, in later versions, brings along."""
@@ -116,16 +115,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 nothing could be done; 2 some scans failed; 64 usage or configuration error; 130
     interrupted. Errors become one sentence on stderr; ``--verbose`` adds the traceback.
     """
+    streams.prepare()
     args = list(sys.argv[1:] if argv is None else argv)
     shown = args[: args.index("--")] if "--" in args else args
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            result = typer.main.get_command(app).main(
-                args=args, prog_name="gpucal", standalone_mode=False, obj=["gpucal", *args]
-            )
+            check_interpreter()
+            with interrupts.between_imports():
+                result = typer.main.get_command(app).main(
+                    args=args, prog_name="gpucal", standalone_mode=False, obj=["gpucal", *args]
+                )
         except (Exception, KeyboardInterrupt) as error:
             return _report(error, verbose="--verbose" in shown)
+        if (unsaid := streams.flush()) is not None:
+            if not isinstance(unsaid, BrokenPipeError):
+                _say(f"error: the output cannot be written: {unsaid.strerror}.")
+            return EXIT_FAILED
     code = result if isinstance(result, int) else 0
     if code == EXIT_INTERRUPTED:
         _say(INTERRUPTED)
@@ -136,11 +142,13 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     """Print ``error`` as one sentence on stderr and return the exit code."""
     if isinstance(error, BrokenPipeError):
         # The reader of the output went away (``| head``): nothing can be said to it any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_stdout()
         return EXIT_FAILED
+    streams.flush()
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         _say(INTERRUPTED)
         return EXIT_INTERRUPTED
+    error = no_threads(error) or error
     if verbose:
         traceback.print_exception(error)
     if isinstance(error, GpucalError):

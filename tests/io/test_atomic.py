@@ -14,6 +14,7 @@ import pytest
 
 from gpucal import L1Error
 from gpucal.io.files import atomic
+from gpucal.io.l1.flag_array import rules_locked
 
 
 @pytest.fixture
@@ -233,3 +234,14 @@ def test_os_errors_become_one_sentence() -> None:
         atomic.as_write_error(Path("/a/b"), 7),
     ):
         raise OSError(28, "No space left on device")
+
+
+def test_a_lock_of_a_killed_process_goes_and_a_held_one_stays(store: Path) -> None:
+    with rules_locked(store):
+        assert not atomic.clean_stale(store)
+        [lock] = atomic.staging_dir(store).iterdir()
+        kept = lock.read_bytes()
+    lock.parent.mkdir()
+    lock.write_bytes(kept)
+    assert atomic.clean_stale(store) == [lock]
+    assert not lock.parent.exists()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from builders.small_site import site
+from fakes import stuck_worker
 
 from gpucal import L0Error, OnlineError
 from gpucal.online.queue.events import Job
@@ -72,12 +73,12 @@ def texts(config: OnlineConfig) -> list[str]:
     return found
 
 
-def test_a_job_that_hangs_is_given_up_and_the_next_is_done(tmp_path: Path) -> None:
-    """Its store is a pipe that nobody writes to: reading it never ends."""
+def test_a_job_that_hangs_is_given_up_and_the_next_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "worker_main", stuck_worker.online_worker)
     config = only(tmp_path, "fits_heterodyne", timeout=1.5, attempts=2)
     stuck = tmp_path / "stuck.zarr"
-    stuck.mkdir()
-    os.mkfifo(stuck / "zarr.json")
     pipe = Pipe(config.pipe)
     task = pipe.task("fits_heterodyne")
     task.put(Job(str(stuck), 1, 0, "p", end_of_scan=True))
@@ -92,6 +93,19 @@ def test_a_job_that_hangs_is_given_up_and_the_next_is_done(tmp_path: Path) -> No
     said = texts(config)
     assert any("will try again" in text for text in said)
     assert any("gave up p.00000001" in text for text in said)
+
+
+def test_a_store_of_fifos_fails_its_job_at_once(tmp_path: Path) -> None:
+    config = only(tmp_path, "fits_heterodyne", timeout=600.0)
+    store = tmp_path / "fifo.zarr"
+    store.mkdir()
+    os.mkfifo(store / "zarr.json")
+    task = Pipe(config.pipe).task("fits_heterodyne")
+    task.put(Job(str(store), 1, 0, "p", end_of_scan=True))
+    with running(config):
+        wait_for(lambda: list(task.failed()))
+    [(_, reason)] = task.failed()
+    assert "zarr.json is a FIFO" in reason["error"]
 
 
 def test_a_dead_worker_is_told_and_comes_back(

@@ -45,6 +45,13 @@ def inspect_store(
             autocompletion=complete_scans,
         ),
     ] = "",
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Read every chunk of these scans, also the counts, and check it against its checksum.",
+        ),
+    ] = False,
 ) -> None:
     """Show the scans of a store: modes, shapes, sizes, which load scan serves which, problems.
 
@@ -55,7 +62,7 @@ def inspect_store(
         raise ConfigError(f"--table is {table!r}, expected {', '.join(TABLES)}.")
     if table is not None and json:
         raise ConfigError("--table and --json exclude each other.")
-    report = describe_store(store, chosen, night=table is not None)
+    report = describe_store(store, chosen, night=table is not None, verify=verify)
     _check_found(report, chosen)
     _show(report, table, json)
     raise typer.Exit(exit_code(report))
@@ -81,6 +88,10 @@ def _show(report: Row, table: Any, json: bool) -> None:
         from gpucal.cli.show.inspect.printed import print_report
 
         print_report(report)
+        if "verified" in report:
+            from gpucal.cli.show.inspect.verified import verified_line
+
+            print(verified_line(report["verified"]))
 
 
 def _check_found(report: Row, chosen: Collection[int] | None) -> None:
@@ -103,11 +114,16 @@ def exit_code(report: Row) -> int:
 
 
 def describe_store(
-    path: Path, chosen: Collection[int] | None = None, *, night: bool = False
+    path: Path,
+    chosen: Collection[int] | None = None,
+    *,
+    night: bool = False,
+    verify: bool = False,
 ) -> Row:
     """Return what ``gpucal inspect`` shows; only metadata and small arrays are read.
 
-    chosen: scan numbers, None for all; night: with the columns of ``--table``, for which t_sys is read too. Raises
+    chosen: scan numbers, None for all; night: with the columns of ``--table``, for which t_sys is read too; verify:
+    every chunk is read, and the report says so under "verified". Raises
     L0Error, L1Error or, for a CLASS file, ImportFormatError when it is unusable as a whole.
     """
     from gpucal.io.chunks.zarr_metadata import read_group
@@ -116,6 +132,8 @@ def describe_store(
     if is_class_file(path):
         from gpucal.cli.show.class_report import describe_class
 
+        if verify:
+            raise ConfigError("--verify is for Zarr stores: a CLASS file has no checksums.")
         report = describe_class(path)
         rows = [row for row in report["scans"] if chosen is None or row["scan"] in chosen]
         return {**report, "scans": rows}
@@ -124,8 +142,16 @@ def describe_store(
         from gpucal.cli.show.inspect.calibrated_store import describe_l1
         from gpucal.io.l1.reader import open_l1
 
-        return describe_l1(open_l1(path), chosen, night=night)
-    from gpucal.cli.show.inspect.raw_store import describe_l0
-    from gpucal.io.l0.store import open_l0
+        store: Any = open_l1(path)
+        report = describe_l1(store, chosen, night=night)
+    else:
+        from gpucal.cli.show.inspect.raw_store import describe_l0
+        from gpucal.io.l0.store import open_l0
 
-    return describe_l0(open_l0(path), chosen)
+        store = open_l0(path)
+        report = describe_l0(store, chosen)
+    if verify:
+        from gpucal.cli.show.inspect.verified import add_verified
+
+        add_verified(report, store)
+    return report

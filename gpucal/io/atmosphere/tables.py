@@ -141,8 +141,11 @@ def _plain(value: npt.NDArray[Any]) -> Any:
 def _read_zarr(path: Path) -> dict[str, Any]:
     import zarr
 
+    from gpucal.io.chunks.regular_store import RegularFiles
+
     try:
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        store = RegularFiles(path, read_only=True)
+        group = zarr.open_group(store, mode="r", use_consolidated=False)
         entries: dict[str, Any] = dict(group.attrs)
         for name in COLUMNS:
             if name in group:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +50,7 @@ class ArrayWriter:
         self._scan = scan
         self._encoder = encoder
         self._fill = np.asarray(fill_value).astype(encoder.dtype)
-        self._written: set[tuple[int, ...]] = set()
+        self._written: dict[tuple[int, ...], int] = {}
 
     def indices(self) -> Iterator[tuple[int, ...]]:
         """All chunk indices, the last axis fastest."""
@@ -62,6 +64,18 @@ class ArrayWriter:
     def missing(self) -> int:
         """How many chunks were not written yet."""
         return math.prod(self.grid) - len(self._written)
+
+    def incomplete(self, folder: Path) -> str:
+        """The first chunk file below ``folder`` that is not what was written, and why; "" when all are."""
+        for place, nbytes in self._written.items():
+            path = os.path.join(folder, "c", *map(str, place))
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                return f"{path}: {error.strerror}"
+            if found.st_size != nbytes or not stat.S_ISREG(found.st_mode):
+                return f"{path} has {found.st_size} bytes, {nbytes} were written"
+        return ""
 
     def encode(self, block: npt.NDArray[Any]) -> Payload:
         """Encode one block for ``write_chunk``; it does not change when ``block`` is edited."""
@@ -100,9 +114,12 @@ class ArrayWriter:
                 )
             encoded = self._payload(block)
         path = os.path.join(self.path, "c", *map(str, place))
+        parts = encoded if isinstance(encoded, Payload) else (encoded,)
         with self._scan.errors():
-            _write_chunk_file(path, encoded if isinstance(encoded, Payload) else (encoded,))
-        self._written.add(place)  # one atomic operation
+            _write_chunk_file(path, parts, self.path)
+        self._written[place] = sum(
+            memoryview(part).nbytes for part in parts
+        )  # one atomic operation
         return encoded
 
     def _payload(self, block: npt.NDArray[Any]) -> Payload:
@@ -126,18 +143,25 @@ class ArrayWriter:
         return self._encoder.payload(block)
 
 
-def _write_chunk_file(path: str, parts: Sequence[bytes | memoryview]) -> None:
-    """Write the parts by one ``writev`` where the system takes them all; makes the folder on demand."""
+def _write_chunk_file(path: str, parts: Sequence[bytes | memoryview], array: Path) -> None:
+    """Write the parts by one ``writev`` where the system takes them all; makes folders on demand.
+
+    But not that of the array: if it is gone, so is what was written into it before.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(path, flags, 0o666)
     except FileNotFoundError:
+        if not array.is_dir():
+            raise
         os.makedirs(os.path.dirname(path), exist_ok=True)
         descriptor = os.open(path, flags, 0o666)
     try:
         left = [memoryview(part) for part in parts]
         while left:
             written = os.writev(descriptor, left)
+            if not written and any(len(part) for part in left):
+                raise OSError(errno.EIO, "the disk takes no more bytes", path)
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))
             if left:

@@ -188,6 +188,10 @@ class ZarrCounts:
         """Decode one chunk file into ``out``; an error names file, scan, band and subscan."""
         try:
             files.decode(key, out)
+        except CorruptDataError as error:  # no regular file, or too large a one
+            error.subscan = subscan
+            error.locate(scan=self._scan, band=self._band, stage="read")
+            raise
         except (ValueError, OSError) as error:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             raise self._corrupt(f"chunk file {files.path(key)}", text, subscan) from error

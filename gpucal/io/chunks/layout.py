@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gpucal.io.files.regular import open_regular, read_document
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -53,7 +56,7 @@ class ChunkFiles:
         """
         raw = out.reshape(-1).view(np.uint8)
         try:
-            with open(self.path(key), "rb", buffering=0) as file:
+            with open_regular(self.path(key), 2 * raw.size + (1 << 20)) as file:
                 if self.codec:
                     _decompress(self.codec, self.checked(_read_all(file)), raw)
                 else:
@@ -109,12 +112,12 @@ def chunk_files(array: Any) -> ChunkFiles | None:
     from zarr.storage import LocalStore
 
     store = array.store
-    if type(store) is not LocalStore:
+    if not isinstance(store, LocalStore):
         return None
     folder = Path(store.root) / array.path
     v3 = array.metadata.zarr_format == 3
     try:
-        document = json.loads((folder / ("zarr.json" if v3 else ".zarray")).read_text("utf-8"))
+        document = json.loads(read_document(folder / ("zarr.json" if v3 else ".zarray")))
         layout = _layout_v3(document) if v3 else _layout_v2(document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -122,6 +125,22 @@ def chunk_files(array: Any) -> ChunkFiles | None:
         return None
     fill = array.fill_value
     return ChunkFiles(folder=folder, fill_value=0 if fill is None else fill, **layout)
+
+
+def has_checksum(document: Mapping[str, Any]) -> bool:
+    """Whether the metadata of an array say that the bytes of every chunk end with a crc32c, those in shards too.
+
+    The index of a shard always has one; it says nothing about the numbers.
+    """
+    codecs: list[dict[str, Any]] = [
+        {"name": c} if isinstance(c, str) else c for c in document.get("codecs") or ()
+    ]
+    if not codecs:
+        return False
+    last = codecs[-1]
+    if last["name"] == "sharding_indexed":
+        return has_checksum(last["configuration"])
+    return bool(last["name"] == "crc32c")
 
 
 def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -220,28 +239,60 @@ def _decompress(name: str, data: Bytes, out: Bytes) -> None:
     codec = get_codec({"id": name})
     if not data.size:
         raise ValueError("it is empty")
-    if _declared_size(name, data) == out.size:
-        # numcodecs leaves the rest of a too large ``out`` untouched without a word: only a
-        # declared size that fits may go straight into it
-        try:
-            codec.decode(data, out=out)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{name}: {error}") from error
+    declared = _declared_size(name, data)
+    if declared is not None and declared != out.size and name != "zstd":
+        raise ValueError(f"it holds {declared} bytes of counts, expected {out.size}")
+    if name in ("gzip", "zlib"):
+        _inflate(31 if name == "gzip" else 15, data, out)
         return
-    parts = [data]
-    if name == "zstd":  # some numcodecs versions stop after the first frame
-        frames = zstd_frames(lambda at, n: data[at : at + n].tobytes(), data.size)
-        parts = [data[start:end] for start, end, content in frames if content != 0]
+    try:
+        if declared == out.size:
+            # numcodecs leaves the rest of a too large ``out`` untouched without a word: only a
+            # declared size that fits may go straight into it
+            codec.decode(data, out=out)
+        elif name == "zstd":
+            _decode_frames(codec, data, out)
+        else:
+            raise ValueError(f"its size is not declared, expected {out.size} bytes of counts")
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _decode_frames(codec: Any, data: Bytes, out: Bytes) -> None:
+    """Decode zstd frames, none of them into more memory than is left of ``out``."""
     filled = 0
-    for part in parts:
-        try:
-            piece = np.frombuffer(codec.decode(part), np.uint8)
-        except Exception as error:  # gzip, zlib and lz4 have error classes of their own
-            raise ValueError(f"{name}: {error}") from error
-        if filled + piece.size > out.size:
+    frames = zstd_frames(lambda at, n: data[at : at + n].tobytes(), data.size)
+    for start, end, content in frames:
+        left = out.size - filled
+        if content is None and left:
+            # How much it holds only decoding tells: it and all that follow must fill the rest exactly.
+            codec.decode(data[start:], out=out[filled:])
+            return
+        if content is None or content > left:
             raise ValueError(f"it holds more than the expected {out.size} bytes of counts")
-        out[filled : filled + piece.size] = piece
-        filled += piece.size
+        if content:
+            codec.decode(data[start:end], out=out[filled : filled + content])
+            filled += content
+    if filled != out.size:
+        raise ValueError(f"it holds {filled} bytes of counts, expected {out.size}")
+
+
+def _inflate(wbits: int, data: Bytes, out: Bytes) -> None:
+    """Decode one or several gzip or zlib streams that fill ``out`` exactly; no more memory is used."""
+    rest, filled = data.tobytes(), 0
+    while rest.strip(b"\0"):
+        stream = zlib.decompressobj(wbits)
+        try:
+            piece = stream.decompress(rest, out.size - filled + 1)
+        except zlib.error as error:
+            raise ValueError(f"{error}") from error
+        if filled + len(piece) > out.size:
+            raise ValueError(f"it holds more than the expected {out.size} bytes of counts")
+        if not stream.eof:
+            raise ValueError("its last stream is cut off")
+        out[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+        filled += len(piece)
+        rest = stream.unused_data
     if filled != out.size:
         raise ValueError(f"it holds {filled} bytes of counts, expected {out.size}")
 

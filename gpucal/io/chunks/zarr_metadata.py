@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.io.files.regular import read_document
 
 _SCAN = re.compile(r"scan_(\d+)")
 
@@ -83,8 +84,8 @@ def group_document(attributes: Mapping[str, Any]) -> bytes:
 def read_group(folder: Path) -> dict[str, Any] | None:
     """Return the attributes of the Zarr v3 group in ``folder``, None when there is none."""
     try:
-        document = json.loads((folder / "zarr.json").read_bytes())
-    except (OSError, ValueError):
+        document = json.loads(read_document(folder / "zarr.json"))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(document, dict) or document.get("node_type") != "group":
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -41,6 +42,9 @@ _HINTS = {
     errno.EPERM: "Choose an output directory that you may write, its parent included.",
     errno.EROFS: "Choose an output directory that you may write, its parent included.",
     errno.EXDEV: "Choose an output directory that is not itself a mount point.",
+    errno.ENOENT: "Was a folder removed during the run? Run the same command again.",
+    errno.ESTALE: "Run the same command again when it is back; finished scans are kept.",
+    errno.EIO: "Check the disk; finished scans are kept.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
 
@@ -161,7 +165,9 @@ def write_file(path: Path, content: bytes, staging_for: str | Path, *, replace: 
             try:
                 os.link(draft, path)
             except FileExistsError:
-                return False
+                # NFS may carry out a link twice and answer only the second time.
+                if os.stat(draft).st_nlink < 2:
+                    return False
             except OSError:  # a file system without hard links
                 if path.exists():
                     return False
@@ -176,7 +182,8 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     """Remove what killed processes left in the staging directory; return what was removed.
 
     A leftover of this host goes when its process is gone; one of another host when nothing in it
-    changed for ``max_age_days``. Entries without an owner in their name are left alone.
+    changed for ``max_age_days``. A lock file goes when nobody holds it. Other entries without an owner in their name
+    are left alone.
     """
     store = Path(store).resolve()
     folder = staging_dir(store)
@@ -186,6 +193,8 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     except OSError:
         return removed
     for entry in entries:
+        if entry.suffix == ".lock" and _drop_lock(entry):
+            removed.append(entry)
         match = _STAGED.fullmatch(entry.name)
         if match is None or _in_use(entry, match, max_age_days):
             continue
@@ -202,10 +211,31 @@ def clean_stale(store: str | Path, *, max_age_days: float = STALE_DAYS) -> list[
     return removed
 
 
+def _drop_lock(path: Path) -> bool:
+    """Remove a lock file that nobody holds; who waits for it looks whether it is still there."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def owner() -> tuple[str, int, int]:
+    """This process: host with its boot and process namespace, process number, start time of the process."""
+    return _host(), os.getpid(), _start_time(os.getpid())
+
+
 def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
     """Whether the process that owns a staged directory may still write it."""
     if match["host"] == _host():
-        return _alive(int(match["pid"]), int(match["start"]))
+        return alive(int(match["pid"]), int(match["start"]))
     newest = 0.0
     for folder, _, _ in os.walk(entry):
         with contextlib.suppress(OSError):
@@ -213,7 +243,7 @@ def _in_use(entry: Path, match: re.Match[str], max_age_days: float) -> bool:
     return time.time() - newest < max_age_days * 86400.0
 
 
-def _alive(pid: int, start: int) -> bool:
+def alive(pid: int, start: int) -> bool:
     """True while the process that recorded ``start`` runs (its number may be in use again)."""
     try:
         os.kill(pid, 0)
@@ -248,7 +278,7 @@ def as_write_error(
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT) and error.filename:
             reason += f" ({error.filename})"
         raise kind(
             f"{path} cannot be written: {reason}.",

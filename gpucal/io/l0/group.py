@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gpucal.errors import EmptyScanError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.chunks.small_arrays import MAX_COUNTS_CHUNK, check_extent
 from gpucal.io.conventions.attributes import decoded_values
 from gpucal.io.l0.nodes import counts_coding, node_of, stored_array, values_of
 from gpucal.io.l0.schema import (
@@ -90,6 +91,7 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
         raise L0Error(f"array {COUNTS} is missing, expected counts [C, D, R, A, S].")
     check_counts(counts.shape, np.dtype(counts.dtype))
     check_axis_order(COUNTS, counts)
+    check_extent(COUNTS, counts, MAX_COUNTS_CHUNK)
     attrs = dict(zgroup.attrs)
     raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
     track = read_track(zgroup, digest) if context.bolometer else {}

@@ -7,13 +7,17 @@ specifications.
 from __future__ import annotations
 
 import json
+import math
+import os
+import warnings as python_warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, L0Error
+from gpucal.errors import GpucalError, L0Error
+from gpucal.io.chunks.small_arrays import read_whole
 from gpucal.io.conventions.attributes import (
     StoredArray,
     coding_of,
@@ -21,6 +25,8 @@ from gpucal.io.conventions.attributes import (
     decoded_values,
 )
 from gpucal.io.conventions.coding import Coding
+from gpucal.io.files.regular import read_document
+from gpucal.io.l0.packed import folders_in_zip
 from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS
 
 
@@ -32,6 +38,8 @@ def node_of(zgroup: Any, name: str) -> Any:
     """
     try:
         return as_on_disk(as_on_disk(zgroup).get(name))
+    except GpucalError:
+        raise
     except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
         place = f"{zgroup.path}/{name}".lstrip("/")
         reason = " ".join(str(error).split()).rstrip(".")
@@ -75,7 +83,7 @@ def _fill_is_null(zgroup: Any, name: str) -> bool:
     if root is None:
         return False
     try:
-        text = (Path(root) / zgroup.path / name / "zarr.json").read_bytes()
+        text = read_document(Path(root) / zgroup.path / name / "zarr.json")
         document = json.loads(text)
         return document["node_type"] == "array" and document["fill_value"] is None
     except (OSError, ValueError, KeyError, TypeError):
@@ -83,15 +91,12 @@ def _fill_is_null(zgroup: Any, name: str) -> bool:
 
 
 def values_of(name: str, node: Any) -> npt.NDArray[Any]:
-    """A Zarr array read whole; raises CorruptDataError when it cannot be decoded."""
-    try:
-        return np.asarray(node[...])
-    except Exception as error:  # every codec has error classes of its own
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise CorruptDataError(
-            f"array {name} cannot be decoded: {type(error).__name__}: {reason}.",
-            hint="Restore it from a copy, or leave this scan out with --scans.",
-        ) from error
+    """A Zarr array read whole; raises L0Error for too large a one, CorruptDataError for one that cannot be decoded."""
+    store = node.store
+    if isinstance(getattr(store, "most", None), dict):
+        shard = getattr(node, "shards", None) or node.chunks
+        store.most[node.path] = 2 * math.prod(shard) * np.dtype(node.dtype).itemsize + (1 << 20)
+    return read_whole(name, node)
 
 
 def stored_array(name: str, node: Any) -> StoredArray:
@@ -114,3 +119,18 @@ def decoded_node(name: str, node: Any) -> tuple[npt.NDArray[Any], dict[str, Any]
 def counts_coding(node: Any) -> Coding:
     """How the counts of an L0 group are stored; raises L0Error for attributes that are not understood."""
     return coding_of(stored_array(COUNTS, node), np.dtype(node.dtype))
+
+
+def child_names(group: Any) -> list[str]:
+    """Names of the groups below a Zarr group, without opening them where the store is local."""
+    from zarr.storage import LocalStore, ZipStore
+
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    if isinstance(group.store, ZipStore):
+        return folders_in_zip(Path(group.store.path), group.path)
+    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
+        python_warnings.simplefilter("ignore")
+        return list(as_on_disk(group).group_keys())

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpucal.errors import GpucalError, L0Error, L0KeyError
+from gpucal.errors import GpucalError, L0Error, L0KeyError, check_interpreter
 from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
@@ -24,8 +23,8 @@ from gpucal.io.l0.checks import (
     number_mismatch,
 )
 from gpucal.io.l0.group import feed, group_context, read_group
-from gpucal.io.l0.nodes import as_on_disk, node_of
-from gpucal.io.l0.packed import folders_in_zip, open_packed
+from gpucal.io.l0.nodes import child_names, node_of
+from gpucal.io.l0.packed import open_packed
 from gpucal.io.l0.schema import (
     L0_FORMAT,
     GroupName,
@@ -51,9 +50,12 @@ _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 def open_l0(path: str | os.PathLike[str]) -> L0Store:
     """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
-    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
+    Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format; ConfigError where
+    Python runs optimised.
     """
     import zarr
+
+    check_interpreter()
 
     path = os.fspath(path)
     if "://" not in str(path) and not Path(path).exists():
@@ -61,7 +63,7 @@ def open_l0(path: str | os.PathLike[str]) -> L0Store:
     try:
         if Path(path).is_file():
             return L0Store(str(path), open_packed(Path(path)))
-        root = zarr.open_group(str(path), mode="r", use_consolidated=False)
+        root = zarr.open_group(_local(path), mode="r", use_consolidated=False)
     except GpucalError:
         raise
     except json.JSONDecodeError as error:
@@ -75,6 +77,13 @@ def open_l0(path: str | os.PathLike[str]) -> L0Store:
             hint=_WHAT_IT_IS,
         ) from error
     return L0Store(str(path), root)
+
+
+def _local(path: str | Path) -> Any:
+    """A folder as a store that opens regular files only; an address as it is."""
+    from gpucal.io.chunks.regular_store import RegularFiles
+
+    return str(path) if "://" in str(path) else RegularFiles(Path(path), read_only=True)
 
 
 class L0Store:
@@ -350,21 +359,6 @@ def _load_band(
 def may_lack_references(attrs: ScanAttrs) -> bool:
     """Whether the scan is a drift across a source, which is its own reference."""
     return (attrs.obs_procedure or "").lower() in DRIFTS
-
-
-def child_names(group: Any) -> list[str]:
-    """Names of the groups below a Zarr group, without opening them where the store is local."""
-    from zarr.storage import LocalStore, ZipStore
-
-    if isinstance(group.store, LocalStore):
-        folder = Path(group.store.root) / group.path
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    if isinstance(group.store, ZipStore):
-        return folders_in_zip(Path(group.store.path), group.path)
-    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
-        python_warnings.simplefilter("ignore")
-        return list(as_on_disk(group).group_keys())
 
 
 def _row(root: Any, number: int, name: str) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L0Error
+from gpucal.errors import L0Error, check_interpreter
 from gpucal.io.files.json_text import plain
 from gpucal.io.l0.checks import gain_image
 from gpucal.io.l0.schema import (
@@ -85,6 +85,7 @@ def create_l0(
     site: lat_deg, lon_deg (deg), alt_m (m). ``attrs`` become further attributes of the root. Raises L0Error
     when ``path`` is something else, or a store of another telescope or instrument.
     """
+    check_interpreter()
     import zarr
 
     root = {

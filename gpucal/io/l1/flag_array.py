@@ -22,7 +22,9 @@ import zarr
 
 from gpucal.axes import Flag
 from gpucal.errors import L1Error
+from gpucal.io.chunks.regular_store import CheckedFiles
 from gpucal.io.files import atomic
+from gpucal.io.files.regular import read_document
 from gpucal.io.l1.flag_rules import Extent, FlagRule, Marks
 
 RULES_FILE = "manual_flags.json"
@@ -63,7 +65,7 @@ def recorded(flags: Path) -> list[FlagRule]:
     """
     path = flags / RULES_FILE
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["rules"]
+        entries = json.loads(read_document(path))["rules"]
         return [FlagRule.from_record(entry) for entry in entries]
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -80,21 +82,26 @@ def extent_of(band: Path) -> Extent:
     Raises L1Error when it has no flags array, or one that cannot be read.
     """
     try:
-        shape = zarr.open_array(band / "flags", mode="r").shape
-        frequency = np.asarray(zarr.open_array(band / "frequency", mode="r")[...])
+        shape = _opened(band / "flags").shape
+        frequency = np.asarray(_opened(band / "frequency")[...])
         on_index = np.arange(shape[4], dtype=np.int32)
         if (band / "on_index").is_dir():
-            on_index = np.asarray(zarr.open_array(band / "on_index", mode="r")[...])
+            on_index = np.asarray(_opened(band / "on_index")[...])
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise L1Error(
             f"{band} has no flags and frequency that can be read.",
             hint="Calibrate the scan again with --overwrite.",
         ) from error
     return Extent(
-        shape,  # type: ignore[arg-type]
+        shape,
         frequency.reshape(frequency.shape[0], -1).astype(np.float64),
         on_index,
     )
+
+
+def _opened(folder: Path) -> Any:
+    """An array for reading; a chunk that is damaged or missing is an error that names it."""
+    return zarr.open_array(CheckedFiles(folder, read_only=True), mode="r")
 
 
 def set_rules(store: Path, band: Path, rules: Sequence[FlagRule]) -> None:
@@ -117,7 +124,7 @@ def set_rules(store: Path, band: Path, rules: Sequence[FlagRule]) -> None:
 
 def _build(flags: Path, staged: Path, rules: Sequence[FlagRule], extent: Extent) -> None:
     """A flags array with these rules: new chunks are written, all others are the same files."""
-    array = zarr.open_array(flags, mode="r")
+    array = _opened(flags)
     places = _Places(array, extent)
     old = recorded(flags)
     marks = [rule.marks(extent) for rule in rules]
@@ -154,7 +161,7 @@ def _write_marked(
     """Write these chunks: as the calibration made them, with the bit MANUAL."""
     if not regions:
         return
-    original = zarr.open_array(staged / CALIBRATED, mode="r")
+    original = _opened(staged / CALIBRATED)
     target = zarr.open_array(staged, mode="r+")
     for region in regions:
         try:

@@ -10,7 +10,8 @@ from zipfile import is_zipfile
 import numpy as np
 import zarr
 
-from gpucal.errors import L1Error, L1KeyError, did_you_mean
+from gpucal.errors import L1Error, L1KeyError, check_interpreter, did_you_mean
+from gpucal.io.chunks.regular_store import CheckedFiles
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name, scan_number
 from gpucal.io.conventions.flat import flat_attributes
 from gpucal.io.l1.usable import with_usable_spectra
@@ -40,6 +41,7 @@ def open_l1(path: str | Path) -> L1:
 
     Raises L1Error when the path holds no L1 store that this version can read.
     """
+    check_interpreter()
     return L1(path)
 
 
@@ -152,7 +154,8 @@ class L1Scan:
         self.number = number
         self.band = band
         self.attrs = attrs
-        self._group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
+        store = CheckedFiles(path, read_only=True)
+        self._group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         self._arrays = dict(sorted(self._group.arrays()))
 
     @property
@@ -220,7 +223,7 @@ class L1Scan:
                 band=self.band,
             )
         dataset = xarray.open_zarr(
-            self.path / group,
+            CheckedFiles(self.path / group, read_only=True),
             chunks=None,
             consolidated=False,
             zarr_format=3,

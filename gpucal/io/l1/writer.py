@@ -7,9 +7,10 @@ bytes depend on the values alone, not on threads or order. Source: the L1 layout
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
+import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,18 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L1Error
+from gpucal.errors import L1Error, check_interpreter
 from gpucal.io.chunks.array_writer import ArrayWriter
 from gpucal.io.chunks.codecs import ChunkEncoder
 from gpucal.io.chunks.zarr_metadata import (
     array_document,
-    encode_document,
     group_document,
     json_safe,
     read_group,
     scan_name,
 )
 from gpucal.io.files import atomic
+from gpucal.io.l1.complete import WrittenFiles, take_back
 from gpucal.io.l1.flag_array import rules_locked
 from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.io.l1.flags_kept import keep_rules
@@ -50,6 +51,7 @@ class L1Store:
         ``dtype`` ("f64" or "f32") is that of the spectra, see ``self.dtype``. Raises L1Error
         when the path holds something else or cannot be written, ConfigError for an unknown codec.
         """
+        check_interpreter()
         if dtype not in _DTYPES:
             raise L1Error(f"dtype is {dtype!r}, expected f64 or f32.")
         self.dtype = _DTYPES[dtype]
@@ -58,6 +60,7 @@ class L1Store:
         self.created = False
         with atomic.as_write_error(self.path):
             self._open_root()
+            self._identity = _identity(self.path)
             atomic.clean_stale(self.path)
 
     def _open_root(self) -> None:
@@ -96,6 +99,12 @@ class L1Store:
             raise L1Error(f"{self.path} has no readable zarr.json.", hint=_OTHER_PLACE)
         return attributes
 
+    def check_same(self) -> None:
+        """Raise OSError when the folder at the path is not the one that was opened: removed, replaced, remounted."""
+        if _identity(self.path) != self._identity:
+            raise OSError(errno.ESTALE, _ANOTHER_FOLDER, str(self.path))
+        os.stat(self.path / "zarr.json")
+
     def set_root_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Add those attributes (telescope, site, ...) that the root does not have yet."""
         found = self.attrs
@@ -122,7 +131,14 @@ class L1Store:
         return ScanWriter(self, number, staged)
 
 
+def _identity(folder: Path) -> tuple[int, int]:
+    """Device and inode of a folder: another folder of the same name is another store."""
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
 _OTHER_PLACE = "Choose another output directory, or remove this one."
+_ANOTHER_FOLDER = "this folder was removed, replaced or mounted anew during the run"
 
 
 class ScanWriter:
@@ -134,6 +150,7 @@ class ScanWriter:
         self._staged = staged
         self._groups: dict[str, dict[str, Any]] = {"": {}}
         self._arrays: dict[str, ArrayWriter] = {}
+        self._documents: dict[str, int] = {}
         self._lock = threading.Lock()
         self._open = True
 
@@ -193,8 +210,9 @@ class ScanWriter:
                 raise L1Error(f"{key} is written twice.", scan=self.number)
             self._arrays[key] = writer
         with self.errors():
+            os.stat(self._staged)  # it is not made anew: what was in it would be missing
             writer.path.mkdir(parents=True)
-            (writer.path / "zarr.json").write_bytes(document)
+            self._write_document(f"{key}/zarr.json", document)
         return writer
 
     def put(
@@ -238,6 +256,8 @@ class ScanWriter:
             for known in (self._groups, self._arrays):
                 for key in [k for k in known if k == name or k.startswith(f"{name}/")]:
                     del known[key]
+            for key in [k for k in self._documents if k.startswith(f"{name}/")]:
+                del self._documents[key]
         atomic.discard(self._staged / name)
 
     def commit(self, overwrite: bool = False, rules: Sequence[FlagRule] = ()) -> list[str]:
@@ -261,17 +281,26 @@ class ScanWriter:
             with self.errors(), contextlib.ExitStack() as locks:
                 replaced = overwrite and final.exists()
                 notes: list[str] = []
-                if replaced or rules:
+                if ruled := replaced or bool(rules):
                     locks.enter_context(rules_locked(self.store.path))
                     old = final if replaced else self._staged
                     notes, kept = keep_rules(self.store.path, self.number, old, self._staged, rules)
                     self._groups[""].update(kept)
                 self._write_groups()
                 atomic.sync_tree(self._staged)
+                written = WrittenFiles(self.number, self._documents, self._arrays.values())
+                written.check(self._staged, flags_changed=ruled)
+                self.store.check_same()
                 if replaced:
                     atomic.exchange(self._staged, final)
                 else:
                     atomic.rename_into_place(self._staged, final)
+                # Look once more: what deletes files may have gone on during the renaming.
+                try:
+                    written.check(final, flags_changed=ruled)
+                except L1Error:
+                    take_back(self._staged, final, self.store.path, replaced=replaced)
+                    raise
                 return notes
         except L1Error as error:
             if isinstance(error.__cause__, FileExistsError):
@@ -285,10 +314,17 @@ class ScanWriter:
             self.abort()
 
     def _write_groups(self) -> None:
+        """The metadata of all groups; their folders are made only below that of the scan."""
+        os.stat(self._staged)
         for name, attributes in self._groups.items():
             folder = self._staged / name
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "zarr.json").write_bytes(group_document(attributes))
+            self._write_document(f"{name}/zarr.json".lstrip("/"), group_document(attributes))
+
+    def _write_document(self, key: str, content: bytes) -> None:
+        """Write one zarr.json, and remember its size."""
+        (self._staged / key).write_bytes(content)
+        self._documents[key] = len(content)
 
     def abort(self) -> None:
         """Discard what was written; does nothing after ``commit``."""
@@ -315,40 +351,6 @@ class ScanWriter:
     def errors(self) -> contextlib.AbstractContextManager[None]:
         """Turn an OSError inside the block into an L1Error that names this scan."""
         return atomic.as_write_error(self.store.scan_path(self.number), self.number)
-
-
-def write_failures(
-    store: L1Store | str | Path,
-    failures: Sequence[Mapping[str, Any]],
-    looked_at: Collection[int] = (),
-) -> Path:
-    """Write ``failures.json`` ([{scan, stage, error, message, hint}]) into the store's root.
-
-    Entries of earlier runs stay, but for the scans in ``looked_at`` and those that failed again. Without failures
-    there is no such file. Returns its path.
-    """
-    root = store.path if isinstance(store, L1Store) else L1Store(store).path
-    path = root / "failures.json"
-    new = {entry["scan"] for entry in failures}.union(looked_at)
-    kept = [entry for entry in _earlier_failures(path) if entry.get("scan") not in new]
-    failures = sorted((*kept, *failures), key=lambda entry: int(entry["scan"]))
-    with atomic.as_write_error(path):
-        if failures:
-            content = encode_document(json_safe(failures))
-            atomic.write_file(path, content, root, replace=True)
-        else:
-            path.unlink(missing_ok=True)
-    return path
-
-
-def _earlier_failures(path: Path) -> list[dict[str, Any]]:
-    """The entries that are there; none where the file cannot be understood."""
-    try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return []
-    found = entries if isinstance(entries, list) else []
-    return [e for e in found if isinstance(e, dict) and isinstance(e.get("scan"), int)]
 
 
 def _check_shape(

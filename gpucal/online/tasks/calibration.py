@@ -5,7 +5,6 @@ All computing is done by the same code as offline; this module only decides what
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from gpucal.axes import OFF_MODES
@@ -29,6 +28,7 @@ from gpucal.online.tasks.outcome import Outcome, outcome_path
 from gpucal.online.tasks.quick_looks import QuickLooks
 from gpucal.online.tasks.scan_in_hand import ScanInHand
 from gpucal.online.tasks.scan_to_l1 import scan_to_l1, waiting_scans
+from gpucal.pipeline.scan.ordered_pool import Threads
 
 
 def calibration(job: Job, context: Context) -> list[str]:
@@ -37,7 +37,7 @@ def calibration(job: Job, context: Context) -> list[str]:
     Raises GpucalError for what another try may cure.
     """
     claim_number(job, context)
-    with ThreadPoolExecutor(context.config.calibration.workers or usable_cores()) as pool:
+    with Threads(context.config.calibration.workers or usable_cores()) as pool:
         outcome = _carry_out(ScanInHand(job, context, pool))
     outcome.save(outcome_path(context.config, job))
     if outcome.loads:

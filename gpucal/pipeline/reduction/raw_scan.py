@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
 from gpucal.pipeline.reduction.transparent_sky import with_atmosphere_or_without
 from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.load_library import LoadLibrary
+from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.scan.solve import solve_scan
 from gpucal.procedures.results import SwitchedResult
 from gpucal.procedures.skydip import SkydipOptions, reduce_skydip
@@ -54,7 +55,7 @@ class RawScan:
         """Run the procedure; see ``reduce_scan``."""
         chosen = self._procedure(procedure)
         attrs = self.scans[0].attrs
-        with ThreadPoolExecutor(self.config.workers or usable_cores()) as pool:
+        with Threads(self.config.workers or usable_cores()) as pool:
             if chosen == "skydip":
                 return self._skydip(options.skydip, pool)
             self._require_source()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,6 +12,7 @@ from gpucal.errors import LoadError
 from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
+from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.scan.tiles import TileSink
@@ -61,7 +61,7 @@ def stream_in_memory(
             band=scan.band,
         )
     budget = MemoryBudget.of_config(config)
-    with ThreadPoolExecutor(budget.workers) as pool:
+    with Threads(budget.workers) as pool:
         first = load_means(source, config, backend, pool)
         second = load_means(later_load, config, backend, pool) if later_load is not None else None
         solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)

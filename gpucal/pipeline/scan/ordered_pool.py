@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 
 class Cancelled(Exception):
     """The user interrupted the work."""
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool that makes do with the threads that the system lets it start (``ulimit -u``, limits of a container).
+
+    Work waits for those that there are; without any it is done by the thread that submits it.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As the base class; never raises "can't start new thread"."""
+        future = super().submit(fn, *args, **kwargs)
+        if not self._threads:
+            self._work_queue.get_nowait().run()
+        return future
+
+    def _adjust_thread_count(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            super()._adjust_thread_count()
 
 
 def in_order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gpucal.io.atmosphere.choice import atmosphere_text
 from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.spread.gathered import Gathered, table_of
-from gpucal.pipeline.store.finished import finished_scans
+from gpucal.pipeline.store.finished import claim_of, finished_scans
 from gpucal.pipeline.store.outcome import failure_of, record_failures
 from gpucal.pipeline.store.report import Observer, StoreReport
 from gpucal.pipeline.store.run import calibrate_here
@@ -34,12 +35,13 @@ def calibrate_on_cluster(
     worker is lost is a failure like any other. Raises ConfigError when dask is missing or the scheduler
     does not answer, GpucalError when nothing can be done at all.
     """
-    with _connect(str(config.scheduler)) as client:
+    with _connect(str(config.scheduler)) as client, ExitStack() as claims:
         # Choose the scans and prepare the output, as every worker would have to.
         here, there = Path(l0).resolve(), Path(out).resolve()
         raw = open_l0(here)
         selection = select_scans(raw, config)
         table = table_of(raw, config)
+        claims.enter_context(claim_of(there, selection.numbers, config, table))
         finished = finished_scans(raw, there, selection.numbers, config, table)
         l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
         gathered = Gathered(observer)
@@ -63,11 +65,11 @@ def calibrate_on_cluster(
         except KeyboardInterrupt:
             interrupted = True
             client.cancel(list(futures), force=True)
-    # Report.
-    report = gathered.report(
-        interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
-    )
-    record_failures(l1, report)
+        # Report.
+        report = gathered.report(
+            interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
+        )
+        record_failures(l1, report)
     return report
 
 
@@ -91,7 +93,7 @@ def _calibrate_one(
     paths: tuple[str, str], config: CalibrationConfig, command_line: list[str]
 ) -> StoreReport:
     """The task of a worker: a run over a single scan."""
-    return calibrate_here(*paths, config, command_line=command_line)
+    return calibrate_here(*paths, config, command_line=command_line, claimed=True)
 
 
 def _collect(futures: Mapping[Any, int], gathered: Gathered) -> None:

@@ -14,7 +14,7 @@ from gpucal.io.l0.store import open_l0
 from gpucal.io.l1.writer import L1Store
 from gpucal.pipeline.spread.fleet import Fleet
 from gpucal.pipeline.spread.gathered import Gathered, table_of
-from gpucal.pipeline.store.finished import finished_scans
+from gpucal.pipeline.store.finished import claim_of, finished_scans
 from gpucal.pipeline.store.l1_arrays import root_attributes
 from gpucal.pipeline.store.outcome import record_failures
 from gpucal.pipeline.store.report import Observer, StoreReport
@@ -67,22 +67,25 @@ def calibrate_on_devices(
     raw = open_l0(here)
     selection = select_scans(raw, config)
     table = table_of(raw, config)
-    finished = finished_scans(raw, there, selection.numbers, config, table)
-    l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
-    l1.set_root_attrs(root_attributes(raw.attrs))
-    gathered = Gathered(observer)
-    gathered.begin(selection, finished)
-    # Each process gets the whole job, and its scans one by one; the processor cores are shared among them.
-    workers = config.workers or max(1, usable_cores() // len(devices))
-    own = config.model_copy(update={"devices": "", "scans": "", "workers": workers})
-    job = {
-        "l0": str(here),
-        "out": str(there),
-        "config": own.model_dump(),
-        "command_line": list(command_line),
-    }
-    whole = Fleet(devices, job, gathered).run(gathered.left)
-    # Report.
-    report = gathered.report(interrupted=not whole, atmosphere=atmosphere_text(table(), config.tau))
-    record_failures(l1, report)
+    with claim_of(there, selection.numbers, config, table):
+        finished = finished_scans(raw, there, selection.numbers, config, table)
+        l1 = L1Store(there, codec=config.codec, dtype=config.dtype)
+        l1.set_root_attrs(root_attributes(raw.attrs))
+        gathered = Gathered(observer)
+        gathered.begin(selection, finished)
+        # Each process gets the whole job, and its scans one by one; the processor cores are shared among them.
+        workers = config.workers or max(1, usable_cores() // len(devices))
+        own = config.model_copy(update={"devices": "", "scans": "", "workers": workers})
+        job = {
+            "l0": str(here),
+            "out": str(there),
+            "config": own.model_dump(),
+            "command_line": list(command_line),
+        }
+        whole = Fleet(devices, job, gathered).run(gathered.left)
+        # Report.
+        report = gathered.report(
+            interrupted=not whole, atmosphere=atmosphere_text(table(), config.tau)
+        )
+        record_failures(l1, report)
     return report

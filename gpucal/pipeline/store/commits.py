@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from gpucal.io.l1.flag_rules import FlagRule
-from gpucal.io.l1.writer import L1Store, ScanWriter
+from gpucal.io.l1.writer import ScanWriter
+from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.record import Record
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
@@ -28,9 +29,13 @@ def nobody_waits(number: int, known: StoreReport) -> None:
 
 @dataclass
 class StagedScan:
-    """A scan whose files are written, but not yet at their place; ``summaries`` of its bands."""
+    """A scan whose files are written, but not yet at their place; ``summaries`` of its bands.
+
+    replaces: it was in the store already when it was begun; one that came since is not touched.
+    """
 
     writer: ScanWriter
+    replaces: bool = False
     summaries: list[ScanSummary] = field(default_factory=list)
 
 
@@ -39,18 +44,19 @@ class Commits:
 
     def __init__(
         self,
-        store: L1Store,
         record: Record,
         overwrite: bool,
         scan_done: ScanDone,
+        check: Callable[[], None],
         rules: Sequence[FlagRule] = (),
     ) -> None:
+        """``check`` raises GpucalError when this run may not write into the store any more."""
         self._rules = rules
-        self._store = store
         self._record = record
+        self._check = check
         self._overwrite = overwrite
         self._scan_done = scan_done
-        self._thread = ThreadPoolExecutor(1, "commit")
+        self._thread = Threads(1, "commit")
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> Commits:
@@ -85,8 +91,8 @@ class Commits:
         """Put a scan in place and enter its bands; one that cannot be put there has failed."""
         begin = time.perf_counter()
         try:
-            there = self._store.finished(number) is not None
-            notes = staged.writer.commit(self._overwrite or there, self._rules)
+            self._check()
+            notes = staged.writer.commit(self._overwrite or staged.replaces, self._rules)
         except Exception as error:
             staged.writer.abort()
             self._record.scan_failed(failure_of(number, "write", error))

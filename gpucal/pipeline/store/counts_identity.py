@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gpucal.errors import GpucalError
+from gpucal.io.files.regular import open_regular
 from gpucal.io.l0.store import L0Store
 
 SAMPLE_BYTES = 1 << 16
 """Of the first, the middle and the last chunk, at both ends: chunks that are not compressed have equal sizes."""
+AXES_OF_COUNTS = 5
+_CHUNK = re.compile(r"c|(?:c[./])?\d+(?:\.\d+)*")
 
 
 class CountsIdentity(NamedTuple):
@@ -46,17 +51,38 @@ def counts_identity(store: L0Store, number: int) -> CountsIdentity:
 
 
 def _chunk_files(scan: Path) -> Iterator[Path]:
-    """The files below every ``data_5d`` that are not metadata."""
-    for folder, _, names in os.walk(scan, followlinks=True):
-        if "data_5d" in Path(folder).relative_to(scan).parts:
-            yield from (
-                Path(folder) / n for n in names if n != "zarr.json" and not n.startswith(".")
-            )
+    """The files below every ``data_5d`` that have the name of a chunk.
+
+    Where links lead is followed only as far as names are those of chunks: never through a disk, never in a circle.
+    """
+    for band in (scan, *(Path(folder) for folder in _inside(scan)[0])):
+        for group in ("source", "calibration"):
+            yield from _named_as_chunks(band / group / "data_5d", AXES_OF_COUNTS + 1)
+
+
+def _named_as_chunks(folder: str | Path, levels: int) -> Iterator[Path]:
+    """Files as ``c/0/1`` or ``0.1`` below a folder, at most so many levels down."""
+    folders, files = _inside(folder)
+    yield from (Path(path) for path in files if _CHUNK.fullmatch(os.path.basename(path)))
+    for path in folders if levels > 1 else ():
+        if _CHUNK.fullmatch(os.path.basename(path)):
+            yield from _named_as_chunks(path, levels - 1)
+
+
+def _inside(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Paths of the folders and of the files in a folder, links to them included; none where it cannot be listed."""
+    folders: list[str] = []
+    files: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link to itself
+                (folders if entry.is_dir() else files).append(entry.path)
+    return folders, files
 
 
 def _ends(path: Path) -> bytes:
     """The first and the last bytes of a file."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         head = stream.read(SAMPLE_BYTES)
         stream.seek(max(0, path.stat().st_size - SAMPLE_BYTES))
-        return head + stream.read(SAMPLE_BYTES)
+        return bytes(head + stream.read(SAMPLE_BYTES))

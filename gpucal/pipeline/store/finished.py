@@ -6,7 +6,7 @@ of L0, then how its counts lie on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from gpucal.errors import GpucalError, OtherSettingsError
 from gpucal.io.atmosphere.choice import table_title
 from gpucal.io.chunks.zarr_metadata import read_group, scan_name
 from gpucal.io.l0.store import L0Store
+from gpucal.io.l1.claims import RunClaim
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.store.counts_identity import CountsIdentity, counts_identity
 from gpucal.pipeline.store.outcome import finished_summary
@@ -80,6 +81,16 @@ def finished_scans(
         tuple(s for n in done for s in there[n].summaries(n, config)),
         tuple(_other_versions({n: there[n] for n in done})),
     )
+
+
+def claim_of(
+    out: Path, numbers: Collection[int], config: CalibrationConfig, table: Table
+) -> RunClaim:
+    """The claim of a run on the scans that it is about to write; ``partial`` says which scans, not how."""
+    atmosphere = table()
+    settings = {k: v for k, v in config.result_keys().items() if k not in ("atmosphere", "partial")}
+    settings["atmosphere"] = None if atmosphere is None else atmosphere.sha256
+    return RunClaim(out, numbers, settings, overwrite=config.overwrite)
 
 
 def metadata_checksums(read: ReadScan, numbers: Iterable[int]) -> dict[str, str]:

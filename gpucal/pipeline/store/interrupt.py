@@ -8,6 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+RAISES = "raises_keyboard_interrupt"
+"""Attribute of such a handler."""
+
+
+def raises(handler: object) -> bool:
+    """Whether a handler does no more than raise KeyboardInterrupt: that of Python, or one that says so."""
+    said: bool = getattr(handler, RAISES, False)
+    return said or handler is signal.default_int_handler
+
 
 @contextmanager
 def ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
@@ -16,9 +25,9 @@ def ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
     An exception that may come between any two statements cannot be cleaned up after reliably. Does
     nothing outside the main thread, or where the program has a handler of its own.
     """
-    plain = signal.default_int_handler
+    plain = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not plain:
+    if not main or not callable(plain) or not raises(plain):
         yield
         return
 

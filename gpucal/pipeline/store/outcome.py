@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalError
-from gpucal.io.l1.writer import L1Store, write_failures
+from gpucal.errors import GpucalError, no_threads
+from gpucal.io.l1.failures import write_failures
+from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.solve import StageTimer
@@ -28,6 +29,7 @@ from gpucal.steps.solution import ScanSolution
 def failure_of(number: int, stage: str, error: BaseException) -> Failure:
     """The entry of ``failures.json`` for an error; a GpucalError keeps the stage that it knows."""
     logging.getLogger(__name__).debug("scan %d failed", number, exc_info=error)
+    error = no_threads(error) or error
     if not isinstance(error, GpucalError):
         name, reason = type(error).__name__, " ".join(str(error).split()).rstrip(".")
         text = f"scan {number}: unexpected {name}: {reason or 'no message'}."

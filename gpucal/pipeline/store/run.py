@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +21,15 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import DeviceLostError, GpucalError, GpucalWarning
 from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store, open_l0
+from gpucal.io.l1.claims import RunClaim
 from gpucal.io.l1.manual_flags import apply_rules
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
-from gpucal.pipeline.scan.ordered_pool import Cancelled
+from gpucal.pipeline.scan.ordered_pool import Cancelled, Threads
 from gpucal.pipeline.store.band_writer import BandWriter
 from gpucal.pipeline.store.commits import Commits, ScanDone, StagedScan, nobody_waits
-from gpucal.pipeline.store.finished import Finished, finished_scans
+from gpucal.pipeline.store.finished import Finished, claim_of, finished_scans
 from gpucal.pipeline.store.interrupt import ctrl_c_sets
 from gpucal.pipeline.store.l1_arrays import root_attributes, scan_attributes
 from gpucal.pipeline.store.outcome import failure_of, record_failures
@@ -37,7 +37,7 @@ from gpucal.pipeline.store.prefetch import Prefetch
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.pipeline.store.record import Record
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
-from gpucal.pipeline.store.selection import flag_rules_of, select_scans
+from gpucal.pipeline.store.selection import Selection, flag_rules_of, select_scans
 from gpucal.pipeline.store.solver import BandSolution, Solved, Solver
 
 
@@ -49,8 +49,9 @@ def calibrate_here(
     backend: Backend | None = None,
     observer: Observer | None = None,
     command_line: Sequence[str] = (),
+    claimed: bool = False,
 ) -> StoreReport:
-    """Calibrate the chosen scans of a store in this process; see ``calibrate_store``."""
+    """Calibrate the chosen scans of a store in this process; see ``calibrate_store`` and ``Run.chosen_scans``."""
     run = Run(
         l0,
         out,
@@ -59,7 +60,7 @@ def calibrate_here(
         observer=observer or SilentObserver(),
         command_line=command_line,
     )
-    return run.chosen_scans()
+    return run.chosen_scans(claimed=claimed)
 
 
 class Run:
@@ -101,13 +102,28 @@ class Run:
         self._record = Record(observer)
         self._scan_done = scan_done
         self._finished = Finished()
+        self._may_write: Callable[[], None] = _nothing_to_check
         self.solver = Solver(self._l0, config, self._table, chosen)
         self.lost: DeviceLostError | None = None
 
-    def chosen_scans(self) -> StoreReport:
-        """Calibrate the scans that the configuration chooses, and report."""
+    def chosen_scans(self, *, claimed: bool = False) -> StoreReport:
+        """Calibrate the scans that the configuration chooses, and report.
+
+        claimed: they are claimed already, by the process that handed them out.
+        """
         # Choose: the science scans asked for. Those that cannot be read are failures already.
         selection = select_scans(self._l0, self._config)
+        # Claim them: no other run writes them, nor others with other settings, while this one lasts.
+        claim = nullcontext() if claimed else self._claim_of(selection.numbers)
+        with claim as held:
+            self._may_write = held.check if held else _nothing_to_check
+            return self._claimed_scans(selection)
+
+    def _claim_of(self, numbers: Collection[int]) -> RunClaim:
+        return claim_of(self._l1.path, numbers, self._config, lambda: self._table)
+
+    def _claimed_scans(self, selection: Selection) -> StoreReport:
+        """Calibrate what is left of a selection, and report."""
         # Compare with those that are there; if they were made otherwise, nothing is touched.
         self._finished = finished_scans(
             self._l0, self._l1.path, selection.numbers, self._config, lambda: self._table
@@ -145,11 +161,15 @@ class Run:
             # The commits come first, so that they end last: what is calibrated is kept, come what may.
             commits = threads.enter_context(
                 Commits(
-                    self._l1, self._record, self._config.overwrite, self._scan_done, self._rules
+                    self._record,
+                    self._config.overwrite,
+                    self._scan_done,
+                    self._may_write,
+                    self._rules,
                 )
             )
-            pool = threads.enter_context(ThreadPoolExecutor(self._budget.workers, "tile"))
-            ahead = threads.enter_context(ThreadPoolExecutor(1, "prefetch"))
+            pool = threads.enter_context(Threads(self._budget.workers, "tile"))
+            ahead = threads.enter_context(Threads(1, "prefetch"))
             prefetch = Prefetch(lambda: self.solver, ahead, pool, self._cancel)
             try:
                 with ctrl_c_sets(self._cancel):
@@ -165,7 +185,7 @@ class Run:
         self,
         numbers: Iterable[int | None],
         prefetch: Prefetch,
-        pool: ThreadPoolExecutor,
+        pool: Threads,
         commits: Commits,
     ) -> None:
         """Loop over scans: while one streams, the next is solved and the one before is synced to disk."""
@@ -180,9 +200,7 @@ class Run:
             commits.submit(solved.number, staged)
         commits.finish()
 
-    def _staged(
-        self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor
-    ) -> StagedScan | None:
+    def _staged(self, solved: Solved, prefetch: Prefetch, pool: Threads) -> StagedScan | None:
         """Stream a solved scan; None where there is nothing to commit, the reason is then in the record."""
         number, record = solved.number, self._record
         if solved.trouble is not None:
@@ -216,7 +234,7 @@ class Run:
             self._observer.message("warning", note)
         self._record.skipped(self._finished.of(number))
 
-    def _stream(self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor) -> StagedScan:
+    def _stream(self, solved: Solved, prefetch: Prefetch, pool: Threads) -> StagedScan:
         """Stream all bands of a scan into a staged one; raises when none of them can be calibrated."""
         origin = Origin(
             solved.started,
@@ -224,7 +242,8 @@ class Run:
             tuple(self._command_line),
             self.solver.counts(solved),
         )
-        staged = StagedScan(self._l1.begin(solved.number))
+        replaces = self._l1.finished(solved.number) is not None
+        staged = StagedScan(self._l1.begin(solved.number), replaces)
         try:
             for band in solved.solutions:
                 try:
@@ -269,6 +288,10 @@ class Run:
             cpu = cpu_backend(reason=f"{device} was lost in scan {number}")
             self.solver = self._solver_on(cpu)
         self._record.scan_failed(failure_of(number, stage, found))
+
+
+def _nothing_to_check() -> None:
+    """For the share of a run, whose scans another process has claimed."""
 
 
 def _atmosphere_of(

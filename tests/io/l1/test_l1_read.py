@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import zarr
 
-from gpucal import L0Error, L1Error, open_l0, open_l1
+from gpucal import CorruptDataError, L0Error, L1Error, open_l0, open_l1
 from gpucal.axes import AXES
+from gpucal.io.l1.failures import write_failures
 from gpucal.io.l1.reader import L1
-from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
+from gpucal.io.l1.writer import L1Store, ScanWriter
 
 SPECTRA = np.random.default_rng(2).normal(size=(6, 2, 1, 3, 2))
 
@@ -124,7 +125,9 @@ def test_xarray_reads_late(path: Path, tmp_path: Path) -> None:
     dataset = open_l1(store.path)[1].to_xarray()
     chunk = store.scan_path(1) / "spectra" / "c" / "0" / "0" / "0" / "0" / "0"
     chunk.write_bytes(bytes(40))
-    with pytest.raises(ValueError, match="checksum"):
+    with pytest.raises(
+        CorruptDataError, match=r"scan 1: array spectra: chunk file .*/c/0/0/0/0/0 has"
+    ):
         dataset["spectra"].values  # noqa: B018
 
 

@@ -20,7 +20,8 @@ import zarr
 
 from gpucal import ConfigError, L1Error
 from gpucal.io.files import atomic
-from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
+from gpucal.io.l1.failures import write_failures
+from gpucal.io.l1.writer import L1Store, ScanWriter
 
 SHAPE = (8, 2, 3)
 

@@ -33,7 +33,7 @@ from gpucal.pipeline.spread.device_process import DeviceProcess
 from gpucal.pipeline.spread.fleet import Fleet
 from gpucal.pipeline.store.report import ScanSummary, SilentObserver
 
-LOSING = Path(__file__).resolve().parents[2] / "fakes" / "losing_worker.py"
+FAKES = Path(__file__).resolve().parents[2] / "fakes"
 
 
 class Watching(SilentObserver):
@@ -76,8 +76,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(folder: Path, out: Path, observer: Any = None, **options: Any) -> StoreReport:
-    table = (folder / "table.npz").resolve()  # the stuck night has a link to it
-    given = {"atmosphere": str(table), "backend": "cpu", "devices": "0,1"}
+    given = {"atmosphere": str(folder / "table.npz"), "backend": "cpu", "devices": "0,1"}
     config = CalibrationConfig(**{**given, "workers": 1, **options})
     return calibrate_store(folder / "l0.zarr", out, config, observer=observer)
 
@@ -102,33 +101,23 @@ def has(fleet: Fleet, scan: int) -> DeviceProcess:
 
 
 @pytest.fixture
-def stuck(night: Path, tmp_path: Path) -> tuple[Path, int]:
-    """The night with a scan whose first ON can be read only when somebody writes it: never."""
-    for entry in night.iterdir():
-        if entry.name != "l0.zarr":
-            (tmp_path / entry.name).symlink_to(entry)
+def stuck(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A scan in which every process hangs for ever."""
     number = 3
-    store = tmp_path / "l0.zarr"
-    store.mkdir()
-    for entry in (night / "l0.zarr").iterdir():
-        if entry.name != f"scan_{number:06d}":
-            (store / entry.name).symlink_to(entry)
-    scan = night / "l0.zarr" / f"scan_{number:06d}"
-    for path in sorted(scan.rglob("*")):
-        copy = store / path.relative_to(night / "l0.zarr")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.match("source/data_5d/c/0/0/0/0/1"):
-            os.mkfifo(copy)
-        elif path.is_file():
-            copy.write_bytes(path.read_bytes())
-    return tmp_path, number
+    worker_is(monkeypatch, FAKES / "stuck_worker.py", str(number))
+    return number
+
+
+def worker_is(monkeypatch: pytest.MonkeyPatch, script: Path, argument: str) -> None:
+    """Let the processes be this script; they find the fakes as pytest does."""
+    paths = [str(FAKES.parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
+    monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(script), argument))
 
 
 def losing_in(monkeypatch: pytest.MonkeyPatch, scans: str) -> None:
-    """Let the processes lose their device in these scans; they find the fakes as pytest does."""
-    paths = [str(LOSING.parents[1]), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
-    monkeypatch.setattr(device_process, "COMMAND", (sys.executable, str(LOSING), scans))
+    """Let the processes lose their device in these scans."""
+    worker_is(monkeypatch, FAKES / "losing_worker.py", scans)
 
 
 def test_other_settings_are_refused_and_finished_scans_are_skipped(
@@ -180,16 +169,21 @@ def test_failures_are_those_of_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", ["0,1", "5"])
 def test_a_killed_process_fails_its_scan_alone(
-    stuck: tuple[Path, int], night: Path, tmp_path: Path, fleets: list[Any], names: str
+    stuck: int,
+    night: Path,
+    tmp_path: Path,
+    fleets: list[Any],
+    names: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, number = stuck
+    number = stuck
 
     def kill(scan: int) -> None:
         if scan == number:
             os.kill(has(fleets[0], scan).pid, signal.SIGKILL)
 
     out = tmp_path / "l1"
-    report = run(folder, out, Watching(kill), devices=names)
+    report = run(night, out, Watching(kill), devices=names)
     [failure] = report.failures
     assert (failure.scan, failure.error) == (number, "DeviceLostError")
     assert "was killed by SIGKILL" in failure.message
@@ -198,20 +192,21 @@ def test_a_killed_process_fails_its_scan_alone(
     expected = [n for n in gpucal.open_l1(night / "single") if n != number]
     assert list(gpucal.open_l1(out)) == expected
     assert [e["scan"] for e in json.loads((out / "failures.json").read_text())] == [number]
+    monkeypatch.undo()
     assert run(night, out, devices=names).exit_code == 0
     assert_same(out, night / "single")
     assert not atomic.staging_dir(out).exists()
 
 
 def test_ctrl_c_ends_all_and_the_same_command_does_the_rest(
-    stuck: tuple[Path, int],
+    stuck: int,
     night: Path,
     tmp_path: Path,
     fleets: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The scan in work is stuck: its process is killed when it does not end in time."""
-    folder, number = stuck
+    number = stuck
     out = tmp_path / "l1"
 
     class Interrupting(Watching):
@@ -221,7 +216,7 @@ def test_ctrl_c_ends_all_and_the_same_command_does_the_rest(
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     monkeypatch.setattr(fleet, "STOP_SECONDS", 1.0)
-    report = run(folder, out, Interrupting())
+    report = run(night, out, Interrupting())
     assert report.interrupted
     assert report.exit_code == 130
     assert not report.failures
@@ -232,6 +227,7 @@ def test_ctrl_c_ends_all_and_the_same_command_does_the_rest(
     for process in fleets[0].processes.values():
         with pytest.raises(ProcessLookupError):
             os.kill(process.pid, 0)
+    monkeypatch.undo()
     assert run(night, out).exit_code == 0
     assert_same(out, night / "single")
     assert not atomic.staging_dir(out).exists()

@@ -14,6 +14,7 @@ from gpucal.cli.show.inspect.rows import Row, empty_row, report
 from gpucal.cli.show.progress import without_label
 from gpucal.errors import GpucalError
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
+from gpucal.io.files.regular import read_document
 from gpucal.io.l1.reader import L1, L1Scan
 from gpucal.physics.radiometry import airmass
 
@@ -153,7 +154,7 @@ def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
 def _recorded_failures(path: Path, chosen: Collection[int] | None) -> list[str]:
     """The failures that the last run wrote beside the scans."""
     try:
-        entries = json.loads((path / "failures.json").read_text(encoding="utf-8"))
+        entries = json.loads(read_document(path / "failures.json"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
