@@ -90,6 +90,11 @@ class CalibrationConfig(BaseModel):
         10.0, description="deg; ON below it sets ELEVATION_LOW"
     )
     # diagnostics
+    spike_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        8.0,
+        description="samples and dumps that stand alone, this many sigma away from the others, are flagged SPIKE "
+        "and TSYS_OUTLIER; 0 = none is",
+    )
     skydiff: Annotated[int, Field(ge=0)] = 0
     skychopdiff: bool = False
     # output and execution

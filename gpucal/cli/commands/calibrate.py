@@ -62,6 +62,7 @@ OPTIONS: dict[str, tuple[str, str, str]] = {
     "dbs_coupling": (_REF, "", "Merge the two beams of chopped scans."),
     "fold": (_REF, "", "Fold frequency-switched spectra."),
     "elevation_low": (_REF, "DEG", "ON below this elevation sets the flag ELEVATION_LOW."),
+    "spike_sigma": (_REF, "X", "Flag samples and dumps that stand alone by X sigma; 0: none."),
     "skydiff": (_REF, "N", "Also write sky differences against the N previous OFFs; 0 = none."),
     "skychopdiff": (_REF, "", "Also write the difference of the two chop phases of the OFF."),
     "dtype": (_OUT, "", "Type of the spectra in L1."),

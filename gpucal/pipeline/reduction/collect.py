@@ -175,7 +175,7 @@ class SolvedBand:
 
 
 class _ToConsumer:
-    """A TileSink that hands spectra and T_sys* to a consumer; flagged samples are NaN already."""
+    """A TileSink that hands spectra and T_sys* to a consumer; what readers of L1 leave out is NaN."""
 
     def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
         self._solution = solution
@@ -187,11 +187,14 @@ class _ToConsumer:
         channels: tuple[int, int],
         spectra: npt.NDArray[Any],
         flags: npt.NDArray[Any],
-        n_fill: int,
+        n_own: int,
     ) -> None:
         scale = scale_of_output(self._solution, output, *channels)
         t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
-        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+        values = np.asarray(spectra, dtype=np.float64)
+        if n_own:
+            values = np.where(flags & int(UNUSABLE), np.nan, values)
+        self._consumer.add(output, channels, values, t_sys_star)
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys* came with the tiles."""
