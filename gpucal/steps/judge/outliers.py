@@ -7,9 +7,9 @@ tile, D dumps, R receivers, A pixels, P = R A.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from gpucal.steps.solution import ScanSolution
 Array = Any
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
 Bits = npt.NDArray[np.uint16]
 
 SUSPECT = 0.75
@@ -46,8 +47,11 @@ CEILING = 1e4
 FEWEST = 4
 """Fewer channels of a tile do not tell a dump from a line, unless they are all there are."""
 
-SOME = 64
+SOME = 32
 """Channels, and dumps, from which levels and the scatter are taken."""
+
+WORTHWHILE = 0.8
+"""Limits for a whole group that are narrower than this part of those of a channel would often be exceeded."""
 
 GROUP_BYTES = 300 << 10
 """Samples that stay in the cache of a core while they are compared."""
@@ -105,17 +109,21 @@ def find_outliers(
     )
     samples = here.reshape(c, d, -1)
     suspects = _suspects(samples, low, high)
-    if suspects is None:
+    if not suspects.dump.size:
         return None
-    judge = _PixelJudge(
-        config.spike_sigma,
-        _noise_of_dumps(solution, output, d),
-        whole=c >= FEWEST or c == solution.output_shape[0],
-    )
+    judge = _Judge(config.spike_sigma, _noise_of_dumps(solution, output, d))
+    # A tile of few channels cannot tell a dump from a line, unless there are no more.
+    moved = _moved(suspects, samples.shape, low)
+    if c < FEWEST and c < solution.output_shape[0]:
+        moved[...] = False
+    spikes = judge.samples(samples, sigma, t_sys, suspects.where(~moved[suspects.pixel]))
+    if not spikes.dump.size and not moved.any():
+        return None
     bits = np.zeros(samples.shape, dtype=FLAG_DTYPE)
-    for p in np.flatnonzero(suspects.any(axis=(0, 1))):
-        own = np.array(samples[:, :, p], dtype=np.float64)
-        bits[:, :, p] = judge(own, sigma[:, p], t_sys[:, p], suspects[:, :, p])
+    bits[spikes] = int(Flag.SPIKE)
+    for p in np.flatnonzero(moved):
+        own = np.array(samples[:, :, p : p + 1], dtype=np.float64)
+        bits[:, :, p : p + 1] = judge.whole_pixel(own, sigma[:, p : p + 1], t_sys[:, p : p + 1])
     return Outliers(bits.reshape(here.shape)) if bits.any() else None
 
 
@@ -129,60 +137,87 @@ def _noise_of_dumps(solution: ScanSolution, output: int, n_dumps: int) -> F64:
     return np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0)
 
 
-def _suspects(samples: npt.NDArray[Any], low: F64, high: F64) -> Mask | None:
-    """Samples [c,D,P] below low or above high, f64 [c,P]; None when there are none. NaN is no suspect.
+class _Places(NamedTuple):
+    """Indices of some samples, each i64 [n]."""
+
+    channel: Index
+    dump: Index
+    pixel: Index
+
+    def where(self, mask: Mask) -> _Places:
+        """Some of them."""
+        return _Places(self.channel[mask], self.dump[mask], self.pixel[mask])
+
+
+def _suspects(samples: npt.NDArray[Any], low: F64, high: F64) -> _Places:
+    """Samples [c,D,P] below low or above high, f64 [c,P]. NaN is no suspect.
 
     One limit for all channels of a group costs little; only where it is exceeded each channel gets its own.
     """
     c, d, p = samples.shape
     step = max(1, GROUP_BYTES // max(1, d * p * samples.itemsize))
-    found: Mask | None = None
-    beyond = np.empty((min(step, c), d * p), dtype=np.bool_)
+    beyond = np.empty((2, min(step, c), d, p), dtype=np.bool_)
+    low, high = low.astype(samples.dtype), high.astype(samples.dtype)
+    found = []
     for start in range(0, c, step):
         part = slice(start, min(start + step, c))
-        rows = samples[part].reshape(-1, d * p)
-        answer = beyond[: len(rows)]
-        least, most = np.fmin.reduce(high[part], axis=0), np.fmax.reduce(low[part], axis=0)
-        limits = (np.tile(v.astype(samples.dtype), d) for v in (least, most))
-        if not any(
-            compare(rows, limit, out=answer).any()
-            for compare, limit in zip((np.greater, np.less), limits, strict=True)
-        ):
+        group = samples[part]
+        below, above = beyond[:, : len(group)]
+        if _within(group, low[part], high[part]):
             continue
-        odd = (samples[part] > high[part, None]) | (samples[part] < low[part, None])
-        if odd.any():
-            if found is None:
-                found = np.zeros(samples.shape, dtype=np.bool_)
-            found[part] = odd
-    return found
+        np.less(group, low[part, None], out=below)
+        np.greater(group, high[part, None], out=above)
+        np.logical_or(below, above, out=above)
+        if above.any():
+            channel, dump, pixel = np.nonzero(above)
+            found.append(_Places(channel + start, dump, pixel))
+    if not found:
+        found.append(_Places(*np.zeros((3, 0), dtype=np.intp)))
+    return _Places(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def _within(group: npt.NDArray[Any], low: F64, high: F64) -> bool:
+    """Whether a group [g,D,P] lies between the narrowest limits of its channels; False where those are too narrow."""
+    most, least = np.fmax.reduce(low, axis=0), np.fmin.reduce(high, axis=0)
+    wide = np.fmin.reduce(high - low, axis=0)
+    if (least - most < WORTHWHILE * wide).any():
+        return False
+    if (np.fmax.reduce(group, axis=0) > least).any():
+        return False
+    return not (np.fmin.reduce(group, axis=0) < most).any()
+
+
+def _moved(suspects: _Places, shape: tuple[int, ...], low: F64) -> Mask:
+    """Pixels, bool [P], of which more than half of the good channels are suspects in some dump."""
+    _, d, p = shape
+    number = np.bincount(suspects.dump * p + suspects.pixel, minlength=d * p).reshape(d, p)
+    return np.asarray((2 * number > np.isfinite(low).sum(axis=0)).any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
-class _PixelJudge:
-    """The judge of the spectra of one pixel: threshold in sigma, noise of the dumps f64 [D], whether to judge dumps."""
+class _Judge:
+    """The judge of a tile: threshold in sigma, and the noise of each dump over that of the mean dump, f64 [D]."""
 
     sigma: float
     of_dump: F64
-    whole: bool
 
-    def __call__(self, values: F64, sigma: F64, t_sys: F64, suspects: Mask) -> Bits:
-        """Bits u16 [c,D] of values f64 [c,D], which are changed; sigma and t_sys (T_sys*) f64 [c], K."""
+    def whole_pixel(self, values: F64, sigma: F64, t_sys: F64) -> Bits:
+        """Bits u16 [c,D,1] of values f64 [c,D,1], which are changed; sigma and t_sys (T_sys*) f64 [c,1], K."""
         bits = np.zeros(values.shape, dtype=FLAG_DTYPE)
-        values[~np.isfinite(sigma)] = np.nan
-        n_good = np.isfinite(values).any(axis=1).sum()
-        if self.whole and (2 * suspects.sum(axis=0) > n_good).any():
-            level = _levels(values)
-            outlier, unusable = self._dumps(level, sigma, t_sys)
-            bits[:, outlier] |= int(Flag.TSYS_OUTLIER)
-            bits[:, unusable] |= int(Flag.SPIKE)
-            # What all channels do together says nothing about one of them.
-            level[outlier | ~np.isfinite(level)] = np.nan
-            values -= level - _median(level[None])[0]
-            reach = SUSPECT * self.sigma * sigma[:, None]
-            with np.errstate(invalid="ignore"):
-                suspects = np.abs(values - _mean(values)[:, None]) > reach
-        spikes = self._samples(values, sigma, t_sys, suspects)
-        bits[spikes] |= int(Flag.SPIKE)
+        level = _levels(values[:, :, 0])
+        outlier, unusable = self._dumps(level, sigma[:, 0], t_sys[:, 0])
+        bits[:, outlier] |= int(Flag.TSYS_OUTLIER)
+        bits[:, unusable] |= int(Flag.SPIKE)
+        # What all channels do together says nothing about one of them.
+        level[outlier | ~np.isfinite(level)] = np.nan
+        values -= (level - _median(level[None])[0])[:, None]
+        reach = SUSPECT * self.sigma * sigma[:, None]
+        with np.errstate(invalid="ignore"):
+            far = np.abs(values - _mean(values[:, :, 0])[:, None, None]) > reach
+        # A bright source has noise of its own.
+        brightness = 1.0 + np.abs(level) / _median(t_sys.T)[0]
+        judge = replace(self, of_dump=self.of_dump * np.where(brightness > 1, brightness, 1.0))
+        bits[judge.samples(values, sigma, t_sys, _Places(*np.nonzero(far)))] |= int(Flag.SPIKE)
         return bits
 
     def _dumps(self, level: F64, sigma: F64, t_sys: F64) -> tuple[Mask, Mask]:
@@ -191,7 +226,8 @@ class _PixelJudge:
         least = max(JUMP * typical, self.sigma * _median(sigma[None])[0])
         jump = level - _median(level[None])[0]
         size = np.abs(jump)
-        beside = _largest(np.sign(jump) * v for v in _shifted(jump[None], axis=1))[0]
+        framed = np.pad(jump, 1, constant_values=np.nan)
+        beside = np.fmax(np.sign(jump) * framed[:-2], np.sign(jump) * framed[2:])
         with np.errstate(invalid="ignore"):
             alone = (size > least) & (np.maximum(beside, 0.0) < NEAR * size)
             # Of two dumps the one near 0 K is right; so is one that the source is not in.
@@ -200,70 +236,122 @@ class _PixelJudge:
             wrong = (jump > HIGH_JUMP * typical) | (jump < LOW_JUMP * typical)
         return alone | above, (alone & wrong) | above
 
-    def _samples(self, values: F64, sigma: F64, t_sys: F64, suspects: Mask) -> Mask:
-        """Single samples, bool [c,D], that stand alone; equations (6.5) and (6.6)."""
-        spikes = np.zeros(values.shape, dtype=np.bool_)
-        rows = suspects.any(axis=1)
-        if not rows.any():
-            return spikes
-        noise = sigma * _scatter(values, sigma)
-        needed: Mask = np.array(rows)
-        needed[1:] |= rows[:-1]
-        needed[:-1] |= rows[1:]
-        center = np.full(len(values), np.nan)
-        center[needed] = _median(values[needed])
-        line = np.abs(center)
-        least = self.sigma * noise * (1.0 + line / t_sys)
+    def samples(
+        self, values: npt.NDArray[Any], sigma: F64, t_sys: F64, suspects: _Places
+    ) -> _Places:
+        """Those of the suspects in values [c,D,P] that stand alone; sigma, t_sys f64 [c,P]; (6.5) and (6.6)."""
+        if not suspects.dump.size:
+            return suspects
+        own = _Columns(values, [suspects])
+        candidates = suspects.where(self._far(own, sigma, t_sys, suspects))
+        if not candidates.dump.size:
+            return candidates
+        around = _Around(values, candidates)
+        column = candidates.channel, candidates.pixel
+        # Noise above that of the radiometer equation is looked for only where something stands alone.
+        widest = np.full(len(candidates.dump), np.inf)
+        left = around.alone(widest, t_sys[column])
+        pixels = np.unique(candidates.pixel[left])
+        more = np.ones(values.shape[2])
+        for p in pixels:
+            more[p] = _scatter(np.asarray(values[:, :, p], dtype=np.float64), sigma[:, p])
+        noise = sigma * more
+        left &= around.alone(noise[column] * self.of_dump[candidates.dump], t_sys[column])
+        left &= self._far(own, noise, t_sys, candidates)
+        return candidates.where(left)
+
+    def _far(self, columns: _Columns, noise: F64, t_sys: F64, places: _Places) -> Mask:
+        """Whether samples lie beyond the threshold, (6.5); noise of the mean dump and T_sys* f64 [c,P], K."""
+        column = places.channel, places.pixel
+        center = np.abs(columns.center(places))
+        least = self.sigma * noise[column] * (1.0 + center / t_sys[column])
+        limit = least * self.of_dump[places.dump] + OF_LINE * center
         with np.errstate(invalid="ignore"):
-            deviation = values - center[:, None]
-            limit = least[:, None] * self.of_dump + OF_LINE * line[:, None]
-            channel, dump = np.nonzero(suspects & (np.abs(deviation) > limit))
-        if not channel.size:
-            return spikes
-        around = _Around(values, deviation, channel, dump)
-        alone = around.alone(noise[channel] * self.of_dump[dump], t_sys[channel])
-        spikes[channel[alone], dump[alone]] = True
-        return spikes
+            return np.asarray(np.abs(columns.deviation(places)) > limit)
+
+
+class _Columns:
+    """Some columns (channel, pixel) of values [c,D,P] with their median over dumps; NaN for places outside of them."""
+
+    def __init__(self, values: npt.NDArray[Any], places: Sequence[_Places]) -> None:
+        self._shape = values.shape
+        c, _, p = values.shape
+        keys = [q.channel * p + q.pixel for q in places]
+        all_keys = np.unique(np.concatenate(keys))
+        self._keys = all_keys[(all_keys >= 0) & (all_keys < c * p)]
+        self._rows = np.asarray(values[self._keys // p, :, self._keys % p], dtype=np.float64)
+        self._center = _median(self._rows)
+
+    def value(self, places: _Places) -> F64:
+        """The samples at these places."""
+        row, inside = self._row(places)
+        dump = np.clip(places.dump, 0, self._shape[1] - 1)
+        inside &= dump == places.dump
+        return np.asarray(np.where(inside, self._rows[row, dump], np.nan))
+
+    def center(self, places: _Places) -> F64:
+        """The medians of their columns."""
+        row, inside = self._row(places)
+        return np.asarray(np.where(inside, self._center[row], np.nan))
+
+    def deviation(self, places: _Places) -> F64:
+        """The samples less those medians."""
+        return self.value(places) - self.center(places)
+
+    def _row(self, places: _Places) -> tuple[Index, Mask]:
+        """Row of each place, and whether there is one."""
+        c, _, p = self._shape
+        row = np.searchsorted(self._keys, places.channel * p + places.pixel)
+        inside = np.asarray((places.channel >= 0) & (places.channel < c))
+        return np.where(inside, np.minimum(row, len(self._keys) - 1), 0), inside
 
 
 class _Around:
-    """Candidates, at (channel, dump), and their neighbours; everything in the direction of the candidate."""
+    """Candidates and their neighbours, everything in the direction in which a candidate deviates."""
 
-    def __init__(
-        self,
-        values: F64,
-        deviation: F64,
-        channel: npt.NDArray[np.intp],
-        dump: npt.NDArray[np.intp],
-    ) -> None:
-        self._values, self._deviation = (_framed(v) for v in (values, deviation))
-        self._channel, self._dump = channel + 1, dump + 1
-        self._sign = np.sign(deviation[channel, dump])
-        self.size = np.abs(deviation[channel, dump])
+    def __init__(self, values: npt.NDArray[Any], candidates: _Places) -> None:
+        self._at = candidates
+        self._columns = _Columns(values, [self._next(step, 0) for step in range(-2, 3)])
+        deviation = self._columns.deviation(candidates)
+        self._sign, self._size = np.sign(deviation), np.abs(deviation)
 
     def alone(self, noise: F64, t_sys: F64) -> Mask:
-        """Whether no neighbour has a part of a candidate; noise and T_sys* f64 of the candidates, K."""
-        in_time = _largest(
-            np.fmax(self._seen(self._deviation, 0, step), self._above_channels(step, _smallest))
-            for step in (-1, 1)
+        """Whether no neighbour has a part of a candidate, (6.6); noise and T_sys* f64 of the candidates, K."""
+        size = self._size
+        before, after = (np.fmin(*self._above(step)) for step in (-1, 1))
+        beside = np.fmax(
+            *(self._sign * self._over_gap(self._columns.deviation, s, 0) for s in (-1, 1))
         )
-        in_channel = _largest(self._seen(self._deviation, step, 0) for step in (-1, 1))
-        stands_out = self._above_channels(0, _largest)
-        allowed = np.minimum(NEAR * self.size, np.maximum(FAR * self.size, NOISE * noise))
+        allowed = np.minimum(NEAR * size, np.maximum(FAR * size, NOISE * noise))
         with np.errstate(invalid="ignore"):
-            narrow = (np.maximum(in_time, in_channel) < allowed) & (stands_out > 0.5 * self.size)
-            itself = self._sign * self._values[self._channel, self._dump]
-            huge = (self.size > IMPOSSIBLE * t_sys) & (in_time < FAR * self.size)
-        return narrow | (huge & (itself > 0.5 * self.size))
+            narrow = (np.fmax(before, after) < allowed) & (beside < NEAR * size)
+            narrow &= np.fmax(*self._above(0)) > 0.5 * size
+            itself = self._sign * self._columns.value(self._at)
+            huge = (size > IMPOSSIBLE * t_sys) & (itself > 0.5 * size)
+            huge &= np.fmax(self._away(0, -1), self._away(0, 1)) < FAR * size
+        return np.asarray(narrow | huge)
 
-    def _seen(self, framed: F64, channels: int, dumps: int) -> F64:
-        """The values that many channels and dumps further on; NaN where there is none."""
-        return np.asarray(self._sign * framed[self._channel + channels, self._dump + dumps])
+    def _next(self, channels: int, dumps: int) -> _Places:
+        """The places that many channels and dumps further on."""
+        at = self._at
+        return _Places(at.channel + channels, at.dump + dumps, at.pixel)
 
-    def _above_channels(self, dumps: int, choose: Any) -> F64:
-        """Of the samples that many dumps on: how far they stand out from the channels beside them."""
-        own = self._seen(self._values, 0, dumps)
-        return np.asarray(choose(own - self._seen(self._values, step, dumps) for step in (-1, 1)))
+    def _away(self, channels: int, dumps: int) -> F64:
+        """Deviation of a neighbour; NaN where there is none."""
+        return self._sign * self._columns.deviation(self._next(channels, dumps))
+
+    def _above(self, dumps: int) -> list[F64]:
+        """How far the sample that many dumps on stands out from the channels on its two sides."""
+        own = self._columns.value(self._next(0, dumps))
+        return [
+            self._sign * (own - self._over_gap(self._columns.value, step, dumps))
+            for step in (-1, 1)
+        ]
+
+    def _over_gap(self, what: Callable[[_Places], F64], side: int, dumps: int) -> F64:
+        """A quantity of the next channel on one side, of the one after it where that is blank."""
+        near, far = (what(self._next(n * side, dumps)) for n in (1, 2))
+        return np.asarray(np.where(np.isfinite(near), near, far))
 
 
 def _levels(values: F64) -> F64:
@@ -308,30 +396,3 @@ def _mean(values: F64) -> F64:
     n = good.sum(axis=1)
     total = np.where(good, values, 0.0).sum(axis=1)
     return np.asarray(np.where(n > 0, total / np.maximum(n, 1), np.nan))
-
-
-def _framed(values: F64) -> F64:
-    """The values with a border of NaN."""
-    return np.pad(values, 1, constant_values=np.nan)
-
-
-def _shifted(values: F64, axis: int) -> Iterator[F64]:
-    """The neighbours before and after, NaN at the ends."""
-    for step in (1, -1):
-        moved = np.roll(values, step, axis=axis)
-        edge = [slice(None)] * values.ndim
-        edge[axis] = slice(0, 1) if step == 1 else slice(-1, None)
-        moved[tuple(edge)] = np.nan
-        yield moved
-
-
-def _largest(values: Iterator[F64]) -> F64:
-    """The largest at each place; NaN where there is none."""
-    one, other = values
-    return np.asarray(np.fmax(one, other))
-
-
-def _smallest(values: Iterator[F64]) -> F64:
-    """The smallest at each place; NaN where there is none."""
-    one, other = values
-    return np.asarray(np.fmin(one, other))
