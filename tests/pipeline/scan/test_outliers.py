@@ -20,10 +20,12 @@ from gpucal import (
     CalibrationConfig,
     Flag,
     calibrate_store,
+    open_l0,
     open_l1,
     reduce_scan,
     select_backend,
 )
+from gpucal.axes import UNUSABLE
 from gpucal.pipeline.scan.averaging import average_scan
 from gpucal.scan import ArrayCounts
 from gpucal.simulate.counts import Recording
@@ -35,7 +37,6 @@ from gpucal.steps.judge import outliers
 F64 = npt.NDArray[np.float64]
 MARKS = int(Flag.SPIKE | Flag.TSYS_OUTLIER)
 CHANNEL, DUMP, PIXEL = 100, 5, 2
-OTHERS = CalibrationConfig(spike_sigma=0)
 
 
 def noisy(kind: Kind = "tp", dumps: int = 12, seed: int = 1, **changes: Any) -> SimulatedScan:
@@ -417,9 +418,33 @@ def test_in_a_store(tmp_path: Path) -> None:
         again = calibrate_store(store, stores[0], CalibrationConfig(**options))
         assert again.summaries[0].status == "skipped"
         assert "flag SPIKE" in " ".join(again.summaries[0].warnings)
-        scan = next(iter(open_l1(stores[0])))
-        flags = np.asarray(scan.flags[...])
+        scan = open_l1(stores[0]).scan(1)
+        flags: Any = np.asarray(scan["flags"][...])
         spikes = flags & int(Flag.SPIKE) != 0
         assert spikes[30, 3, 0, 1].any()
         assert spikes[:, 5, 0, 2].any(axis=-1).sum() > 50
-        assert (flags & int(Flag.SPIKE) != 0).sum() == np.sum(scan.attrs["qa"]["spike_samples"])
+        assert spikes.sum() == np.sum(scan.attrs["qa"]["spike_samples"])
+
+
+@pytest.mark.parametrize("procedure", ["pointing", "on-off"])
+def test_what_is_reduced_leaves_spikes_out(procedure: Any, tmp_path: Path) -> None:
+    """The same from L0, from L1, and in the averages of the online looks."""
+    store = hurt_night(tmp_path, ("otf",))
+    config = CalibrationConfig(atmosphere=str(tmp_path / "table.npz"), backend="cpu")
+    assert calibrate_store(store, tmp_path / "l1.zarr", config).exit_code == 0
+    scan = open_l0(store).load(1)[0]
+    found = average_scan(scan, config, load=None, backend=select_backend("cpu"))
+    l1 = open_l1(tmp_path / "l1.zarr").scan(1)
+    spectra: Any = np.asarray(l1["spectra"][...])
+    flags: Any = np.asarray(l1["flags"][...])
+    assert (np.abs(spectra) > 1e4).any()
+    good = np.where(flags & int(UNUSABLE), np.nan, spectra)
+    n = np.isfinite(good).sum(axis=(1, 4))
+    expected = np.nansum(good, axis=(1, 4)) / np.maximum(n, 1)
+    np.testing.assert_allclose(np.nan_to_num(found.spectrum), expected, atol=1e-9)
+    assert np.nanmax(np.abs(found.continuum)) < 1e3
+    one, other = (
+        reduce_scan(path, 1, procedure=procedure, config=config)
+        for path in (store, tmp_path / "l1.zarr")
+    )
+    assert repr(one.result) == repr(other.result)
