@@ -7,8 +7,7 @@ tile, D dumps, R receivers, A pixels, P = R A.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,10 @@ import numpy.typing as npt
 
 from gpucal.axes import FLAG_DTYPE, Flag
 from gpucal.backend.protocol import Backend
-from gpucal.steps.quality import MEDIAN_OF_SQUARE, OUTLIERS, Counts
+from gpucal.steps.judge.columns import GROUP_BYTES, excess_of_columns
+from gpucal.steps.judge.medians import mean_over_dumps, median_of_rows, scatter_of, some_of
+from gpucal.steps.judge.neighbours import NEAR, Around, Candidates, Places, joined, on_a_slope
+from gpucal.steps.quality import OUTLIERS, Counts
 from gpucal.steps.scale import OutputScale
 from gpucal.steps.solution import ScanSolution
 
@@ -26,35 +28,29 @@ Mask = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
 Bits = npt.NDArray[np.uint16]
 
-SUSPECT = 0.75
-"""A sample this part of the threshold away from the mean over dumps is looked at; a spike moves the mean, too."""
+LEAST_SUSPECT, MOST_SUSPECT = 0.75, 0.875
+"""A sample this part of the threshold away from the mean over dumps is looked at: a spike moves the mean, too."""
+
+USUAL = 4.5
+"""Noise alone takes one of many samples so many sigma away from the mean."""
+
+MUCH = 0.02
+"""Where more than this part of the channels stands out, the noise is looked at first."""
+
+SURELY = 0.5
+"""A sample less than this part of the threshold away from the mean, with the noise that was found, is no spike."""
 
 OF_LINE = 0.5
 """Pointing and gain may change a line by this part of it from dump to dump."""
 
-NEAR, FAR, NOISE = 0.3, 0.05, 3.0
-"""What a neighbour of a spike may have of it: less than NEAR, or of a high spike FAR or NOISE sigma."""
-
 JUMP, HIGH_JUMP, LOW_JUMP = 0.5, 3.0, -0.5
 """Jumps of a whole dump in units of T_sys*: a remark; no source in one dump alone; no sky at all."""
-
-IMPOSSIBLE = 1e3
-"""In units of T_sys*: in one dump alone this is no line, however wide."""
 
 CEILING = 1e4
 """In units of T_sys*: no receiver is linear over 40 dB, so a whole dump beyond this is no measurement."""
 
 FEWEST = 4
 """Fewer channels of a tile do not tell a dump from a line, unless they are all there are."""
-
-SOME = 32
-"""Channels, and dumps, from which levels and the scatter are taken."""
-
-WORTHWHILE = 0.8
-"""Limits for a whole group that are narrower than this part of those of a channel would often be exceeded."""
-
-GROUP_BYTES = 300 << 10
-"""Samples that stay in the cache of a core while they are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,39 +88,44 @@ def find_outliers(
     if not config.spike_sigma or spectra.shape[1] < 2:
         return None
     rate = solution.pairing.recipes[output].dump_noise(solution.group.exptime)
-    sigma = scale.t_sys_star * (rate / solution.setup.channel_width) ** 0.5
-    xp = backend.xp
-    reach = SUSPECT * config.spike_sigma * xp.where(sigma > 0, sigma, xp.nan)
-    low, high = mean - reach, mean + reach
+    noise = (rate / solution.setup.channel_width) ** 0.5
+    judge = _Judge(
+        config.spike_sigma,
+        suspect=config.spike_sigma * _suspect(spectra.shape[1]),
+        # A tile of few channels cannot tell a dump from a line, unless there are no more.
+        dumps=spectra.shape[0] >= min(FEWEST, solution.output_shape[0]),
+    )
     # A device tells whether there is anything to judge; that is done on the host, so that the results are the same.
-    if not isinstance(spectra, np.ndarray):
-        odd = (spectra > high[:, None, ...]) | (spectra < low[:, None, ...])
-        if not bool(xp.any(odd)):
-            return None
+    if not isinstance(spectra, np.ndarray) and not _any_far(
+        spectra, mean, judge.suspect * noise * scale.t_sys_star, backend
+    ):
+        return None
     here = np.asarray(backend.to_host(spectra))
     c, d = here.shape[:2]
-    low, high, sigma, t_sys = (
+    mean, t_sys = (
         np.asarray(backend.to_host(v), dtype=np.float64).reshape(c, -1)
-        for v in (low, high, sigma, scale.t_sys_star)
+        for v in (mean, scale.t_sys_star)
     )
-    samples = here.reshape(c, d, -1)
-    suspects = _suspects(samples, low, high)
-    if not suspects.dump.size:
+    values = here.reshape(c, d, -1)
+    excess = judge.excess(values, mean, noise * t_sys)
+    if not (excess > 1).any():
         return None
-    judge = _Judge(config.spike_sigma, _noise_of_dumps(solution, output, d))
-    # A tile of few channels cannot tell a dump from a line, unless there are no more.
-    moved = _moved(suspects, samples.shape, low)
-    if c < FEWEST and c < solution.output_shape[0]:
-        moved[...] = False
-    spikes = judge.samples(samples, sigma, t_sys, suspects.where(~moved[suspects.pixel]))
-    if not spikes.dump.size and not moved.any():
-        return None
-    bits = np.zeros(samples.shape, dtype=FLAG_DTYPE)
-    bits[spikes] = int(Flag.SPIKE)
-    for p in np.flatnonzero(moved):
-        own = np.array(samples[:, :, p : p + 1], dtype=np.float64)
-        bits[:, :, p : p + 1] = judge.whole_pixel(own, sigma[:, p : p + 1], t_sys[:, p : p + 1])
-    return Outliers(bits.reshape(here.shape)) if bits.any() else None
+    of_dump = np.broadcast_to(_noise_of_dumps(solution, output, d)[:, None], values.shape[1:])
+    bits = judge.bits(_Tile(values, mean, noise * t_sys, t_sys, of_dump), excess)
+    return None if bits is None else Outliers(bits.reshape(here.shape))
+
+
+def _suspect(n_dumps: int) -> float:
+    """Part of the threshold beyond which a sample is looked at."""
+    return min(max(LEAST_SUSPECT, 1.0 - 2.0 / n_dumps), MOST_SUSPECT)
+
+
+def _any_far(spectra: Array, mean: Array, reach: Array, backend: Backend) -> bool:
+    """Whether a sample of spectra [c,D,R,A] lies further from the mean of its column than reach, [c,R,A] K."""
+    xp = backend.xp
+    reach = xp.where(reach > 0, reach, xp.nan)
+    low, high = (mean - reach)[:, None, ...], (mean + reach)[:, None, ...]
+    return bool(xp.any((spectra > high) | (spectra < low)))
 
 
 def _noise_of_dumps(solution: ScanSolution, output: int, n_dumps: int) -> F64:
@@ -137,94 +138,93 @@ def _noise_of_dumps(solution: ScanSolution, output: int, n_dumps: int) -> F64:
     return np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0)
 
 
-class _Places(NamedTuple):
-    """Indices of some samples, each i64 [n]."""
+class _Tile(NamedTuple):
+    """Values [c,D,P] K with what is expected of them.
 
-    channel: Index
-    dump: Index
-    pixel: Index
-
-    def where(self, mask: Mask) -> _Places:
-        """Some of them."""
-        return _Places(self.channel[mask], self.dump[mask], self.pixel[mask])
-
-
-def _suspects(samples: npt.NDArray[Any], low: F64, high: F64) -> _Places:
-    """Samples [c,D,P] below low or above high, f64 [c,P]. NaN is no suspect.
-
-    One limit for all channels of a group costs little; only where it is exceeded each channel gets its own.
+    mean over dumps, sigma (noise of the mean dump) and t_sys (T_sys*), f64 [c,P] K; of_dump f64 [D,P]: noise of a dump
+    over that of the mean dump.
     """
-    c, d, p = samples.shape
-    step = max(1, GROUP_BYTES // max(1, d * p * samples.itemsize))
-    beyond = np.empty((2, min(step, c), d, p), dtype=np.bool_)
-    low, high = low.astype(samples.dtype), high.astype(samples.dtype)
-    found = []
-    for start in range(0, c, step):
-        part = slice(start, min(start + step, c))
-        group = samples[part]
-        below, above = beyond[:, : len(group)]
-        if _within(group, low[part], high[part]):
-            continue
-        np.less(group, low[part, None], out=below)
-        np.greater(group, high[part, None], out=above)
-        np.logical_or(below, above, out=above)
-        if above.any():
-            channel, dump, pixel = np.nonzero(above)
-            found.append(_Places(channel + start, dump, pixel))
-    if not found:
-        found.append(_Places(*np.zeros((3, 0), dtype=np.intp)))
-    return _Places(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
+    values: npt.NDArray[Any]
+    mean: F64
+    sigma: F64
+    t_sys: F64
+    of_dump: F64
 
-def _within(group: npt.NDArray[Any], low: F64, high: F64) -> bool:
-    """Whether a group [g,D,P] lies between the narrowest limits of its channels; False where those are too narrow."""
-    most, least = np.fmax.reduce(low, axis=0), np.fmin.reduce(high, axis=0)
-    wide = np.fmin.reduce(high - low, axis=0)
-    if (least - most < WORTHWHILE * wide).any():
-        return False
-    if (np.fmax.reduce(group, axis=0) > least).any():
-        return False
-    return not (np.fmin.reduce(group, axis=0) < most).any()
-
-
-def _moved(suspects: _Places, shape: tuple[int, ...], low: F64) -> Mask:
-    """Pixels, bool [P], of which more than half of the good channels are suspects in some dump."""
-    _, d, p = shape
-    number = np.bincount(suspects.dump * p + suspects.pixel, minlength=d * p).reshape(d, p)
-    return np.asarray((2 * number > np.isfinite(low).sum(axis=0)).any(axis=0))
+    def of_pixels(self, mask: Mask) -> _Tile:
+        """Some pixels of it, copied."""
+        return _Tile(*(part[..., mask] for part in self))
 
 
 @dataclass(frozen=True, eq=False)
 class _Judge:
-    """The judge of a tile: threshold in sigma, and the noise of each dump over that of the mean dump, f64 [D]."""
+    """The judge of tiles: thresholds in sigma, and whether whole dumps are judged.
+
+    sigma: from the median of the column; suspect: from its mean, to be looked at.
+    """
 
     sigma: float
-    of_dump: F64
+    suspect: float
+    dumps: bool
 
-    def whole_pixel(self, values: F64, sigma: F64, t_sys: F64) -> Bits:
-        """Bits u16 [c,D,1] of values f64 [c,D,1], which are changed; sigma and t_sys (T_sys*) f64 [c,1], K."""
-        bits = np.zeros(values.shape, dtype=FLAG_DTYPE)
-        level = _levels(values[:, :, 0])
-        outlier, unusable = self._dumps(level, sigma[:, 0], t_sys[:, 0])
-        bits[:, outlier] |= int(Flag.TSYS_OUTLIER)
-        bits[:, unusable] |= int(Flag.SPIKE)
-        # What all channels do together says nothing about one of them.
-        level[outlier | ~np.isfinite(level)] = np.nan
-        values -= (level - _median(level[None])[0])[:, None]
-        reach = SUSPECT * self.sigma * sigma[:, None]
-        with np.errstate(invalid="ignore"):
-            far = np.abs(values - _mean(values[:, :, 0])[:, None, None]) > reach
-        # A bright source has noise of its own.
-        brightness = 1.0 + np.abs(level) / _median(t_sys.T)[0]
-        judge = replace(self, of_dump=self.of_dump * np.where(brightness > 1, brightness, 1.0))
-        bits[judge.samples(values, sigma, t_sys, _Places(*np.nonzero(far)))] |= int(Flag.SPIKE)
+    def excess(self, values: npt.NDArray[Any], mean: F64, sigma: F64) -> F64:
+        """``excess_of_columns``, in units of what makes a suspect."""
+        return excess_of_columns(values, mean, self.suspect * sigma, USUAL / self.suspect)
+
+    def bits(self, tile: _Tile, excess: F64) -> Bits | None:
+        """Flag bits u16 [c,D,P], None where there are none; excess f64 [c,P] of ``excess``."""
+        moved = self._moved(tile, excess)
+        spikes = self._spikes(tile, np.where(moved, 0.0, excess))
+        if not spikes.dump.size and not moved.any():
+            return None
+        bits = np.zeros(tile.values.shape, dtype=FLAG_DTYPE)
+        bits[spikes] = int(Flag.SPIKE)
+        if moved.any():
+            bits[:, :, moved] = self._moving(tile.of_pixels(moved))
+        return bits if bits.any() else None
+
+    def _moved(self, tile: _Tile, excess: F64) -> Mask:
+        """Pixels, bool [P], of which more than half of the channels lie far from their means in some dump."""
+        good = np.isfinite(tile.mean) & (tile.sigma > 0)
+        moved = 2 * np.count_nonzero(excess > 1, axis=0) > np.count_nonzero(good, axis=0)
+        if not self.dumps:
+            moved[...] = False
+        for p in np.flatnonzero(moved):
+            channels = some_of(np.flatnonzero(good[:, p]))
+            reach = self.suspect * tile.sigma[channels, p]
+            with np.errstate(invalid="ignore"):
+                away = np.abs(tile.values[channels, :, p] - tile.mean[channels, p, None])
+                far = np.count_nonzero(away > reach[:, None], axis=0)
+            moved[p] = (2 * far > len(channels)).any()
+        return np.asarray(moved)
+
+    def _moving(self, tile: _Tile) -> Bits:
+        """Flag bits u16 [c,D,P] of pixels in which all channels move together."""
+        bits = np.zeros(tile.values.shape, dtype=FLAG_DTYPE)
+        shift, of_dump = np.zeros((2, *tile.of_dump.shape))
+        for p in range(len(shift.T)):
+            channels = some_of(np.flatnonzero(np.isfinite(tile.mean[:, p])))
+            level = median_of_rows(np.asarray(tile.values[channels, :, p], dtype=np.float64).T)
+            outlier, unusable = self._outliers(level, tile.sigma[:, p], tile.t_sys[:, p])
+            bits[:, outlier, p] |= int(Flag.TSYS_OUTLIER)
+            bits[:, unusable, p] |= int(Flag.SPIKE)
+            # What all channels do together says nothing about one of them.
+            level[outlier | ~np.isfinite(level)] = np.nan
+            shift[:, p] = level - median_of_rows(level[None])[0]
+            # A bright source has noise of its own.
+            brightness = np.abs(level) / median_of_rows(tile.t_sys[:, p][None])[0]
+            of_dump[:, p] = tile.of_dump[:, p] * (1.0 + np.nan_to_num(brightness))
+        values = tile.values - shift
+        tile = tile._replace(values=values, mean=mean_over_dumps(values), of_dump=of_dump)
+        excess = self.excess(values, tile.mean, tile.sigma)
+        bits[self._spikes(tile, excess)] |= int(Flag.SPIKE)
         return bits
 
-    def _dumps(self, level: F64, sigma: F64, t_sys: F64) -> tuple[Mask, Mask]:
+    def _outliers(self, level: F64, sigma: F64, t_sys: F64) -> tuple[Mask, Mask]:
         """Dumps, bool [D], that are outliers, and those of them that are unusable; equation (6.7)."""
-        typical = _median(t_sys[None])[0]
-        least = max(JUMP * typical, self.sigma * _median(sigma[None])[0])
-        jump = level - _median(level[None])[0]
+        typical = median_of_rows(t_sys[None])[0]
+        least = max(JUMP * typical, self.sigma * median_of_rows(sigma[None])[0])
+        jump = level - median_of_rows(level[None])[0]
         size = np.abs(jump)
         framed = np.pad(jump, 1, constant_values=np.nan)
         beside = np.fmax(np.sign(jump) * framed[:-2], np.sign(jump) * framed[2:])
@@ -236,163 +236,50 @@ class _Judge:
             wrong = (jump > HIGH_JUMP * typical) | (jump < LOW_JUMP * typical)
         return alone | above, (alone & wrong) | above
 
-    def samples(
-        self, values: npt.NDArray[Any], sigma: F64, t_sys: F64, suspects: _Places
-    ) -> _Places:
-        """Those of the suspects in values [c,D,P] that stand alone; sigma, t_sys f64 [c,P]; (6.5) and (6.6)."""
-        if not suspects.dump.size:
-            return suspects
-        own = _Columns(values, [suspects])
-        candidates = suspects.where(self._far(own, sigma, t_sys, suspects))
-        if not candidates.dump.size:
-            return candidates
-        around = _Around(values, candidates)
-        column = candidates.channel, candidates.pixel
-        # Noise above that of the radiometer equation is looked for only where something stands alone.
-        widest = np.full(len(candidates.dump), np.inf)
-        left = around.alone(widest, t_sys[column])
-        pixels = np.unique(candidates.pixel[left])
-        more = np.ones(values.shape[2])
-        for p in pixels:
-            more[p] = _scatter(np.asarray(values[:, :, p], dtype=np.float64), sigma[:, p])
-        noise = sigma * more
-        left &= around.alone(noise[column] * self.of_dump[candidates.dump], t_sys[column])
-        left &= self._far(own, noise, t_sys, candidates)
-        return candidates.where(left)
+    def _spikes(self, tile: _Tile, excess: F64) -> Places:
+        """Samples that stand alone, (6.5) and (6.6); excess f64 [c,P] of ``excess_of_columns``."""
+        noise = np.ones(excess.shape[1])
+        odd = excess > 1
+        # Where much stands out the noise is known before anything is judged, else where something stands alone.
+        known = np.count_nonzero(odd, axis=0) > MUCH * len(odd)
+        if known.any():
+            noise[known] = scatter_of(tile.values, tile.sigma, known)
+            odd &= excess > np.maximum(1.0, SURELY * self.sigma / self.suspect * noise)
+        found = self._far(tile, *np.nonzero(odd), noise)
+        if not found.value.size:
+            return found.places
+        at = found.places
+        column = at.channel, at.pixel
+        around = Around(tile.values, at)
+        left = around.alone(np.inf, tile.t_sys[column])
+        new = np.zeros_like(known)
+        new[at.pixel[left]] = True
+        new &= ~known
+        if new.any():
+            noise[new] = scatter_of(tile.values, tile.sigma, new)
+        of_dump = tile.of_dump[at.dump, at.pixel]
+        least = self._least(tile, *column, found.center, noise)
+        left &= found.size > least * of_dump + OF_LINE * np.abs(found.center)
+        left &= around.alone(tile.sigma[column] * noise[at.pixel] * of_dump, tile.t_sys[column])
+        return at.where(left)
 
-    def _far(self, columns: _Columns, noise: F64, t_sys: F64, places: _Places) -> Mask:
-        """Whether samples lie beyond the threshold, (6.5); noise of the mean dump and T_sys* f64 [c,P], K."""
-        column = places.channel, places.pixel
-        center = np.abs(columns.center(places))
-        least = self.sigma * noise[column] * (1.0 + center / t_sys[column])
-        limit = least * self.of_dump[places.dump] + OF_LINE * center
-        with np.errstate(invalid="ignore"):
-            return np.asarray(np.abs(columns.deviation(places)) > limit)
+    def _far(self, tile: _Tile, channel: Index, pixel: Index, noise: F64) -> Candidates:
+        """The samples of some columns, i64 [n], that are beyond (6.5) and not on the slope of a line."""
+        step = max(1, GROUP_BYTES // (tile.values.shape[1] * 8))
+        parts = []
+        for start in range(0, max(1, len(channel)), step):
+            c, p = channel[start : start + step], pixel[start : start + step]
+            rows = np.asarray(tile.values[c, :, p], dtype=np.float64)
+            center = median_of_rows(rows)
+            limit = self._least(tile, c, p, center, noise)[:, None] * tile.of_dump.T[p]
+            limit += OF_LINE * np.abs(center)[:, None]
+            with np.errstate(invalid="ignore"):
+                row, dump = np.nonzero(np.abs(rows - center[:, None]) > limit)
+            far = Candidates(Places(c[row], dump, p[row]), rows[row, dump], center[row])
+            parts.append(far.where(~on_a_slope(tile.values, far, tile.t_sys)))
+        return joined(parts)
 
-
-class _Columns:
-    """Some columns (channel, pixel) of values [c,D,P] with their median over dumps; NaN for places outside of them."""
-
-    def __init__(self, values: npt.NDArray[Any], places: Sequence[_Places]) -> None:
-        self._shape = values.shape
-        c, _, p = values.shape
-        keys = [q.channel * p + q.pixel for q in places]
-        all_keys = np.unique(np.concatenate(keys))
-        self._keys = all_keys[(all_keys >= 0) & (all_keys < c * p)]
-        self._rows = np.asarray(values[self._keys // p, :, self._keys % p], dtype=np.float64)
-        self._center = _median(self._rows)
-
-    def value(self, places: _Places) -> F64:
-        """The samples at these places."""
-        row, inside = self._row(places)
-        dump = np.clip(places.dump, 0, self._shape[1] - 1)
-        inside &= dump == places.dump
-        return np.asarray(np.where(inside, self._rows[row, dump], np.nan))
-
-    def center(self, places: _Places) -> F64:
-        """The medians of their columns."""
-        row, inside = self._row(places)
-        return np.asarray(np.where(inside, self._center[row], np.nan))
-
-    def deviation(self, places: _Places) -> F64:
-        """The samples less those medians."""
-        return self.value(places) - self.center(places)
-
-    def _row(self, places: _Places) -> tuple[Index, Mask]:
-        """Row of each place, and whether there is one."""
-        c, _, p = self._shape
-        row = np.searchsorted(self._keys, places.channel * p + places.pixel)
-        inside = np.asarray((places.channel >= 0) & (places.channel < c))
-        return np.where(inside, np.minimum(row, len(self._keys) - 1), 0), inside
-
-
-class _Around:
-    """Candidates and their neighbours, everything in the direction in which a candidate deviates."""
-
-    def __init__(self, values: npt.NDArray[Any], candidates: _Places) -> None:
-        self._at = candidates
-        self._columns = _Columns(values, [self._next(step, 0) for step in range(-2, 3)])
-        deviation = self._columns.deviation(candidates)
-        self._sign, self._size = np.sign(deviation), np.abs(deviation)
-
-    def alone(self, noise: F64, t_sys: F64) -> Mask:
-        """Whether no neighbour has a part of a candidate, (6.6); noise and T_sys* f64 of the candidates, K."""
-        size = self._size
-        before, after = (np.fmin(*self._above(step)) for step in (-1, 1))
-        beside = np.fmax(
-            *(self._sign * self._over_gap(self._columns.deviation, s, 0) for s in (-1, 1))
-        )
-        allowed = np.minimum(NEAR * size, np.maximum(FAR * size, NOISE * noise))
-        with np.errstate(invalid="ignore"):
-            narrow = (np.fmax(before, after) < allowed) & (beside < NEAR * size)
-            narrow &= np.fmax(*self._above(0)) > 0.5 * size
-            itself = self._sign * self._columns.value(self._at)
-            huge = (size > IMPOSSIBLE * t_sys) & (itself > 0.5 * size)
-            huge &= np.fmax(self._away(0, -1), self._away(0, 1)) < FAR * size
-        return np.asarray(narrow | huge)
-
-    def _next(self, channels: int, dumps: int) -> _Places:
-        """The places that many channels and dumps further on."""
-        at = self._at
-        return _Places(at.channel + channels, at.dump + dumps, at.pixel)
-
-    def _away(self, channels: int, dumps: int) -> F64:
-        """Deviation of a neighbour; NaN where there is none."""
-        return self._sign * self._columns.deviation(self._next(channels, dumps))
-
-    def _above(self, dumps: int) -> list[F64]:
-        """How far the sample that many dumps on stands out from the channels on its two sides."""
-        own = self._columns.value(self._next(0, dumps))
-        return [
-            self._sign * (own - self._over_gap(self._columns.value, step, dumps))
-            for step in (-1, 1)
-        ]
-
-    def _over_gap(self, what: Callable[[_Places], F64], side: int, dumps: int) -> F64:
-        """A quantity of the next channel on one side, of the one after it where that is blank."""
-        near, far = (what(self._next(n * side, dumps)) for n in (1, 2))
-        return np.asarray(np.where(np.isfinite(near), near, far))
-
-
-def _levels(values: F64) -> F64:
-    """Median over some channels of each dump, f64 [D], of values f64 [c,D]."""
-    good = np.flatnonzero(np.isfinite(values).any(axis=1))
-    return _median(values[good[:: max(1, len(good) // SOME)]].T)
-
-
-def _scatter(values: F64, sigma: F64) -> float:
-    """Noise of values f64 [c,D] over that of the radiometer equation, at least 1.
-
-    The lower of two: from one dump to the next, and from one channel to the next; medians of some squares.
-    """
-    channels = slice(0, max(1, len(values) - 1), max(1, len(values) // SOME))
-    dumps = slice(0, max(1, values.shape[1] - 1), max(1, values.shape[1] // SOME))
-    here = values[channels, dumps]
-    variance = 2.0 * (sigma[channels] ** 2)[:, None]
-    following = [values[:, 1:]]
-    if len(values) > 1:
-        following.append(values[1:])
-    found = [
-        _median(((other[channels, dumps] - here) ** 2 / variance).reshape(1, -1))[0]
-        for other in following
-    ]
-    known = [v for v in found if np.isfinite(v)]
-    return float(np.sqrt(max(1.0, min(known) / MEDIAN_OF_SQUARE))) if known else 1.0
-
-
-def _median(values: F64) -> F64:
-    """Median of each row of values f64 [n,m] without what is not finite; NaN for a row without any."""
-    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=1)
-    n = np.isfinite(ordered).sum(axis=1)
-    top = np.maximum(n - 1, 0)
-    rows = np.arange(len(values))
-    middle = 0.5 * (ordered[rows, top // 2] + ordered[rows, (top + 1) // 2])
-    return np.asarray(np.where(n > 0, middle, np.nan))
-
-
-def _mean(values: F64) -> F64:
-    """Mean of each row of values f64 [n,m] without what is not finite; NaN for a row without any."""
-    good = np.isfinite(values)
-    n = good.sum(axis=1)
-    total = np.where(good, values, 0.0).sum(axis=1)
-    return np.asarray(np.where(n > 0, total / np.maximum(n, 1), np.nan))
+    def _least(self, tile: _Tile, channel: Index, pixel: Index, center: F64, noise: F64) -> F64:
+        """First term of the limit of (6.5) for a dump of the mean length, f64 [n] K; noise f64 [P]."""
+        sigma, t_sys = tile.sigma[channel, pixel], tile.t_sys[channel, pixel]
+        return np.asarray(self.sigma * sigma * noise[pixel] * (1.0 + np.abs(center) / t_sys))
