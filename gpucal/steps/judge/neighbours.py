@@ -5,7 +5,7 @@ Physics section 6, equation (6.6). Shapes: c channels of a tile, D dumps, P pixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +37,6 @@ class Places(NamedTuple):
     def where(self, mask: Mask) -> Places:
         """Some of them."""
         return Places(self.channel[mask], self.dump[mask], self.pixel[mask])
-
-    def further(self, channels: int, dumps: int) -> Places:
-        """The places that many channels and dumps further on."""
-        return Places(self.channel + channels, self.dump + dumps, self.pixel)
 
 
 class Candidates(NamedTuple):
@@ -91,47 +87,32 @@ def on_a_slope(values: npt.NDArray[Any], candidates: Candidates, t_sys: F64) -> 
         )
 
 
-class _Columns:
-    """Some columns (channel, pixel) of values [c,D,P] with their median over dumps; NaN for places outside of them."""
-
-    def __init__(self, values: npt.NDArray[Any], places: Sequence[Places]) -> None:
-        self._shape = values.shape
-        c, _, p = values.shape
-        keys = [q.channel * p + q.pixel for q in places]
-        all_keys = np.unique(np.concatenate(keys))
-        self._keys = all_keys[(all_keys >= 0) & (all_keys < c * p)]
-        self._rows = np.asarray(values[self._keys // p, :, self._keys % p], dtype=np.float64)
-        self._center = median_of_rows(self._rows)
-
-    def value(self, places: Places) -> F64:
-        """The samples at these places."""
-        row, inside = self._row(places)
-        dump = np.clip(places.dump, 0, self._shape[1] - 1)
-        inside &= dump == places.dump
-        return np.asarray(np.where(inside, self._rows[row, dump], np.nan))
-
-    def deviation(self, places: Places) -> F64:
-        """The samples less the medians of their columns."""
-        row, inside = self._row(places)
-        center = np.where(inside, self._center[row], np.nan)
-        return np.asarray(self.value(places) - center)
-
-    def _row(self, places: Places) -> tuple[Index, Mask]:
-        """Row of each place, and whether there is one."""
-        c, _, p = self._shape
-        row = np.searchsorted(self._keys, places.channel * p + places.pixel)
-        inside = np.asarray((places.channel >= 0) & (places.channel < c))
-        return np.where(inside, np.minimum(row, len(self._keys) - 1), 0), inside
-
-
 class Around:
-    """Candidates and their neighbours, everything in the direction in which a candidate deviates."""
+    """Candidates and their neighbours, everything in the direction in which a candidate deviates; values [c,D,P] K.
 
-    def __init__(self, values: npt.NDArray[Any], candidates: Places) -> None:
-        self._at = candidates
-        self._columns = _Columns(values, [candidates.further(step, 0) for step in range(-2, 3)])
-        deviation = self._columns.deviation(candidates)
-        self._sign, self._size = np.sign(deviation), np.abs(deviation)
+    Of a channel that is blank beside a candidate the next one takes the place.
+    """
+
+    def __init__(self, values: npt.NDArray[Any], candidates: Candidates) -> None:
+        c, d, _ = values.shape
+        at, pixel = candidates.places, candidates.places.pixel
+        channel = at.channel + np.arange(-2, 3)[:, None]
+        dump = at.dump + np.arange(-1, 2)[:, None]
+        inside = ((channel >= 0) & (channel < c))[:, None] & ((dump >= 0) & (dump < d))
+        channel, dump = np.clip(channel, 0, c - 1), np.clip(dump, 0, d - 1)
+        cube = np.where(inside, values[channel[:, None], dump, pixel], np.nan)
+        rows = np.asarray(values[channel, :, pixel], dtype=np.float64)
+        center = median_of_rows(rows.reshape(-1, d)).reshape(channel.shape)
+        self._size = size = candidates.size
+        sign = np.sign(candidates.value - candidates.center)
+        with np.errstate(invalid="ignore"):
+            deviation = sign * (cube[:, 1] - center)
+            before, after = sign * (cube[2, ::2] - center[2])
+            beside = np.fmax(_nearer(deviation, -1), _nearer(deviation, 1))
+            below = [sign * (cube[2] - _nearer(cube, side)) for side in (-1, 1)]
+            self._in_time = np.fmax.reduce(np.fmin(*below)[::2])
+            self._narrow = (beside < NEAR * size) & (np.fmax(*below)[1] > STEEP * size)
+            self._brief = (np.fmax(before, after) < FAR * size) & (sign * cube[2, 1] > 0.5 * size)
 
     def alone(self, noise: F64 | float, t_sys: F64) -> Mask:
         """Whether no neighbour has a part of a candidate, bool [n], (6.6).
@@ -139,32 +120,13 @@ class Around:
         noise (of its dump) and t_sys (T_sys*) f64 [n], K.
         """
         size = self._size
-        before, after = (np.fmin(*self._above(step)) for step in (-1, 1))
-        beside = np.fmax(
-            *(self._sign * self._over_gap(self._columns.deviation, s, 0) for s in (-1, 1))
-        )
         allowed = np.minimum(NEAR * size, np.maximum(FAR * size, NOISE * noise))
         with np.errstate(invalid="ignore"):
-            narrow = (np.fmax(before, after) < allowed) & (beside < NEAR * size)
-            narrow &= np.fmax(*self._above(0)) > STEEP * size
-            itself = self._sign * self._columns.value(self._at)
-            huge = (size > IMPOSSIBLE * t_sys) & (itself > 0.5 * size)
-            huge &= np.fmax(self._away(0, -1), self._away(0, 1)) < FAR * size
-        return np.asarray(narrow | huge)
+            narrow = self._narrow & (self._in_time < allowed)
+            return np.asarray(narrow | (self._brief & (size > IMPOSSIBLE * t_sys)))
 
-    def _away(self, channels: int, dumps: int) -> F64:
-        """Deviation of a neighbour; NaN where there is none."""
-        return self._sign * self._columns.deviation(self._at.further(channels, dumps))
 
-    def _above(self, dumps: int) -> list[F64]:
-        """How far the sample that many dumps on stands out from the channels on its two sides."""
-        own = self._columns.value(self._at.further(0, dumps))
-        return [
-            self._sign * (own - self._over_gap(self._columns.value, step, dumps))
-            for step in (-1, 1)
-        ]
-
-    def _over_gap(self, what: Callable[[Places], F64], side: int, dumps: int) -> F64:
-        """A quantity of the next channel on one side, of the one after it where that is blank."""
-        near, far = (what(self._at.further(n * side, dumps)) for n in (1, 2))
-        return np.asarray(np.where(np.isfinite(near), near, far))
+def _nearer(of_channels: F64, side: int) -> F64:
+    """Of f64 [5,...] around a channel what the next one on a side has, or the one after it where that is blank."""
+    near, far = of_channels[2 + side], of_channels[2 + 2 * side]
+    return np.asarray(np.where(np.isfinite(near), near, far))

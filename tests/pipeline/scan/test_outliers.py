@@ -32,7 +32,7 @@ from gpucal.simulate.counts import Recording
 from gpucal.simulate.night import SimulatedScan
 from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import Kind
-from gpucal.steps.judge import outliers
+from gpucal.steps.judge import columns, samples
 
 F64 = npt.NDArray[np.float64]
 MARKS = int(Flag.SPIKE | Flag.TSYS_OUTLIER)
@@ -367,7 +367,8 @@ def test_groups_of_channels_change_nothing(
     expected = marks(calibrated(made, config_of(clean)))
     assert len(expected) == 2
     for nbytes in (1, 1 << 14, 1 << 30):
-        monkeypatch.setattr(outliers, "GROUP_BYTES", nbytes)
+        for module in (columns, samples):
+            monkeypatch.setattr(module, "GROUP_BYTES", nbytes)
         assert marks(calibrated(made, config_of(clean))) == expected
 
 
