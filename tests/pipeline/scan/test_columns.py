@@ -19,7 +19,8 @@ def plain(samples: npt.NDArray[Any], mean: F64, reach: F64) -> F64:
     """The excess, sample by sample; 0 where there is none."""
     away = np.abs(samples.astype(np.float64) - mean[:, None])
     furthest = np.where(np.isfinite(away), away, 0.0).max(axis=1)
-    return np.where(np.isfinite(mean) & (reach > 0), furthest / reach, 0.0)
+    judged = np.isfinite(mean) & (reach > 0)
+    return np.where(judged, furthest, 0.0) / np.where(judged, reach, 1.0)
 
 
 def tile(shape: tuple[int, int, int], seed: int = 0) -> tuple[F64, F64, F64]:

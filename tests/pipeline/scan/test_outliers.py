@@ -318,6 +318,60 @@ def test_noise_above_the_radiometer_equation_is_noise(clean: SimulatedScan) -> N
     assert not marks(calibrated(changed(clean, act), config_of(clean, spike_sigma=5.0)))
 
 
+@pytest.mark.parametrize("noise", [2.0, 3.0])
+def test_a_spike_above_much_noise(clean: SimulatedScan, noise: float) -> None:
+    """Where everything is noisier than expected the threshold is that of the noise, and spikes are found."""
+    rng = np.random.default_rng(4)
+
+    def act(counts: F64) -> None:
+        counts *= 1.0 + noise * sigma_of(clean) * rng.standard_normal(counts.shape)
+
+    noisier = changed(clean, act)
+    assert marks(calibrated(add(noisier, 30.0 * noise), config_of(clean))) == {
+        (CHANNEL, DUMP, 0, PIXEL, 0)
+    }
+
+
+def test_a_spike_in_a_map_of_bright_lines(clean: SimulatedScan) -> None:
+    """A bright line in some dumps of all pixels, a sky that moves in half of them: the spikes alone are found."""
+    line = 300.0 * np.exp(-(((np.arange(256) - 60) / 12.0) ** 2))
+    seen = np.exp(-(((np.arange(12.0) - 6) / 2.0) ** 2))
+
+    def act(counts: F64) -> None:
+        counts *= 1.0 + sigma_of(clean) * np.multiply.outer(line, seen)[..., None, None]
+        counts[..., 4:] *= 1.0 + 0.1 * np.sin(np.arange(12.0))[:, None, None]
+
+    bright = changed(clean, act)
+    assert not marks(calibrated(bright, config_of(clean)))
+    result = calibrated(add(add(bright, 60.0, 200, 3), -60.0, 150, 0), config_of(clean))
+    assert marks(result) == {(200, 3, 0, PIXEL, 0), (150, 0, 0, PIXEL, 0)}
+
+
+def test_the_end_of_the_format_is_blank_and_what_is_below_it_a_spike() -> None:
+    """Saturated samples are no data; those next to the end of the format are judged with the dumps that are left."""
+    setup = replace(preset("hera", channels=256, dumps=12, n_on=2), sky_drift="none")
+    setup = without_lines(replace(setup, fill_fraction=0.0))
+    made = simulate_scan(setup, "tp", 7, recording=Recording(dtype="i32", seed=1))
+    end, below = 2**31 - 1, 2**31 - 10
+
+    def act(counts: F64) -> None:
+        counts[:, 2, 0, PIXEL] = end
+        counts[:, 5, 0, PIXEL] = below
+        counts[::2, 8, 0, PIXEL], counts[1::2, 8, 0, PIXEL] = end, below
+        counts[30, 10, 0, PIXEL], counts[60, 10, 0, PIXEL] = end, below
+
+    result = calibrated(changed(made, act), config_of(made))
+    flags = np.asarray(result.flags)[:, :, 0, PIXEL, 0]
+    good = flags & int(Flag.BAD_CHANNEL) == 0
+    blank, spike = ((flags & int(bit) != 0) & good for bit in (Flag.FILL_VALUE, Flag.SPIKE))
+    here = np.zeros((256, 12, 1, PIXEL + 1))
+    act(here)
+    assert np.array_equal(blank, (here[:, :, 0, PIXEL] == end) & good)
+    assert np.array_equal(spike & ~blank, (here[:, :, 0, PIXEL] == below) & good)
+    assert np.isnan(np.asarray(result.spectra)[:, :, 0, PIXEL, 0][blank]).all()
+    assert {at[3] for at in marks(result)} == {PIXEL}
+
+
 def test_one_dump_cannot_be_judged() -> None:
     made = noisy("tp", 1)
 
