@@ -21,6 +21,8 @@ from gpucal.pipeline.store import solver as solved
 STAGES: dict[str, tuple[Any, str]] = {
     "decode": (chunk_files.ChunkFiles, "decode"),
     "kernel": (cpu_fallback.NumpyKernels, "calibrate"),
+    "mean": (tiles, "tile_mean"),
+    "outliers": (tiles, "find_outliers"),
     "statistics": (tiles, "tile_statistics"),
     "encode": (codecs.ChunkEncoder, "payload"),
     "store": (array_writer, "_write_chunk_file"),

@@ -171,7 +171,7 @@ class _ArraySink:
         self.t_sys = xp.empty((s, c, r, a), dtype=xp.float64)
 
     def write_tile(
-        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
+        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_own: int
     ) -> None:
         place = (output, slice(*channels), ...)
         self.spectra[place] = self._asarray(spectra)

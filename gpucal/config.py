@@ -179,6 +179,10 @@ class CalibrationConfig(OptionModel):
         json_schema_extra=DEG,
     )
     # diagnostics
+    spike_sigma: Annotated[float, Field(ge=0)] = Field(
+        8.0,
+        description="Flag samples (SPIKE) and dumps (TSYS_OUTLIER) that stand alone by this many sigma; 0: none.",
+    )
     skydiff: Annotated[int, Field(ge=0)] = Field(
         0, description="Also write sky differences against the N previous OFFs; 0 = none."
     )

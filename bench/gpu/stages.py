@@ -32,7 +32,8 @@ from gpucal.pipeline.scan.work_units import (
 )
 from gpucal.pipeline.store.l1_arrays import L1Sink
 from gpucal.pipeline.store.selection import select_scans
-from gpucal.steps.quality import tile_statistics
+from gpucal.steps.judge.outliers import find_outliers
+from gpucal.steps.quality import tile_mean, tile_statistics
 from gpucal.steps.solution import ScanSolution
 from gpucal.steps.tile import calibrate_tile
 
@@ -170,11 +171,13 @@ class StageRun:
         for channels in unit.blocks:
             for output in unit.outputs:
                 spectra, flags = self._outputs(lane, tiles, channels)
-                n_fill, scale = calibrate_tile(
+                n_own, scale = calibrate_tile(
                     *(solution, output, channels, lambda c0, c1, _: resident[: c1 - c0, ...]),
                     *(spectra, flags),
                 )
-                tile_statistics(solution, output, scale, spectra, flags, n_fill)
+                averaged = tile_mean(solution.backend, spectra, n_own)
+                find_outliers(solution, output, scale, averaged.mean, spectra)
+                tile_statistics(solution, output, scale, averaged, flags, n_own)
         lane.download(lane.output(2, (1,), FLAG_DTYPE))
 
     def _download(self, lane: Lane, tiles: Tiles, unit: Unit) -> None:

@@ -16,8 +16,8 @@ from gpucal.modes.recipe import Subscans
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import Atmosphere, LoadSolution, SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
+from gpucal.steps.judge.pixels import PEERS, Verdict, judge_misfit
 from gpucal.steps.pairing import Pairing
-from gpucal.steps.pixels import PEERS, Verdict, judge_misfit
 from gpucal.steps.pwv_fit import MIN_CHANNELS, PwvFit, SkyRows, fit_pwv, misfit
 
 Array = Any

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import BLANKING
+from gpucal.axes import BLANKING, Flag
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.steps.loads import nan_median
@@ -23,7 +23,10 @@ from gpucal.steps.vane import inner_mean
 
 Array = Any
 F64 = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
+OUTLIERS = {Flag.SPIKE: "spike_samples", Flag.TSYS_OUTLIER: "outlier_samples"}
+"""Flags of samples and dumps that cannot be, with the keys of their numbers in ``qa``."""
 
 MEDIAN_OF_SQUARE = 0.454936423119572
 """Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
@@ -36,7 +39,8 @@ DECILE_OF_SQUARE = 0.0157907740934312
 class TileStatistics:
     """Contribution of one tile to the quality of its scan; sums are f64 [R,A].
 
-    quiet: (measured/expected)^2 of the quietest tenth of the channels, NaN without a good channel.
+    quiet: (measured/expected)^2 of the quietest tenth of the channels, NaN without a good channel; outliers: samples
+    [R,A] by flag that cannot be.
     """
 
     n_samples: int
@@ -47,30 +51,49 @@ class TileStatistics:
     expected2: F64
     normalised2: F64
     quiet: F64
+    outliers: Mapping[Flag, Counts] = field(default_factory=dict)
+
+
+class TileMean(NamedTuple):
+    """Mean over the dumps of a tile, f64 [c,R,A] K, and the number of dumps in it, f64 [c,R,A]."""
+
+    mean: Array
+    number: Array
+
+
+def tile_mean(backend: Backend, spectra: Array, n_own: int) -> TileMean:
+    """The mean over dumps of spectra [c,D,R,A] K; n_own 0: no sample is blank by itself."""
+    xp = backend.xp
+    if n_own or math.prod(spectra.shape[2:]) > 1:
+        mean, number = backend.kernels.dump_mean(SubscanDumps(spectra))
+        return TileMean(mean, xp.astype(number, xp.float64))
+    # The dumps of a single pixel lie side by side: a plain sum is faster.
+    n_dumps = spectra.shape[1]
+    mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps
+    return TileMean(mean, xp.full(mean.shape, float(n_dumps)))
 
 
 def tile_statistics(
     solution: ScanSolution,
     output: int,
     scale: OutputScale,
-    spectra: Array,
+    averaged: TileMean,
     flags: Array,
-    n_fill: int,
+    n_own: int,
+    outliers: Mapping[Flag, Counts] | None = None,
 ) -> TileStatistics:
-    """Statistics of one calibrated tile; spectra [c,D,R,A] K, flags u16 [c,D,R,A]."""
+    """Statistics of one calibrated tile from its mean over dumps; flags u16 [c,D,R,A].
+
+    n_own: samples with flags of their own; without any, those of all dumps are equal.
+    """
     backend = solution.backend
     xp = backend.xp
-    n_dumps = spectra.shape[1]
-    # Without fill the flags are the same for every dump, and counting one is enough.
-    seen, repeat = (flags, 1) if n_fill else (flags[:, :1, ...], n_dumps)
+    n_dumps = flags.shape[1]
+    # Without such samples counting one dump is enough.
+    seen, repeat = (flags, 1) if n_own else (flags[:, :1, ...], n_dumps)
     n_flagged = repeat * int(xp.count_nonzero(seen))
     n_nan = repeat * int(xp.count_nonzero(seen & int(BLANKING))) if n_flagged else 0
-    if n_fill or math.prod(spectra.shape[2:]) > 1:
-        mean, n_valid = backend.kernels.dump_mean(SubscanDumps(spectra))
-        n_valid = xp.astype(n_valid, xp.float64)
-    else:  # the dumps of a single pixel lie side by side: a plain sum is faster
-        mean = xp.sum(spectra, axis=1, dtype=xp.float64) / n_dumps
-        n_valid = xp.full(mean.shape, float(n_dumps))
+    mean, n_valid = averaged
     recipe = solution.pairing.recipes[output]
     own, shared = recipe.noise_rates(solution.group.exptime, solution.means)
     width = solution.setup.noise_width
@@ -91,7 +114,7 @@ def tile_statistics(
         return np.asarray(backend.to_host(values), dtype=np.float64)
 
     return TileStatistics(
-        n_samples=int(np.prod(spectra.shape)),
+        n_samples=int(np.prod(flags.shape)),
         n_nan=n_nan,
         n_flagged=n_flagged,
         mean=np.asarray(backend.to_host(mean)),
@@ -99,6 +122,7 @@ def tile_statistics(
         expected2=here(xp.sum(xp.where(good, 0.5 * both, 0.0), axis=0)),
         normalised2=here(xp.where(n > 0, level * n, 0.0)),
         quiet=here(decile / DECILE_OF_SQUARE),
+        outliers=outliers or {},
     )
 
 
@@ -124,6 +148,7 @@ class QualitySums:
     def __init__(self, n_channels: int, n_receivers: int, n_pixels: int) -> None:
         shape = (n_receivers, n_pixels)
         self.samples = self.nans = self.flagged = 0
+        self.outliers = {flag: np.zeros(shape, dtype=np.int64) for flag in OUTLIERS}
         self._blocks: dict[int, F64] = {}
         self._quiet: list[npt.NDArray[np.float32]] = []
         self._first: dict[int, TileStatistics | None] = {}
@@ -137,6 +162,8 @@ class QualitySums:
         self.samples += tile.n_samples
         self.nans += tile.n_nan
         self.flagged += tile.n_flagged
+        for flag, count in tile.outliers.items():
+            self.outliers[flag] += count
         part = np.stack([tile.n_differences, tile.expected2, tile.normalised2])
         self._blocks[c0] = self._blocks[c0] + part if c0 in self._blocks else part
         self._quiet.append(np.asarray(tile.quiet, dtype=np.float32))
@@ -208,12 +235,30 @@ def quality_attributes(
         "t_sys_median": t_sys_median,
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
+        **{key: sums.outliers[flag].tolist() for flag, key in OUTLIERS.items()},
         "rms_measured": (ratio * expected).tolist(),
         "rms_expected": expected.tolist(),
         "rms_ratio": ratio.tolist(),
         "rms_ratio_line_free": sums.line_free_ratio().tolist(),
         "baseline_ripple": sums.ripple().tolist(),
     }
+
+
+def outlier_notes(quality: Mapping[str, Any]) -> list[str]:
+    """A sentence about samples that cannot be, from the ``qa`` attribute; empty when there are none."""
+    parts = []
+    for flag, key in OUTLIERS.items():
+        counts = np.asarray(quality.get(key, ()), dtype=np.int64)
+        if not counts.any():
+            continue
+        worst = np.unravel_index(int(np.argmax(counts)), counts.shape)
+        place = ""
+        if counts.size > 1:
+            place = f" (most, {counts[worst]}, in receiver {worst[0]}, pixel {worst[1]})"
+        parts.append(f"{counts.sum()} samples{place} have the flag {flag.name}")
+    if not parts:
+        return []
+    return [f"beyond what noise and neighbours allow: {'; '.join(parts)}."]
 
 
 def solution_quality(solution: ScanSolution) -> dict[str, Any]:

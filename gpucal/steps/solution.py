@@ -12,8 +12,8 @@ from gpucal.modes.recipe import F64, Means, SkySeen
 from gpucal.products import Atmosphere, GainDrift, LoadSolution, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
+from gpucal.steps.judge.pixels import Verdict
 from gpucal.steps.pairing import Pairing
-from gpucal.steps.pixels import Verdict
 from gpucal.steps.vane import VaneTemperatures
 
 Array = Any

@@ -176,7 +176,7 @@ class SolvedBand:
 
 
 class _ToConsumer:
-    """A TileSink that hands spectra and T_sys* to a consumer; flagged samples are NaN already."""
+    """A TileSink that hands spectra and T_sys* to a consumer; what readers of L1 leave out is NaN."""
 
     def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
         self._solution = solution
@@ -189,11 +189,13 @@ class _ToConsumer:
         channels: tuple[int, int],
         spectra: npt.NDArray[Any],
         flags: npt.NDArray[Any],
-        n_fill: int,
+        n_own: int,
     ) -> None:
         scale = scale_of_output(self._solution, output, *channels)
         t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
         values = np.asarray(spectra, dtype=np.float64)
+        if n_own:
+            values = np.where(flags & int(UNUSABLE), np.nan, values)
         for mark in self._marks:
             by_hand = mark.within((slice(*channels), *[slice(None)] * 3, slice(output, output + 1)))
             values = np.where(by_hand[..., 0], np.nan, values)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import UNUSABLE
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
@@ -45,7 +46,7 @@ class AveragedScan:
 
 
 class _MeanSink:
-    """Sums of tiles; blanked samples do not count."""
+    """Sums of tiles; samples that readers of L1 leave out do not count."""
 
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
@@ -61,10 +62,12 @@ class _MeanSink:
         channels: tuple[int, int],
         spectra: npt.NDArray[Any],
         flags: npt.NDArray[Any],
-        n_fill: int,
+        n_own: int,
     ) -> None:
         """See ``TileSink``."""
         good = np.isfinite(spectra)
+        if n_own:
+            good &= (flags & int(UNUSABLE)) == 0
         values = np.where(good, spectra, 0.0)
         parts = values.sum(axis=1), good.sum(axis=1), values.sum(axis=0), good.sum(axis=0)
         c0, c1 = channels

@@ -40,10 +40,10 @@ from gpucal.steps.atmosphere import (
     on_airmass,
 )
 from gpucal.steps.gain_drift import drift_between
+from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
-from gpucal.steps.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
 from gpucal.steps.solution import ScanSolution, VaneSky
 from gpucal.steps.vane import VaneAirmass, solve_vane, vane_temperatures

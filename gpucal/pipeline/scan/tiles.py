@@ -19,8 +19,9 @@ from gpucal.axes import FLAG_DTYPE
 from gpucal.backend.lanes import Lane, Lanes
 from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.scan.work_units import Unit, t_sys_blocks
+from gpucal.steps.judge.outliers import find_outliers
 from gpucal.steps.means import measured
-from gpucal.steps.quality import TileStatistics, tile_statistics
+from gpucal.steps.quality import TileStatistics, tile_mean, tile_statistics
 from gpucal.steps.scale import scale_of_output
 from gpucal.steps.solution import ScanSolution
 from gpucal.steps.tile import calibrate_tile
@@ -33,9 +34,12 @@ class TileSink(Protocol):
     """Receiver of calibrated tiles, called from several threads at once; arrays are reused after the call."""
 
     def write_tile(
-        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_fill: int
+        self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_own: int
     ) -> None:
-        """On the host: spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output."""
+        """On the host: spectra [c,D,R,A] K and flags u16 [c,D,R,A] of channels c0..c1 of one output.
+
+        n_own: samples whose flags are their own (fill, spikes); 0: the flags of all dumps are equal.
+        """
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
@@ -52,7 +56,7 @@ class EncodedSink(Protocol):
         channels: tuple[int, int],
         spectra: Array,
         flags: Array,
-        n_fill: int,
+        n_own: int,
     ) -> None:
         """As ``TileSink.write_tile`` with arrays of the backend, written by ``lane``."""
 
@@ -148,14 +152,22 @@ class TileWork:
         solution = self._solution
         shape = (channels[1] - channels[0], *solution.output_shape[1:4])
         spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
-        n_fill, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
-        statistics = tile_statistics(solution, output, scale, spectra, flags, n_fill)
+        n_own, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
+        averaged = tile_mean(solution.backend, spectra, n_own)
+        found = find_outliers(solution, output, scale, averaged.mean, spectra)
+        numbers = None
+        if found is not None:
+            found.put(flags, solution.backend)
+            n_own += int(np.count_nonzero(found.bits))
+            averaged = tile_mean(solution.backend, found.left_out(spectra, solution.backend), n_own)
+            numbers = found.numbers()
+        statistics = tile_statistics(solution, output, scale, averaged, flags, n_own, numbers)
         # A device that can encode does so before the samples leave it.
         if lane.encodes and isinstance(self._sink, EncodedSink):
-            self._sink.write_on_device(lane, output, channels, spectra, flags, n_fill)
+            self._sink.write_on_device(lane, output, channels, spectra, flags, n_own)
         else:
             spectra_here, flags_here = lane.download(spectra, flags)
-            self._sink.write_tile(output, channels, spectra_here, flags_here, n_fill)
+            self._sink.write_tile(output, channels, spectra_here, flags_here, n_own)
         if self._progress is not None:
             self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
         return statistics

@@ -125,12 +125,12 @@ class L1Sink:
         self._lock = threading.Lock()
 
     def write_tile(
-        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_fill: int
+        self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_own: int
     ) -> None:
         """Encode and store one tile; see ``TileSink``."""
         index = (channels[0] // self._step, 0, 0, 0, output)
         self._spectra.write_chunk(index, spectra[..., None])
-        if n_fill:
+        if n_own:
             self._flags.write_chunk(index, flags[..., None])
         else:
             self._same_flags(index, flags.shape, flags[:, 0])
@@ -142,12 +142,12 @@ class L1Sink:
         channels: tuple[int, int],
         spectra: Array,
         flags: Array,
-        n_fill: int,
+        n_own: int,
     ) -> None:
         """Store one tile that the device encodes; see ``EncodedSink``."""
         index = (channels[0] // self._step, 0, 0, 0, output)
         self._encoded(lane, self._spectra, index, spectra, np.nan)
-        if n_fill:
+        if n_own:
             self._encoded(lane, self._flags, index, flags, 0)
             return
         first = lane.output(2, (flags.shape[0], *flags.shape[2:]), FLAG_DTYPE)
@@ -175,7 +175,7 @@ class L1Sink:
     def _same_flags(
         self, index: tuple[int, ...], shape: tuple[int, ...], of_one_dump: npt.NDArray[Any]
     ) -> None:
-        """Encoded flags of a tile without fill: all dumps are equal, so tiles with equal flags share the bytes."""
+        """Encoded flags of a tile whose dumps are all equal, so tiles with equal flags share the bytes."""
         key = (shape, of_one_dump.tobytes())
         payload = self._payloads.get(key)
         if payload is None:

@@ -19,6 +19,7 @@ from gpucal.pipeline.store.report import NAN, Failure, ScanSummary, StoreReport
 from gpucal.steps.loads import nan_median
 from gpucal.steps.quality import (
     QualitySums,
+    outlier_notes,
     quality_attributes,
     system_temperature_from_counts,
 )
@@ -68,7 +69,7 @@ def band_summary(
     bytes_read: int,
 ) -> ScanSummary:
     """The row of the final table for a band that was calibrated."""
-    notes = list(warnings)
+    notes = [*warnings, *outlier_notes(quality)]
     if quality["nan_fraction"] >= 1.0:
         sky = solution.own_sky(solution.output_shape[4] // 2).counts
         seen = bool(solution.backend.xp.any(solution.backend.xp.isfinite(sky)))
@@ -95,6 +96,7 @@ def finished_summary(
     quality = attrs.get("qa") or {}
     alarms = alarms_of(quality, config)
     notes = [str(text) for text in attrs.get("warnings") or ()]
+    notes += outlier_notes(quality)
     return ScanSummary(
         scan=number,
         band=band,
