@@ -22,6 +22,7 @@ from gpucal.cli.commands.online.app import app as online_app
 from gpucal.cli.commands.plot import plot
 from gpucal.cli.commands.reduce import reduce
 from gpucal.cli.commands.simulate import simulate
+from gpucal.cli.commands.verify import verify
 from gpucal.errors import GpucalError, GpucalWarning
 from gpucal.version import __version__
 
@@ -66,6 +67,7 @@ app.command("calibrate")(calibrate)
 app.command("simulate")(simulate)
 app.add_typer(import_app, name="import")
 app.command("inspect")(inspect_store)
+app.command("verify")(verify)
 app.command("plot")(plot)
 app.command("reduce")(reduce)
 app.add_typer(export_app, name="export")
