@@ -1,0 +1,74 @@
+"""Chunks of an L0 group that are not there: refused, or told of; a chunk that is not there is no number.
+
+Shapes use C channels, D dumps, R receivers, A array pixels, S subscans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from gpucal.errors import L0Error
+from gpucal.io.chunks.layout import with_fill
+from gpucal.io.l0.nodes import values_of
+
+SHOWN = 5
+
+ZERO_IS_A_VALUE = frozenset(
+    {"otf_lon", "otf_lat", "pixel_offset_lon", "pixel_offset_lat", "freq_throw", "chop_phase"}
+    | {"lloadsn", "ref_channel"}
+)
+"""Arrays that may be 0 throughout: zarr-python then writes no chunk where the fill value is 0."""
+
+
+def lacks_chunks(name: str, node: Any, values: npt.NDArray[Any]) -> str:
+    """ "all chunks", "chunks", or "" for none: what of a small array is not there and reads as 0.
+
+    values: the array as stored. A fill value other than 0 is no data anyway. Raises L0Error where 0
+    can be no number that was written.
+    """
+    fill = node.fill_value
+    if values.dtype.kind not in "iuf" or fill is None or fill != 0 or (values != 0).all():
+        return ""
+    lost = (values == 0) & (values_of(name, with_fill(node, 1)) == 1)
+    if not lost.any():
+        return ""
+    share = "all chunks" if lost.all() else "chunks"
+    if name not in ZERO_IS_A_VALUE:
+        raise L0Error(
+            f"{share} of array {name} are not there: its numbers would be read as 0.",
+            hint="Restore the chunk files from a copy, or leave this scan out with --scans.",
+        )
+    return share
+
+
+def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[int]) -> list[str]:
+    """Warnings about arrays of which chunks are not there, but for those that are 0 as a rule.
+
+    lost: name -> as from ``lacks_chunks``; shape: (C, D, R, A, S). Where zarr-python writes zeros
+    it leaves the chunk out: offsets of a single pixel, or of a scan that is no map, are told of only
+    where a part of their chunks is there.
+    """
+    as_a_rule = {"chop_phase"}
+    if shape[2] * shape[3] == 1:
+        as_a_rule |= {"pixel_offset_lon", "pixel_offset_lat"}
+    if not any(mode.upper().startswith("OTF") for mode in modes):
+        as_a_rule |= {"otf_lon", "otf_lat"}
+    return [
+        f"{share} of array {name} are not there: its numbers are taken as 0 there."
+        for name, share in lost.items()
+        if share != "all chunks" or name not in as_a_rule
+    ]
+
+
+def lost_subscans(lost: Sequence[int], modes: Sequence[str]) -> list[str]:
+    """A warning that names the subscans without any chunk of counts; none without one."""
+    if not lost:
+        return []
+    named = [f"subscan {s} ({modes[s].strip()})" for s in lost[:SHOWN] if s < len(modes)]
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return [
+        f"there is no chunk of counts for {', '.join(named)}{more}: all samples there are no data."
+    ]

@@ -1,0 +1,172 @@
+"""Times and exposures of a group against each other and the clock.
+
+Shapes use D dumps, S subscans.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpucal.errors import L0Error
+from gpucal.io.conventions.attributes import decoded_values
+from gpucal.io.l0.nodes import stored_array
+from gpucal.io.l0.plausible.outliers import outliers
+from gpucal.scan import F64, SubscanGroup
+
+DAY_S = 86400.0
+LONGEST_DUMP_S = 7200.0
+COARSEST_S = 0.05
+"""Resolution that times must have."""
+
+ROOM = 0.5
+"""Fraction of their exposure that dumps must have on the clock."""
+
+_AT_ONE_TIME = frozenset(
+    {"FSW-SIG", "FSW-REF", "WSW-ON", "WSW-OFF", "NOD-1", "NOD-2"}
+    | {"OTFSWA-ON", "OTFSWA-OFF", "OTFSWB-ON", "OTFSWB-OFF", "HOT", "COLD", "SKY", "ZERO"}
+)
+"""Phases that may be recorded side by side: only subscans of one of them follow each other."""
+
+
+def check_resolution(name: str, node: Any, stored: Any, decoded: Any) -> None:
+    """Raise L0Error for floats [..] that are too short for what they hold: half floats, MJD as float32."""
+    kind = stored.dtype
+    if kind.kind != "f":
+        return
+    if kind.itemsize < 4:
+        raise L0Error(
+            f"array {name} has dtype {kind}, whose 3 digits are not enough.", hint="Write float64."
+        )
+    good = np.isfinite(decoded)
+    if name != "mjd" or not good.any():
+        return
+    after = decoded_values(stored_array(name, node), np.nextafter(stored, kind.type(np.inf)))
+    step = float(np.abs(after - decoded)[good].max()) * DAY_S
+    if kind.itemsize == 8 and decoded.size >= 3 and _was_float32(decoded[good]):
+        step = float(np.spacing(np.float32(decoded[good].max()))) * DAY_S
+    if step > COARSEST_S:
+        raise L0Error(
+            f"array mjd has a resolution of {step:.3g} s (float32), expected {COARSEST_S:g} s or better.",
+            hint="Write MJD as float64; seconds are lost in these.",
+        )
+
+
+def _was_float32(values: F64) -> bool:
+    """Whether all times of a group are float32 numbers: they were rounded before they were written."""
+    return values.size >= 3 and bool(np.all(values == values.astype(np.float32)))
+
+
+def check_times(group: SubscanGroup) -> list[str]:
+    """Raise L0Error where exposures do not fit between the times; warn of single odd records."""
+    lengths = _within_subscans(group)
+    _between_subscans(group, lengths)
+    return [*_odd_exposures(group), *_odd_steps(group)]
+
+
+def _within_subscans(group: SubscanGroup) -> F64:
+    """Exposure of each subscan [S], s; L0Error where it does not fit between its first and last dump."""
+    lengths = np.zeros(group.shape[4])
+    for s in range(group.shape[4]):
+        exposure, mjd = (group.recorded_of(x, s) for x in (group.exptime, group.mjd))
+        lengths[s] = exposure.sum()
+        if (longest := float(exposure.max())) > LONGEST_DUMP_S:
+            raise L0Error(
+                f"exptime is {longest:g} s, expected at most {LONGEST_DUMP_S:g} s per dump"
+                f"{_like_ms(longest)}.",
+                subscan=s,
+            )
+        needed = lengths[s] - 0.5 * (exposure[0] + exposure[-1])
+        span = float(mjd[-1] - mjd[0]) * DAY_S
+        if span < ROOM * needed:
+            what = "the same" if span == 0 else f"within {span:.4g} s"
+            raise L0Error(
+                f"mjd of all {mjd.size} dumps is {what}, their exptime adds up to {lengths[s]:.4g} s.",
+                hint="mjd is the middle of each dump (UTC, float64), exptime its length in s.",
+                subscan=s,
+            )
+    return lengths
+
+
+def _between_subscans(group: SubscanGroup, lengths: F64) -> None:
+    """Raise L0Error where subscans that follow each other overlap by more than half."""
+    mid = group.mjd_mid
+    keys = [mode if mode in _AT_ONE_TIME else "" for mode in group.sobsmode]
+    last: dict[str, int] = {}
+    for s, key in enumerate(keys):
+        if key in last:
+            before = last[key]
+            gap = float(mid[s] - mid[before]) * DAY_S
+            needed = 0.5 * (lengths[s] + lengths[before])
+            if gap < ROOM * needed:
+                apart = f"{gap:.4g} s apart" if gap else "at the same mjd"
+                raise L0Error(
+                    f"subscans {before} and {s} are {apart}, their exptime needs {needed:.4g} s"
+                    f"{_like_ms(needed)}.",
+                    hint="mjd is in days (UTC, float64), exptime in s per dump.",
+                    subscan=s,
+                )
+        last[key] = s
+
+
+def _like_ms(value: float) -> str:
+    return "; it looks like ms" if value >= 50 else ""
+
+
+def _odd_exposures(group: SubscanGroup) -> list[str]:
+    """A warning about dumps, but for the last of a subscan, of quite another exposure than the others."""
+    notes = []
+    for s in range(group.shape[4]):
+        exposure = group.recorded_of(group.exptime, s)
+        if exposure.size < 3:
+            continue
+        middle = float(np.median(exposure))
+        odd = np.flatnonzero((exposure > 3 * middle) | (exposure < middle / 3))
+        odd = odd[odd < exposure.size - 1]
+        if odd.size:
+            notes.append(
+                f"exptime of dump {odd[0]} of subscan {s} ({group.sobsmode[s]}) is {exposure[odd[0]]:g} s, "
+                f"that of the others {middle:g} s: its weight and noise follow it."
+            )
+    means = np.array([np.mean(group.recorded_of(group.exptime, s)) for s in range(group.shape[4])])
+    for mode in dict.fromkeys(group.sobsmode):
+        places = np.array(group.select(mode))
+        odd = places[outliers(np.log(means[places]), float(np.log(3.0)))]
+        notes += [
+            f"exptime of subscan {s} ({mode}) is {means[s]:g} s, that of the others "
+            f"{np.median(means[places]):g} s: its weight and noise follow it."
+            for s in odd
+        ]
+    return notes[:3]
+
+
+def _odd_steps(group: SubscanGroup) -> list[str]:
+    """A warning where a regular series of times jumps, by a leap second or more."""
+    for s in range(group.shape[4]):
+        steps = np.diff(group.recorded_of(group.mjd, s)) * DAY_S
+        at = _jump(steps)
+        if at is not None:
+            return [_jump_text(f"dumps {at} and {at + 1} of subscan {s}", steps, at)]
+    steps = np.diff(group.mjd_mid) * DAY_S
+    at = _jump(steps, only_leap=True)
+    return [] if at is None else [_jump_text(f"subscans {at} and {at + 1}", steps, at)]
+
+
+def _jump(steps: F64, *, only_leap: bool = False) -> int | None:
+    """Place of the step of a regular series that is another; only_leap: that is longer or shorter by 1 s."""
+    if steps.size < 3:
+        return None
+    off = steps - np.median(steps)
+    if not np.median(np.abs(off)) < 0.02 * max(1.0, float(np.median(steps))):
+        return None
+    leap = np.abs(np.abs(off) - 1.0) < 0.05
+    odd = leap if only_leap else leap | (off < -0.4 * np.median(steps))
+    return int(np.argmax(odd)) if odd.any() else None
+
+
+def _jump_text(where: str, steps: F64, at: int) -> str:
+    usual = float(np.median(steps))
+    leap = " (one second: was a leap second counted twice, or left out?)"
+    second = leap if abs(abs(steps[at] - usual) - 1.0) < 0.05 else ""
+    return f"mjd jumps: {where} are {steps[at]:.4g} s apart, the others {usual:.4g} s{second}."
