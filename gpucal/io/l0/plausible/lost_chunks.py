@@ -48,11 +48,12 @@ def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[i
     """Warnings about arrays of which chunks are not there, but for those that are 0 as a rule.
 
     lost: name -> as from ``lacks_chunks``; shape: (C, D, R, A, S). Where zarr-python writes zeros
-    it leaves the chunk out: offsets of a single pixel, or of a scan that is no map, are told of only
-    where a part of their chunks is there.
+    it leaves the chunk out: offsets of a single pixel, of a row of pixels, or of a scan that is no
+    map, are told of only where a part of their chunks is there.
     """
     as_a_rule = {"chop_phase"}
-    if shape[2] * shape[3] == 1:
+    row_or_column = ("pixel_offset_lon" in lost) != ("pixel_offset_lat" in lost)
+    if shape[2] * shape[3] == 1 or row_or_column:
         as_a_rule |= {"pixel_offset_lon", "pixel_offset_lat"}
     if not any(mode.upper().startswith("OTF") for mode in modes):
         as_a_rule |= {"otf_lon", "otf_lat"}

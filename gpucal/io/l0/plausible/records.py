@@ -39,7 +39,7 @@ def judged(
         _weather(group, name, changes, notes)
     _elevation(group, changes, notes, calibration=calibration)
     _positions(group, notes)
-    _axis(group, has_image=has_image)
+    _axis(group, has_image=has_image, calibration=calibration)
     _throws(group)
     if calibration:
         _load_spectra(group)
@@ -191,8 +191,11 @@ def _pixel_jumps(group: SubscanGroup, name: str, notes: list[str]) -> None:
         )
 
 
-def _axis(group: SubscanGroup, *, has_image: bool) -> None:
-    """Refuse a frequency axis [R,S] that is another in one subscan; the first gives that of all."""
+def _axis(group: SubscanGroup, *, has_image: bool, calibration: bool) -> None:
+    """Refuse a frequency axis [R,S] that is another in one subscan; the first of a source gives that of all.
+
+    Telescopes that follow the Doppler shift move it by some channels between the loads.
+    """
     n_chan, n_sub = group.shape[0], group.shape[4]
     if n_sub < 2:
         return
@@ -211,7 +214,8 @@ def _axis(group: SubscanGroup, *, has_image: bool) -> None:
                 part = ends[:, subscans]
                 middle = np.median(part, axis=1)[:, None] if subscans.size > 2 else part[:, 1:]
                 off = np.abs(part - middle) / width
-                limit = np.where(subscans == 0, 0.5, max(0.25 * n_chan, 4.0))
+                far = max(0.25 * n_chan, 4.0)
+                limit = np.where((subscans == 0) & (not calibration), 0.5, far)
                 if (off > limit).any():
                     rec, at = (int(i) for i in np.argwhere(off > limit)[0])
                     raise L0Error(
