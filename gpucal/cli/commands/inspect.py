@@ -22,6 +22,7 @@ from gpucal.config import load_config
 from gpucal.errors import GpucalError
 from gpucal.io.chunks.zarr_metadata import read_group
 from gpucal.io.files.json_text import dumps
+from gpucal.io.files.verify import sidecar_of
 from gpucal.io.gildas.reader import is_class_file
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store, open_l0
@@ -130,7 +131,7 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
         "mjd": float(np.nanmean(group.mjd)),
         "load_scan": None,
         "load_rule": "",
-        "warnings": list(scan.warnings),
+        "warnings": [*scan.warnings, *_unguarded(scan)],
         "problems": list(problems),
     }
     if kind == "science":
@@ -140,6 +141,17 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
             if not problems:  # else it is what was found already
                 row["problems"].append(str(error.locate(scan=scan.number, band=scan.band)))
     return row
+
+
+def _unguarded(scan: Scan) -> list[str]:
+    """A remark where no checksum guards the counts."""
+    counts = [group.counts for group in (scan.source, scan.calibration) if group is not None]
+    if all(getattr(c, "checksum", True) for c in counts) or sidecar_of(scan.path).exists():
+        return []
+    return [
+        "the counts have no checksum, a flipped bit is not noticed: gpucal verify --write-checksums makes "
+        "a list of them."
+    ]
 
 
 def _unreadable_row(number: int, problems: Sequence[str]) -> Row:

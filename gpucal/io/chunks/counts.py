@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -94,6 +95,13 @@ class ZarrCounts:
     def direct(self) -> bool:
         """Whether chunk files are decoded directly rather than by Zarr's own pipeline."""
         return self._files is not None
+
+    @property
+    def checksum(self) -> bool:
+        """Whether each chunk file ends with a crc32c, or chunks in shards do: a flipped bit is an error."""
+        if self._files is not None:
+            return self._files.checksum
+        return "crc32c" in json.dumps(self._array.metadata.to_dict(), default=str).lower()
 
     def forget(self) -> None:
         """Release all decoded chunks; reads in other threads are not disturbed."""

@@ -305,6 +305,8 @@ def _sentence(error: ValidationError) -> str:
     )
     union_arms = ("float", "list[any]")  # pydantic names the arm it tried, readers need not know
     place = ".".join(
-        part for part in first["loc"] if isinstance(part, str) and part not in union_arms
+        part
+        for part in first["loc"]
+        if isinstance(part, str) and part not in union_arms and "[" not in part
     )
     return f"{place} is {first['input']!r}, {rule}."

@@ -13,6 +13,7 @@ from gpucal.errors import L0Error
 from gpucal.io.conventions.attributes import decoded_values
 from gpucal.io.l0.nodes import stored_array
 from gpucal.io.l0.plausible.outliers import outliers
+from gpucal.io.l0.rules import MJD_RANGE
 from gpucal.scan import F64, SubscanGroup
 
 DAY_S = 86400.0
@@ -39,7 +40,7 @@ def check_resolution(name: str, node: Any, stored: Any, decoded: Any) -> None:
         raise L0Error(
             f"array {name} has dtype {kind}, whose 3 digits are not enough.", hint="Write float64."
         )
-    good = np.isfinite(decoded)
+    good = (decoded >= MJD_RANGE[0]) & (decoded <= MJD_RANGE[1])  # others have another unit
     if name != "mjd" or not good.any():
         return
     after = decoded_values(stored_array(name, node), np.nextafter(stored, kind.type(np.inf)))
