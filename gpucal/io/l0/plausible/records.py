@@ -180,7 +180,8 @@ def _pixel_jumps(group: SubscanGroup, name: str, notes: list[str]) -> None:
     usual = np.median(values, axis=2)
     extent = float(np.abs(usual - np.median(usual)).max())
     apart = np.abs(values - usual[:, :, None])
-    far = apart > 4 * extent + 1e-3
+    usually = float(np.median(apart))
+    far = apart > max(4 * extent + 1e-3, 15 * usually)
     lone = np.abs(usual - np.median(usual)) > 20 * np.median(np.abs(usual - np.median(usual))) + 1.0
     far |= lone[:, :, None] & (usual.size >= 5)
     if far.any():
