@@ -116,7 +116,8 @@ def _elevation(
                 f"{column[odd[0]]:g} rad, about it {smooth(column)[odd[0]]:g} rad: "
                 f"{odd.size} such dumps are taken from their neighbours."
             )
-            values[odd, s] = smooth(column)[odd]
+            good = np.setdiff1d(np.arange(column.size), odd)
+            values[odd, s] = np.interp(odd, good, column[good])
             changes["elevation"] = values
     means = np.array([np.mean(group.recorded_of(values, s)) for s in on_sky])
     if calibration or means.size < 2:
