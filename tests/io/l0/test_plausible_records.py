@@ -163,6 +163,7 @@ def _only(shape: tuple[int, ...], calibration: bool = False) -> dict[str, Any]:
     return {**dict.fromkeys(build.small_arrays(shape, calibration=calibration)), **made}
 
 
+@pytest.mark.filterwarnings("ignore")  # of zarr about texts, of NumPy about half floats
 @pytest.mark.parametrize(("group", "name", "how"), CASES, ids=["-".join(case) for case in CASES])
 def test_one_bad_record_moves_nothing(clean: Path, group: str, name: str, how: str) -> None:
     where: Any = zarr.open_group(str(clean / f"scan_000001/{group}"), mode="a")

@@ -202,6 +202,15 @@ def _axis(group: SubscanGroup, *, has_image: bool, calibration: bool) -> None:
     if n_sub < 2:
         return
     width = np.median(np.abs(group.freq_res), axis=1)[:, None]
+    odd = np.abs(np.abs(group.freq_res) / width - 1.0) * n_chan > 0.5
+    if n_sub > 2 and odd.any():
+        rec, at = (int(i) for i in np.argwhere(odd)[0])
+        raise L0Error(
+            f"freq_res is {group.freq_res[rec, at]:g} Hz, that of the other subscans {width[rec, 0]:g} Hz.",
+            hint="One axis must serve all subscans of a scan.",
+            subscan=at,
+            receiver=rec,
+        )
     names = ("signal_freq", "image_freq") if has_image else ("signal_freq",)
     phases = np.array(group.sobsmode)
     kinds = [phases == mode for mode in ("FSW-SIG", "FSW-REF")]
