@@ -19,6 +19,7 @@ from gpucal import GpucalError, open_l0
 from gpucal.scan import SubscanGroup
 
 C, D, R, A, S = 12, 6, 2, 4, 5
+WHOLE: Any = {"write_empty_chunks": True}
 SHAPE = (C, D, R, A, S)
 MODES = ("OFF", "ON", "OFF", "ON", "OFF")
 Values = NDArray[Any]
@@ -172,10 +173,10 @@ def test_one_bad_record_moves_nothing(clean: Path, group: str, name: str, how: s
     bad = {**TYPES, **table[name]}[how](good)
     truth = getattr(open_l0(clean).load(2)[0], group)
     try:
-        where.create_array(name, data=np.asarray(bad), overwrite=True)
+        where.create_array(name, data=np.asarray(bad), overwrite=True, config=WHOLE)
         _judge(clean, group, name, truth)
     finally:
-        where.create_array(name, data=good, overwrite=True)
+        where.create_array(name, data=good, overwrite=True, config=WHOLE)
     assert open_l0(clean).load(1)[0].warnings == ()
 
 
