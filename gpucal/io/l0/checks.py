@@ -140,6 +140,8 @@ def gain_image(value: Any, shape: tuple[int, ...]) -> F64 | None:
     if value is None:
         return None
     c, _, r, a, _ = shape
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()  # as the store will hold it
     if not _only_numbers(value):
         raise L0Error(
             f"attribute gain_image is {_short(value)}, expected a number or lists of numbers.",
@@ -172,8 +174,8 @@ def gain_image(value: Any, shape: tuple[int, ...]) -> F64 | None:
 def _only_numbers(value: Any) -> bool:
     """Whether a value is a number, or nested lists of numbers; a bool and a text are none."""
     if isinstance(value, (list, tuple)):
-        return all(_only_numbers(item) for item in value)
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return set(map(type, value)) <= {int, float} or all(map(_only_numbers, value))
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _short(value: Any) -> str:

@@ -189,7 +189,8 @@ def _read_arrays(
             check_array(name, node.shape, np.dtype(node.dtype), shape)
         check_axis_order(name, node)
         values = values_of(name, node)
-        if lost is not None and (share := lacks_chunks(name, node, values)):
+        judged = not bolometer or name in BOLOMETER_REQUIRED
+        if lost is not None and judged and (share := lacks_chunks(name, node, values)):
             lost[name] = share
         decoded = decoded_values(stored_array(name, node), values)
         check_resolution(name, node, values, decoded)

@@ -7,6 +7,8 @@ specifications.
 from __future__ import annotations
 
 import json
+import os
+import warnings as python_warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from gpucal.io.conventions.attributes import (
     decoded_values,
 )
 from gpucal.io.conventions.coding import Coding
+from gpucal.io.l0.packed import folders_in_zip
 from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS
 
 
@@ -67,6 +70,21 @@ def as_on_disk(node: Any) -> Any:
         zarr_format=node.metadata.zarr_format,
         use_consolidated=False,
     )
+
+
+def child_names(group: Any) -> list[str]:
+    """Names of the groups below a Zarr group, without opening them where the store is local."""
+    from zarr.storage import LocalStore, ZipStore
+
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    if isinstance(group.store, ZipStore):
+        return folders_in_zip(Path(group.store.path), group.path)
+    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
+        python_warnings.simplefilter("ignore")
+        return list(as_on_disk(group).group_keys())
 
 
 def _fill_is_null(zgroup: Any, name: str) -> bool:

@@ -7,6 +7,7 @@ layout of docs/reference/l0.md.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -225,10 +226,27 @@ def _no_bool_or_text(value: Any) -> Any:
     return value
 
 
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool_or_text)]
+def _no_bool(value: Any) -> Any:
+    """A bool is no number; a text such as "-22.9", which says no other, is taken."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _nan_is_none(value: Any) -> Any:
+    """NaN, as some write what is not known, is nothing."""
+    return None if isinstance(value, float) and math.isnan(value) else _no_bool_or_text(value)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[Finite, BeforeValidator(_no_bool_or_text)]
+Place = Annotated[Finite, BeforeValidator(_no_bool)]
 Whole = Annotated[int, BeforeValidator(_no_bool_or_text)]
 FASTEST_KMS = 3e7
 """Optical velocities of redshift 100."""
+
+HIGHEST_M = 60000.0
+"""Balloons fly at 40 km."""
 
 
 class Site(BaseModel):
@@ -236,9 +254,9 @@ class Site(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    lat_deg: Annotated[Number, Field(ge=-90, le=90)] | None = None
-    lon_deg: Annotated[Number, Field(ge=-360, le=360)] | None = None
-    alt_m: Annotated[Number, Field(ge=-500, le=30000)] | None = None
+    lat_deg: Annotated[Place, Field(ge=-90, le=90)] | None = None
+    lon_deg: Annotated[Place, Field(ge=-360, le=360)] | None = None
+    alt_m: Annotated[Place, Field(ge=-500, le=HIGHEST_M)] | None = None
 
 
 class RootAttrs(BaseModel):
@@ -262,8 +280,11 @@ class ScanAttrs(BaseModel):
     source: str | None = None
     line: str | None = None
     rest_freq_hz: Annotated[Number, Field(gt=0, le=2e13)] | None = None
-    velocity_source_kms: Annotated[Number, Field(ge=-FASTEST_KMS, le=FASTEST_KMS)] | None = None
-    scan_number: Whole | None = None
+    velocity_source_kms: Annotated[
+        Annotated[Finite, Field(ge=-FASTEST_KMS, le=FASTEST_KMS)] | None,
+        BeforeValidator(_nan_is_none),
+    ] = None
+    scan_number: Annotated[int, BeforeValidator(_no_bool)] | None = None
     date_obs: str | None = None
     obs_procedure: str | None = None
     n_subscans_planned: Annotated[Whole, Field(ge=0)] | None = None

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import warnings as python_warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,8 @@ from gpucal.io.l0.checks import (
     number_mismatch,
 )
 from gpucal.io.l0.group import feed, group_context, read_group
-from gpucal.io.l0.nodes import as_on_disk, node_of
-from gpucal.io.l0.packed import folders_in_zip, open_packed
+from gpucal.io.l0.nodes import child_names, node_of
+from gpucal.io.l0.packed import open_packed
 from gpucal.io.l0.plausible.records import judged, judged_times
 from gpucal.io.l0.schema import (
     L0_FORMAT,
@@ -347,6 +346,7 @@ def _load_band(
             calibration=loads,
             has_image=gain is None or bool(gain.any()),
             t_hot_given=t_hot_given,
+            tips=(attrs.obs_procedure or "").lower() == "skydip",
         )
         notes += found
     return replace(
@@ -361,21 +361,6 @@ def _load_band(
 def may_lack_references(attrs: ScanAttrs) -> bool:
     """Whether the scan is a drift across a source, which is its own reference."""
     return (attrs.obs_procedure or "").lower() in DRIFTS
-
-
-def child_names(group: Any) -> list[str]:
-    """Names of the groups below a Zarr group, without opening them where the store is local."""
-    from zarr.storage import LocalStore, ZipStore
-
-    if isinstance(group.store, LocalStore):
-        folder = Path(group.store.root) / group.path
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    if isinstance(group.store, ZipStore):
-        return folders_in_zip(Path(group.store.path), group.path)
-    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
-        python_warnings.simplefilter("ignore")
-        return list(as_on_disk(group).group_keys())
 
 
 def _row(root: Any, number: int, name: str) -> tuple[object, ...]:

@@ -11,10 +11,10 @@ import numpy as np
 
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.errors import GpucalError
-from gpucal.io.l0.nodes import node_of
+from gpucal.io.l0.nodes import child_names, node_of
 from gpucal.io.l0.rules import MJD_RANGE
 from gpucal.io.l0.schema import is_bolometer
-from gpucal.io.l0.store import L0Store, child_names
+from gpucal.io.l0.store import L0Store
 from gpucal.pipeline.scan.load_rules import SAME_FREQUENCY, has_hot, same_setup
 from gpucal.scan import Scan, SubscanGroup
 

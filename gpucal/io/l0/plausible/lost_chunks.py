@@ -16,11 +16,13 @@ from gpucal.io.l0.nodes import values_of
 
 SHOWN = 5
 
-ZERO_IS_A_VALUE = frozenset(
-    {"otf_lon", "otf_lat", "pixel_offset_lon", "pixel_offset_lat", "freq_throw", "chop_phase"}
-    | {"lloadsn", "ref_channel"}
+NEVER_ZERO = frozenset({"mjd", "exptime", "signal_freq", "freq_res"})
+"""Arrays of which no number is 0: a chunk that is not there was lost, and not left out as one of zeros."""
+
+JUDGED_BY_RULES = frozenset(
+    {"elevation", "image_freq", "thot", "tcold", "load_temp_sig", "load_temp_img"}
 )
-"""Arrays that may be 0 throughout: zarr-python then writes no chunk where the fill value is 0."""
+"""Arrays in which 0 is refused where it would count, and is written where it does not."""
 
 
 def lacks_chunks(name: str, node: Any, values: npt.NDArray[Any]) -> str:
@@ -33,10 +35,10 @@ def lacks_chunks(name: str, node: Any, values: npt.NDArray[Any]) -> str:
     if values.dtype.kind not in "iuf" or fill is None or fill != 0 or (values != 0).all():
         return ""
     lost = (values == 0) & (values_of(name, with_fill(node, 1)) == 1)
-    if not lost.any():
+    if not lost.any() or name in JUDGED_BY_RULES:
         return ""
     share = "all chunks" if lost.all() else "chunks"
-    if name not in ZERO_IS_A_VALUE:
+    if name in NEVER_ZERO:
         raise L0Error(
             f"{share} of array {name} are not there: its numbers would be read as 0.",
             hint="Restore the chunk files from a copy, or leave this scan out with --scans.",
@@ -52,6 +54,8 @@ def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[i
     map, are told of only where a part of their chunks is there.
     """
     as_a_rule = {"chop_phase"}
+    if not any(mode.upper().startswith("FSW") for mode in modes):
+        as_a_rule |= {"freq_throw"}
     row_or_column = ("pixel_offset_lon" in lost) != ("pixel_offset_lat" in lost)
     if shape[2] * shape[3] == 1 or row_or_column:
         as_a_rule |= {"pixel_offset_lon", "pixel_offset_lat"}

@@ -13,34 +13,46 @@ from typing import Any
 import numpy as np
 
 from gpucal.errors import L0Error
-from gpucal.io.l0.plausible.outliers import jumps, outliers, smooth, two_differ
+from gpucal.io.l0.plausible.axis import FAR_OFF, check_axis, check_throws
+from gpucal.io.l0.plausible.outliers import SIGMAS, jumps, outliers, smooth, two_differ
 from gpucal.io.l0.plausible.times import check_times
 from gpucal.scan import F64, SubscanGroup
 
 LOADS = ("HOT", "COLD", "ZERO")
-WEATHER = {"tamb": (150.0, 340.0, 3.0, "K"), "pamb": (0.5, 900.0, 15.0, "Torr")}
+WEATHER = {"tamb": (150.0, 350.0, 3.0, "K"), "pamb": (0.5, 900.0, 15.0, "Torr")}
 """Array -> lowest and highest possible value, a change within a scan that still may be, unit."""
 
+SKY_TURN = 2 * np.pi
+"""No elevation changes faster with the sky, rad/day."""
+
 MOST_OFFSET_DEG = 10.0
+SHOWN = 3
+"""Records of one kind that are named; of more only the number is told."""
 
 
 def judged(
-    group: SubscanGroup, *, calibration: bool, has_image: bool = True, t_hot_given: bool = False
+    group: SubscanGroup,
+    *,
+    calibration: bool,
+    has_image: bool = True,
+    t_hot_given: bool = False,
+    tips: bool = False,
 ) -> tuple[SubscanGroup, list[str]]:
     """The group without the records that cannot be, and a warning about each.
 
     has_image: the receiver has an image sideband, so image_freq counts. t_hot_given: the recorded
-    temperature of the hot load is not used. Raises L0Error, naming subscan and receiver, where the
-    records of a scan contradict each other and none is known to be right.
+    temperature of the hot load is not used. tips: subscans differ in elevation by intention. Raises
+    L0Error, naming subscan and receiver, where the records of a scan contradict each other and none
+    is known to be right.
     """
     notes = check_times(group)
     changes: dict[str, F64] = {}
     for name in WEATHER:
         _weather(group, name, changes, notes)
-    _elevation(group, changes, notes, calibration=calibration)
+    _elevation(group, changes, notes, tips=calibration or tips)
     _positions(group, notes)
-    _axis(group, has_image=has_image, calibration=calibration)
-    _throws(group)
+    check_axis(group, notes, has_image=has_image)
+    check_throws(group)
     if calibration:
         _load_spectra(group)
         for name, mode in (("thot", "HOT"), ("tcold", "COLD")):
@@ -58,22 +70,24 @@ def judged_times(group: SubscanGroup) -> list[str]:
 
 
 def _weather(group: SubscanGroup, name: str, changes: dict[str, F64], notes: list[str]) -> None:
-    """Leave out values [S] that cannot be; 0 means not recorded."""
+    """Leave out values [S] that cannot be; 0, and what no unit makes possible (-999), mean not recorded.
+
+    Where all are wrong they are left as they are: the calibration refuses such a tamb unless an option replaces it,
+    and no temperature depends on pamb.
+    """
     low, high, change, unit = WEATHER[name]
-    values = np.where(getattr(group, name) == 0, np.nan, getattr(group, name))
-    known = np.isfinite(getattr(group, name)) & (getattr(group, name) != 0)
-    infinite = np.isinf(getattr(group, name))
-    if not (known | infinite).any():
+    stored = getattr(group, name)
+    unknown = np.isnan(stored) | (stored == 0) | (stored < (-273.15 if unit == "K" else 0.0))
+    wrong = ~unknown & ~((stored >= low) & (stored <= high))
+    if not (~unknown & ~wrong).any():
+        if wrong.any() and unit != "K":
+            s = int(np.argmax(wrong))
+            notes.append(
+                f"{name} of subscan {s} is {stored[s]:g}, expected {low:g}..{high:g} {unit}: it is no "
+                "such pressure."
+            )
         return
-    wrong = infinite | (known & ~((values >= low) & (values <= high)))
-    if wrong.any() and not (known & ~wrong).any():
-        found = float(getattr(group, name)[np.argmax(wrong)])
-        celsius = "; it looks like deg C, add 273.15" if unit == "K" and -90 < found < 60 else ""
-        raise L0Error(
-            f"{name} is {found:g}, expected {low:g}..{high:g} {unit}{celsius}.",
-            subscan=int(np.argmax(wrong)),
-        )
-    rest = np.where(wrong, np.nan, values)
+    rest = np.where(wrong | unknown, np.nan, stored)
     if two_differ(rest, 3 * change) and unit == "K":
         first, second = np.flatnonzero(np.isfinite(rest))
         raise L0Error(
@@ -83,17 +97,20 @@ def _weather(group: SubscanGroup, name: str, changes: dict[str, F64], notes: lis
         )
     wrong |= outliers(rest, change)
     if wrong.any():
-        middle = float(np.median(values[known & ~wrong]))
+        middle = float(np.nanmedian(np.where(wrong, np.nan, rest)))
+        odd = np.flatnonzero(wrong)
         notes += [
-            f"{name} of subscan {s} ({group.sobsmode[s]}) is {getattr(group, name)[s]:g} {unit}, that of the "
+            f"{name} of subscan {s} ({group.sobsmode[s]}) is {stored[s]:g} {unit}, that of the "
             f"others {middle:g} {unit}: it is left out."
-            for s in np.flatnonzero(wrong)[:3]
+            for s in odd[:SHOWN]
         ]
-        changes[name] = np.where(wrong, np.nan, getattr(group, name))
+        if odd.size > SHOWN:
+            notes.append(f"{name} of {odd.size - SHOWN} more subscans is left out.")
+        changes[name] = np.where(wrong, np.nan, stored)
 
 
 def _elevation(
-    group: SubscanGroup, changes: dict[str, F64], notes: list[str], *, calibration: bool
+    group: SubscanGroup, changes: dict[str, F64], notes: list[str], *, tips: bool
 ) -> None:
     """Replace single dumps that jump by the median about them; refuse subscans that point elsewhere."""
     on_sky = [s for s, mode in enumerate(group.sobsmode) if mode not in LOADS]
@@ -119,19 +136,46 @@ def _elevation(
             good = np.setdiff1d(np.arange(column.size), odd)
             values[odd, s] = np.interp(odd, good, column[good])
             changes["elevation"] = values
-    means = np.array([np.mean(group.recorded_of(values, s)) for s in on_sky])
-    if calibration or means.size < 2:
+    if not tips:
+        _subscans_elsewhere(group, values, on_sky, notes)
+
+
+def _subscans_elsewhere(
+    group: SubscanGroup, elevation: F64, subscans: list[int], notes: list[str]
+) -> None:
+    """Refuse a subscan whose elevation neither the sky's turn nor its offset explains; warn of a smaller step."""
+    means = np.array([np.mean(group.recorded_of(elevation, s)) for s in subscans])
+    if means.size < 2:
         return
-    odd = np.flatnonzero(outliers(means, 0.05))
-    if odd.size or two_differ(means, 0.35):
-        at = int(odd[0]) if odd.size else 1
+    lon, lat, days = (
+        np.array([np.mean(group.recorded_of(x, s)) for s in subscans])
+        for x in (group.otf_lon, group.otf_lat, group.mjd)
+    )
+    middle = int(np.argsort(means, kind="stable")[(means.size - 1) // 2])
+    offset = np.radians(np.hypot(lon - lon[middle], lat - lat[middle]))
+    allowed = SKY_TURN * np.abs(days - days[middle]) + np.nan_to_num(offset)
+    apart = np.abs(means - means[middle])
+    spread = SIGMAS * 1.4826 * float(np.median(apart)) if means.size > 2 else 0.0
+    beyond = apart - allowed
+    odd = np.flatnonzero(beyond > max(FAR_OFF, spread))
+    if odd.size:
+        at = int(odd[0])
         others = np.median(np.delete(means, at))
         raise L0Error(
-            f"elevation of {group.sobsmode[on_sky[at]]} is {means[at]:.4g} rad, that of the other subscans "
+            f"elevation of {group.sobsmode[subscans[at]]} is {means[at]:.4g} rad, that of the other subscans "
             f"{others:.4g} rad.",
             hint="Correct it in the raw store: the airmass follows it.",
-            subscan=on_sky[at],
+            subscan=subscans[at],
         )
+    modes = np.array([group.sobsmode[s] for s in subscans])
+    for mode in dict.fromkeys(modes):
+        places = np.flatnonzero(modes == mode)
+        odd = places[outliers(means[places], 0.05) & (beyond[places] > 0.05)]
+        if odd.size:
+            notes.append(
+                f"elevation of subscan {subscans[odd[0]]} ({mode}) is {means[odd[0]]:.4g} rad, that of the "
+                f"others {np.median(means[places]):.4g} rad: its airmass follows it."
+            )
 
 
 def _usual_step(group: SubscanGroup, values: F64, subscans: list[int]) -> float:
@@ -190,77 +234,6 @@ def _pixel_jumps(group: SubscanGroup, name: str, notes: list[str]) -> None:
         notes.append(
             f"{name} of receiver {r}, pixel {a} is {values[r, a, s]:g} deg in subscan {s}, outside the array: "
             "its position is doubtful."
-        )
-
-
-def _axis(group: SubscanGroup, *, has_image: bool, calibration: bool) -> None:
-    """Refuse a frequency axis [R,S] that is another in one subscan; the first of a source gives that of all.
-
-    Telescopes that follow the Doppler shift move it by some channels between the loads.
-    """
-    n_chan, n_sub = group.shape[0], group.shape[4]
-    if n_sub < 2:
-        return
-    width = np.median(np.abs(group.freq_res), axis=1)[:, None]
-    odd = np.abs(np.abs(group.freq_res) / width - 1.0) * n_chan > 0.5
-    if n_sub > 2 and odd.any():
-        rec, at = (int(i) for i in np.argwhere(odd)[0])
-        raise L0Error(
-            f"freq_res is {group.freq_res[rec, at]:g} Hz, that of the other subscans {width[rec, 0]:g} Hz.",
-            hint="One axis must serve all subscans of a scan.",
-            subscan=at,
-            receiver=rec,
-        )
-    names = ("signal_freq", "image_freq") if has_image else ("signal_freq",)
-    phases = np.array(group.sobsmode)
-    kinds = [phases == mode for mode in ("FSW-SIG", "FSW-REF")]
-    chosen = [k for k in kinds if k.any()] or [np.ones(n_sub, dtype=np.bool_)]
-    for name, sign in zip(names, (1.0, -1.0), strict=False):
-        for channel in (0.0, n_chan - 1.0):
-            ends = getattr(group, name) + sign * (channel - group.ref_channel) * group.freq_res
-            for same in chosen:
-                subscans = np.flatnonzero(same)
-                if subscans.size < 2:
-                    continue
-                part = ends[:, subscans]
-                middle = np.median(part, axis=1)[:, None] if subscans.size > 2 else part[:, 1:]
-                off = np.abs(part - middle) / width
-                far = max(0.25 * n_chan, 4.0)
-                limit = np.where((subscans == 0) & (not calibration), 0.5, far)
-                if (off > limit).any():
-                    rec, at = (int(i) for i in np.argwhere(off > limit)[0])
-                    raise L0Error(
-                        f"the frequency axis ({name}, freq_res, ref_channel) of this subscan is "
-                        f"{off[rec, at]:.4g} channels from that of the others.",
-                        hint="One axis must serve all subscans of a scan; write another tuning as a scan of its own.",
-                        subscan=int(subscans[at]),
-                        receiver=rec,
-                    )
-
-
-def _throws(group: SubscanGroup) -> None:
-    """Refuse throws [R,S] that differ within a phase, or do not between the phases."""
-    phases = {mode: group.select(mode) for mode in ("FSW-SIG", "FSW-REF")}
-    if group.freq_throw is None or not all(phases.values()):
-        return
-    width = np.abs(group.freq_res)
-    usual = {m: np.median(group.freq_throw[:, s], axis=1) for m, s in phases.items()}
-    for mode, subscans in phases.items():
-        off = np.abs(group.freq_throw[:, subscans] - usual[mode][:, None]) / width[:, subscans]
-        if (off > 0.5).any():
-            rec, at = (int(i) for i in np.argwhere(off > 0.5)[0])
-            raise L0Error(
-                f"freq_throw is {group.freq_throw[rec, subscans[at]]:g} Hz, that of the other {mode} "
-                f"subscans {usual[mode][rec]:g} Hz.",
-                subscan=int(subscans[at]),
-                receiver=rec,
-            )
-    same = np.abs(usual["FSW-SIG"] - usual["FSW-REF"]) < width[:, 0]
-    if same.any():
-        raise L0Error(
-            f"freq_throw is {usual['FSW-SIG'][np.argmax(same)]:g} Hz in both phases, expected two "
-            "frequencies.",
-            receiver=int(np.argmax(same)),
         )
 
 

@@ -5,7 +5,8 @@ Shapes use D dumps, S subscans.
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,8 +22,11 @@ LONGEST_DUMP_S = 7200.0
 COARSEST_S = 0.05
 """Resolution that times must have."""
 
-ROOM = 0.5
-"""Fraction of their exposure that dumps must have on the clock."""
+ROOM = 0.4
+"""Fraction of their exposure that dumps must have on the clock: two phases side by side have half."""
+
+_CLOCK_S = 5e-6
+"""What rounding leaves of a time in f64 MJD."""
 
 _AT_ONE_TIME = frozenset(
     {"FSW-SIG", "FSW-REF", "WSW-ON", "WSW-OFF", "NOD-1", "NOD-2"}
@@ -61,12 +65,22 @@ def _was_float32(values: F64) -> bool:
 
 def check_times(group: SubscanGroup) -> list[str]:
     """Raise L0Error where exposures do not fit between the times; warn of single odd records."""
-    lengths = _within_subscans(group)
-    _between_subscans(group, lengths)
-    return [*_odd_exposures(group), *_odd_steps(group)]
+    rounded = _rounded_to(group)
+    lengths = _within_subscans(group, rounded)
+    _between_subscans(group, lengths, rounded)
+    return [*_odd_exposures(group), *_odd_steps(group, lengths, rounded)]
 
 
-def _within_subscans(group: SubscanGroup) -> F64:
+def _rounded_to(group: SubscanGroup) -> float:
+    """Seconds, 1, 0.1 or 0.01, of which all times are multiples: that is how well they are known; else 0."""
+    seconds = (group.mjd % 1.0) * DAY_S
+    for step in (1.0, 0.1, 0.01):
+        if np.all(np.abs(seconds - np.round(seconds / step) * step) < _CLOCK_S):
+            return step
+    return 0.0
+
+
+def _within_subscans(group: SubscanGroup, rounded: float) -> F64:
     """Exposure of each subscan [S], s; L0Error where it does not fit between its first and last dump."""
     lengths = np.zeros(group.shape[4])
     for s in range(group.shape[4]):
@@ -80,7 +94,7 @@ def _within_subscans(group: SubscanGroup) -> F64:
             )
         needed = lengths[s] - 0.5 * (exposure[0] + exposure[-1])
         span = float(mjd[-1] - mjd[0]) * DAY_S
-        if span < ROOM * needed:
+        if span < ROOM * needed - rounded:
             what = "the same" if span == 0 else f"within {span:.4g} s"
             raise L0Error(
                 f"mjd of all {mjd.size} dumps is {what}, their exptime adds up to {lengths[s]:.4g} s.",
@@ -90,25 +104,32 @@ def _within_subscans(group: SubscanGroup) -> F64:
     return lengths
 
 
-def _between_subscans(group: SubscanGroup, lengths: F64) -> None:
-    """Raise L0Error where subscans that follow each other overlap by more than half."""
+def _between_subscans(group: SubscanGroup, lengths: F64, rounded: float) -> None:
+    """Raise L0Error where subscans that follow each other overlap by more than half, or all of them do."""
     mid = group.mjd_mid
     keys = [mode if mode in _AT_ONE_TIME else "" for mode in group.sobsmode]
-    last: dict[str, int] = {}
-    for s, key in enumerate(keys):
-        if key in last:
-            before = last[key]
+    for key in dict.fromkeys(keys):
+        places = [s for s, k in enumerate(keys) if k == key]
+        for before, s in itertools.pairwise(places):
             gap = float(mid[s] - mid[before]) * DAY_S
             needed = 0.5 * (lengths[s] + lengths[before])
-            if gap < ROOM * needed:
-                apart = f"{gap:.4g} s apart" if gap else "at the same mjd"
-                raise L0Error(
-                    f"subscans {before} and {s} are {apart}, their exptime needs {needed:.4g} s"
-                    f"{_like_ms(needed)}.",
-                    hint="mjd is in days (UTC, float64), exptime in s per dump.",
-                    subscan=s,
-                )
-        last[key] = s
+            if gap < ROOM * needed - rounded:
+                _refuse_overlap(before, s, gap, needed)
+        first, last = places[0], places[-1]
+        span = float(mid[last] - mid[first]) * DAY_S
+        needed = float(lengths[places].sum() - 0.5 * (lengths[first] + lengths[last]))
+        if span < ROOM * needed - rounded:
+            _refuse_overlap(first, last, span, needed)
+
+
+def _refuse_overlap(before: int, subscan: int, gap: float, needed: float) -> NoReturn:
+    apart = f"{gap:.4g} s apart" if gap else "at the same mjd"
+    raise L0Error(
+        f"subscans {before} and {subscan} are {apart}, their exptime needs {needed:.4g} s"
+        f"{_like_ms(needed)}.",
+        hint="mjd is in days (UTC, float64), exptime in s per dump.",
+        subscan=subscan,
+    )
 
 
 def _like_ms(value: float) -> str:
@@ -142,28 +163,47 @@ def _odd_exposures(group: SubscanGroup) -> list[str]:
     return notes[:3]
 
 
-def _odd_steps(group: SubscanGroup) -> list[str]:
-    """A warning where a regular series of times jumps, by a leap second or more."""
+def _odd_steps(group: SubscanGroup, lengths: F64, rounded: float) -> list[str]:
+    """A warning where the times of a regular series jump, by a leap second or back."""
+    if rounded == 1.0:
+        return []  # steps of 1, 1, 2 s are what is left of 1.3 s
     for s in range(group.shape[4]):
-        steps = np.diff(group.recorded_of(group.mjd, s)) * DAY_S
-        at = _jump(steps)
+        steps, off = _steps(group.recorded_of(group.mjd, s), group.recorded_of(group.exptime, s))
+        at = _jump(steps, off)
         if at is not None:
             return [_jump_text(f"dumps {at} and {at + 1} of subscan {s}", steps, at)]
-    steps = np.diff(group.mjd_mid) * DAY_S
-    at = _jump(steps, only_leap=True)
-    return [] if at is None else [_jump_text(f"subscans {at} and {at + 1}", steps, at)]
+    # the way to the next subscan takes as long as it takes: only where all others are equal
+    steps, off = _steps(group.mjd_mid, lengths)
+    off = off - np.median(off)
+    odd = np.flatnonzero(np.abs(np.abs(off) - 1.0) < 0.05)
+    if odd.size != 1 or off.size < 4 or np.abs(np.delete(off, odd)).max() > 0.005:
+        return []
+    at = int(odd[0])
+    return [_jump_text(f"subscans {at} and {at + 1}", steps, at)]
 
 
-def _jump(steps: F64, *, only_leap: bool = False) -> int | None:
-    """Place of the step of a regular series that is another; only_leap: that is longer or shorter by 1 s."""
+def _steps(middles: F64, lengths: F64) -> tuple[F64, F64]:
+    """From one middle to the next, s [n-1], and how much longer that is than the exposures between."""
+    steps = np.diff(middles) * DAY_S
+    return steps, steps - 0.5 * (lengths[1:] + lengths[:-1])
+
+
+def _jump(steps: F64, off: F64) -> int | None:
+    """Place of the step, one or two, of a regular series of dumps that is 1 s longer, or shorter by far.
+
+    A gap of whole steps is one of dumps that are not there.
+    """
     if steps.size < 3:
         return None
-    off = steps - np.median(steps)
-    if not np.median(np.abs(off)) < 0.02 * max(1.0, float(np.median(steps))):
+    usual = float(np.median(steps))
+    off = off - np.median(off)
+    if not np.median(np.abs(off)) < 0.02:
         return None
-    leap = np.abs(np.abs(off) - 1.0) < 0.05
-    odd = leap if only_leap else leap | (off < -0.4 * np.median(steps))
-    return int(np.argmax(odd)) if odd.any() else None
+    odd = np.abs(off + 1.0) < 0.05
+    odd |= off < -0.4 * usual
+    dumps = off / usual if usual > 0 else np.zeros_like(off)
+    odd |= (np.abs(off - 1.0) < 0.05) & (np.abs(dumps - np.round(dumps)) > 0.05)
+    return int(np.argmax(odd)) if 1 <= odd.sum() <= 2 else None
 
 
 def _jump_text(where: str, steps: F64, at: int) -> str:
