@@ -106,7 +106,7 @@ def test_a_missing_subscan_is_named(tmp_path: Path) -> None:
     assert (scan.source.counts.read(0, 12, 3) == FILL_INT32).all()
 
 
-@pytest.mark.parametrize("name", ["mjd", "exptime", "elevation", "tamb", "signal_freq", "freq_res"])
+@pytest.mark.parametrize("name", ["mjd", "exptime", "elevation", "signal_freq", "freq_res"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_small_array_without_its_chunk_is_refused(
     tmp_path: Path, name: str, packed: bool
@@ -123,6 +123,21 @@ def test_a_small_array_without_its_chunk_is_refused(
     with pytest.raises(gpucal.GpucalError, match=f"scan 1: .*array {name} .*not there"):
         store.load(1)
     assert store.load(2)
+
+
+def test_zeros_that_do_not_count_may_lack_their_chunks(tmp_path: Path) -> None:
+    """zarr-python leaves chunks of zeros out: loads at elevation 0, weather that was not recorded."""
+    import gpucal
+
+    path = build.new_store(tmp_path / "night.zarr")
+    build.write_scan(path, 1)
+    for place in ("calibration/elevation", "source/tamb"):
+        shutil.rmtree(path / f"scan_000001/{place}/c")
+    (scan,) = gpucal.open_l0(path).load(1)
+    (warning,) = scan.warnings
+    assert "all chunks of array tamb are not there" in warning
+    assert scan.calibration is not None
+    assert not scan.calibration.elevation.any()
 
 
 def test_written_zeros_have_chunks(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from gpucal.io.chunks.layout import with_fill
 from gpucal.io.l0.nodes import values_of
 
 SHOWN = 5
+LOADS = frozenset({"HOT", "COLD", "COL", "ZERO"})
+"""Modes in which it does not matter where the telescope points."""
 
 NEVER_ZERO = frozenset({"mjd", "exptime", "signal_freq", "freq_res"})
 """Arrays of which no number is 0: a chunk that is not there was lost, and not left out as one of zeros."""
 
-JUDGED_BY_RULES = frozenset(
-    {"elevation", "image_freq", "thot", "tcold", "load_temp_sig", "load_temp_img"}
-)
+JUDGED_BY_RULES = frozenset({"image_freq", "thot", "tcold", "load_temp_sig", "load_temp_img"})
 """Arrays in which 0 is refused where it would count, and is written where it does not."""
 
 
@@ -39,11 +39,15 @@ def lacks_chunks(name: str, node: Any, values: npt.NDArray[Any]) -> str:
         return ""
     share = "all chunks" if lost.all() else "chunks"
     if name in NEVER_ZERO:
-        raise L0Error(
-            f"{share} of array {name} are not there: its numbers would be read as 0.",
-            hint="Restore the chunk files from a copy, or leave this scan out with --scans.",
-        )
+        raise _would_be_zero(share, name)
     return share
+
+
+def _would_be_zero(share: str, name: str) -> L0Error:
+    return L0Error(
+        f"{share} of array {name} are not there: its numbers would be read as 0.",
+        hint="Restore the chunk files from a copy, or leave this scan out with --scans.",
+    )
 
 
 def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[int]) -> list[str]:
@@ -51,8 +55,11 @@ def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[i
 
     lost: name -> as from ``lacks_chunks``; shape: (C, D, R, A, S). Where zarr-python writes zeros
     it leaves the chunk out: offsets of a single pixel, of a row of pixels, or of a scan that is no
-    map, are told of only where a part of their chunks is there.
+    map, are told of only where a part of their chunks is there. Raises L0Error for an elevation on the
+    sky; that of loads may be 0.
     """
+    if lost.get("elevation") == "all chunks" and not LOADS.issuperset(m.strip() for m in modes):
+        raise _would_be_zero("all chunks", "elevation")
     as_a_rule = {"chop_phase"}
     if not any(mode.upper().startswith("FSW") for mode in modes):
         as_a_rule |= {"freq_throw"}
@@ -64,7 +71,7 @@ def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[i
     return [
         f"{share} of array {name} are not there: its numbers are taken as 0 there."
         for name, share in lost.items()
-        if share != "all chunks" or name not in as_a_rule
+        if name != "elevation" and (share != "all chunks" or name not in as_a_rule)
     ]
 
 
