@@ -214,7 +214,7 @@ def _judge(path: Path, group: str, name: str, truth: SubscanGroup) -> None:
     if name == "tamb":
         config = CalibrationConfig()
         if (read.tamb < 150).all():  # refused when it is calibrated, unless --t-atm is given
-            with pytest.raises(GpucalError, match="tamb is.*deg C"):
+            with pytest.raises(GpucalError, match=r"tamb is.*deg C"):
                 ambient_temperatures(read, config)
             return
         assert ambient_temperatures(read, config) == ambient_temperatures(truth, config)
