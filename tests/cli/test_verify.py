@@ -10,7 +10,7 @@ import pytest
 import zarr
 from builders import l0 as build
 
-from gpucal.cli.main import main
+from gpucal import main
 from gpucal.io.files.verify import sidecar_of, verify_store
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpucal.io.files.json_text import dumps
-from gpucal.io.files.verify import VerifyReport, sidecar_of, verify_store, write_sidecar
+if TYPE_CHECKING:
+    from gpucal.io.files.verify import VerifyReport
 
 EXIT_UNUSABLE = 1
 EXIT_FAULTS = 2
@@ -31,6 +31,9 @@ def verify(
 
     Exit codes: 0 no faults, 1 not a store, 2 chunk files at fault (each is named), 130 interrupted.
     """
+    from gpucal.io.files.json_text import dumps
+    from gpucal.io.files.verify import verify_store, write_sidecar
+
     report = verify_store(store, _progress if sys.stderr.isatty() and not json else None)
     if sys.stderr.isatty() and not json:
         print("\r\x1b[K", end="", file=sys.stderr)
@@ -66,6 +69,8 @@ def _facts(report: VerifyReport) -> dict[str, object]:
 
 def _lines(report: VerifyReport) -> list[str]:
     """What is told of a store, the faults last."""
+    from gpucal.io.files.verify import sidecar_of
+
     if not report.files and not report.faults:
         return [f"{report.path}: no chunk file is in it."]
     lines = [f"{report.path}: {report.files} chunk files, {report.with_checksum} with a checksum."]

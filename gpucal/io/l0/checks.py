@@ -242,6 +242,28 @@ def check_same_layout(source: SubscanGroup, calibration: SubscanGroup) -> None:
         )
 
 
+def check_same_axis(source: SubscanGroup, calibration: SubscanGroup) -> None:
+    """Raise L0Error where the loads have their band a quarter of it elsewhere by ref_channel alone."""
+    where = other_reference(source, calibration)
+    if where is not None:
+        raise L0Error(
+            f"ref_channel is {source.ref_channel[where, 0]:g} in source/ and "
+            f"{calibration.ref_channel[where, 0]:g} in calibration/, at the same frequency.",
+            hint="Correct it in the raw store; a missing chunk of it reads as 0.",
+            receiver=where,
+        )
+
+
+def other_reference(one: SubscanGroup, other: SubscanGroup) -> int | None:
+    """Receiver whose ref_channel in two groups is a quarter of the band apart, and signal_freq does not follow."""
+    n_chan = one.shape[0]
+    width = np.abs(one.freq_res[:, 0])
+    turned = np.abs(one.ref_channel[:, 0] - other.ref_channel[:, 0])
+    tuned = np.abs(one.signal_freq[:, 0] - other.signal_freq[:, 0]) / width
+    far = turned > max(0.25 * n_chan, 4.0) + tuned
+    return int(np.argmax(far)) if far.any() else None
+
+
 def number_mismatch(attrs: Mapping[str, Any], number: int) -> list[str]:
     """Warning when the attribute scan_number is not that of the group's name."""
     stated = attrs.get("scan_number")

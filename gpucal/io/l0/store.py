@@ -18,6 +18,7 @@ from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
     check_group,
+    check_same_axis,
     check_same_layout,
     check_sidebands,
     doubtful_attributes,
@@ -332,6 +333,8 @@ def _load_band(
     check_complete(attrs, main.shape[4], partial=partial)
     if len(groups) == 2:
         check_same_layout(groups["source"], groups["calibration"])
+        if not bolometer:
+            check_same_axis(groups["source"], groups["calibration"])
     for kind, group in list(groups.items()):
         loads = kind == "calibration"
         if bolometer:

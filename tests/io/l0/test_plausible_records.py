@@ -15,8 +15,7 @@ import zarr
 from builders import l0 as build
 from numpy.typing import NDArray
 
-from gpucal import CalibrationConfig, GpucalError, open_l0
-from gpucal.scan import SubscanGroup
+from gpucal import CalibrationConfig, GpucalError, SubscanGroup, open_l0
 from gpucal.steps.loads import moving_axis
 from gpucal.steps.sky_model import ambient_temperatures
 

@@ -24,6 +24,7 @@ from gpucal.io.l0.nodes import node_of
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.scan_numbers import counted_scans
 from gpucal.steps.pairing import detect_mode, pair_subscans
 
 
@@ -51,6 +52,7 @@ def describe_l0(store: L0Store, chosen: Collection[int] | None = None) -> Row:
     shown = [row for row in rows if chosen is None or row["scan"] in chosen]
     made = report(store.path, "gpucal-l0", store.attrs, shown, problems)
     made["warnings"] = night.order_of_scans(scans) if chosen is None else []
+    made["remarks"] = _unguarded(store, scans)
     return made
 
 
@@ -99,7 +101,7 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
         "frequency_ghz": None if kind == "bolometer" else _frequency_range(group),
         "mjd": _mean(group.mjd),
         "elevation_deg": _mean(np.degrees(group.elevation)),
-        "warnings": [*scan.warnings, *_unguarded(scan)],
+        "warnings": list(scan.warnings),
     }
     if kind == "science":
         try:
@@ -110,14 +112,15 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
     return row
 
 
-def _unguarded(scan: Scan) -> list[str]:
-    """A remark where no checksum guards the counts."""
-    counts = [group.counts for group in (scan.source, scan.calibration) if group is not None]
-    if all(getattr(c, "checksum", True) for c in counts) or sidecar_of(scan.path).exists():
+def _unguarded(store: L0Store, scans: Sequence[Scan]) -> list[str]:
+    """A remark where no checksum guards the counts of some scans."""
+    groups = [(s, g.counts) for s in scans for g in (s.source, s.calibration) if g is not None]
+    bare = sorted({scan.number for scan, counts in groups if not getattr(counts, "checksum", True)})
+    if not bare or sidecar_of(store.path).exists():
         return []
     return [
-        "the counts have no checksum, a flipped bit is not noticed: gpucal verify --write-checksums makes "
-        "a list of them."
+        f"the counts have no checksum, a flipped bit is not noticed ({counted_scans(bare)}): gpucal verify "
+        f"{store.path} --write-checksums makes a list of them."
     ]
 
 

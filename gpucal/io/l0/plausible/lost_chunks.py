@@ -55,12 +55,13 @@ def lost_arrays(lost: Mapping[str, str], modes: Sequence[str], shape: Sequence[i
 
     lost: name -> as from ``lacks_chunks``; shape: (C, D, R, A, S). Where zarr-python writes zeros
     it leaves the chunk out: offsets of a single pixel, of a row of pixels, or of a scan that is no
-    map, are told of only where a part of their chunks is there. Raises L0Error for an elevation on the
+    map, are told of only where a part of their chunks is there; a ref_channel that is no longer that of
+    the loads is refused when they are compared. Raises L0Error for an elevation on the
     sky; that of loads may be 0.
     """
     if lost.get("elevation") == "all chunks" and not LOADS.issuperset(m.strip() for m in modes):
         raise _would_be_zero("all chunks", "elevation")
-    as_a_rule = {"chop_phase"}
+    as_a_rule = {"chop_phase", "azimuth", "ref_channel"}
     if not any(mode.upper().startswith("FSW") for mode in modes):
         as_a_rule |= {"freq_throw"}
     row_or_column = ("pixel_offset_lon" in lost) != ("pixel_offset_lat" in lost)

@@ -196,8 +196,10 @@ def _positions(group: SubscanGroup, notes: list[str]) -> None:
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise L0Error(
-                f"{name} is {values[at]:g} deg, expected at most {limit:g} deg; is it in arcsec?",
+                f"{name} is {values[at]:g} deg, expected at most {limit:g} deg; it looks like arcsec, divide by 3600.",
                 subscan=at[-1],
+                receiver=at[0] if len(at) == 3 else None,
+                pixel=at[1] if len(at) == 3 else None,
             )
     on_sky = [s for s, mode in enumerate(group.sobsmode) if mode not in LOADS]
     for name, floor in (("azimuth", 0.1), ("otf_lon", 0.05), ("otf_lat", 0.05)):

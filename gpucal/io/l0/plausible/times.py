@@ -66,9 +66,18 @@ def _was_float32(values: F64) -> bool:
 def check_times(group: SubscanGroup) -> list[str]:
     """Raise L0Error where exposures do not fit between the times; warn of single odd records."""
     rounded = _rounded_to(group)
-    lengths = _within_subscans(group, rounded)
+    dumps = [_running(group.recorded_of(group.mjd, s)) for s in range(group.shape[4])]
+    if max(dumps) == 1:  # no time runs on: none of them is padding
+        dumps = [group.recorded_of(group.mjd, s).size for s in range(group.shape[4])]
+    lengths = _within_subscans(group, dumps, rounded)
     _between_subscans(group, lengths, rounded)
-    return [*_odd_exposures(group), *_odd_steps(group, lengths, rounded)]
+    return [*_odd_exposures(group), *_odd_steps(group, dumps, lengths, rounded)]
+
+
+def _running(mjd: F64) -> int:
+    """Dumps until the time stands still: some writers repeat the last one where there are no more dumps."""
+    changes = np.flatnonzero(np.diff(mjd))
+    return int(changes[-1]) + 2 if changes.size else 1
 
 
 def _rounded_to(group: SubscanGroup) -> float:
@@ -80,11 +89,11 @@ def _rounded_to(group: SubscanGroup) -> float:
     return 0.0
 
 
-def _within_subscans(group: SubscanGroup, rounded: float) -> F64:
+def _within_subscans(group: SubscanGroup, dumps: list[int], rounded: float) -> F64:
     """Exposure of each subscan [S], s; L0Error where it does not fit between its first and last dump."""
     lengths = np.zeros(group.shape[4])
-    for s in range(group.shape[4]):
-        exposure, mjd = (group.recorded_of(x, s) for x in (group.exptime, group.mjd))
+    for s, n in enumerate(dumps):
+        exposure, mjd = group.exptime[:n, s], group.mjd[:n, s]
         lengths[s] = exposure.sum()
         if (longest := float(exposure.max())) > LONGEST_DUMP_S:
             raise L0Error(
@@ -163,17 +172,18 @@ def _odd_exposures(group: SubscanGroup) -> list[str]:
     return notes[:3]
 
 
-def _odd_steps(group: SubscanGroup, lengths: F64, rounded: float) -> list[str]:
+def _odd_steps(group: SubscanGroup, dumps: list[int], lengths: F64, rounded: float) -> list[str]:
     """A warning where the times of a regular series jump, by a leap second or back."""
     if rounded == 1.0:
         return []  # steps of 1, 1, 2 s are what is left of 1.3 s
-    for s in range(group.shape[4]):
-        steps, off = _steps(group.recorded_of(group.mjd, s), group.recorded_of(group.exptime, s))
+    for s, n in enumerate(dumps):
+        steps, off = _steps(group.mjd[:n, s], group.exptime[:n, s])
         at = _jump(steps, off)
         if at is not None:
             return [_jump_text(f"dumps {at} and {at + 1} of subscan {s}", steps, at)]
     # the way to the next subscan takes as long as it takes: only where all others are equal
-    steps, off = _steps(group.mjd_mid, lengths)
+    middles = np.array([0.5 * (group.mjd[0, s] + group.mjd[n - 1, s]) for s, n in enumerate(dumps)])
+    steps, off = _steps(middles, lengths)
     off = off - np.median(off)
     odd = np.flatnonzero(np.abs(np.abs(off) - 1.0) < 0.05)
     if odd.size != 1 or off.size < 4 or np.abs(np.delete(off, odd)).max() > 0.005:
