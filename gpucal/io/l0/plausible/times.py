@@ -178,7 +178,7 @@ def _odd_steps(group: SubscanGroup, dumps: list[int], lengths: F64, rounded: flo
         return []  # steps of 1, 1, 2 s are what is left of 1.3 s
     for s, n in enumerate(dumps):
         steps, off = _steps(group.mjd[:n, s], group.exptime[:n, s])
-        at = _jump(steps, off)
+        at = _jump(steps, off, rounded)
         if at is not None:
             return [_jump_text(f"dumps {at} and {at + 1} of subscan {s}", steps, at)]
     # the way to the next subscan takes as long as it takes: only where all others are equal
@@ -198,7 +198,7 @@ def _steps(middles: F64, lengths: F64) -> tuple[F64, F64]:
     return steps, steps - 0.5 * (lengths[1:] + lengths[:-1])
 
 
-def _jump(steps: F64, off: F64) -> int | None:
+def _jump(steps: F64, off: F64, rounded: float) -> int | None:
     """Place of the step, one or two, of a regular series of dumps that is 1 s longer, or shorter by far.
 
     A gap of whole steps is one of dumps that are not there.
@@ -210,7 +210,7 @@ def _jump(steps: F64, off: F64) -> int | None:
     if not np.median(np.abs(off)) < 0.02:
         return None
     odd = np.abs(off + 1.0) < 0.05
-    odd |= off < -0.4 * usual
+    odd |= off < -0.4 * usual - rounded
     dumps = off / usual if usual > 0 else np.zeros_like(off)
     odd |= (np.abs(off - 1.0) < 0.05) & (np.abs(dumps - np.round(dumps)) > 0.05)
     return int(np.argmax(odd)) if 1 <= odd.sum() <= 2 else None
