@@ -156,11 +156,15 @@ def test_lost_positions_are_told(tmp_path: Path) -> None:
         build.lean_source(
             modes=("OTF-OFF", "OTF-ON", "OTF-OFF", "OTF-ON", "OTF-OFF"),
             otf_lon=np.ones((3, 5)),
-            ref_channel=np.ones(5),
+            ref_channel=np.full(5, 6.0),
         ),
     )
-    for name in ("otf_lon", "ref_channel"):
-        shutil.rmtree(path / f"scan_000001/source/{name}/c")
-    warnings = gpucal.open_l0(path).load(1)[0].warnings
-    for name in ("otf_lon", "ref_channel"):
-        assert any(f"array {name}" in w and "taken as 0" in w for w in warnings), warnings
+    shutil.rmtree(path / "scan_000001/source/otf_lon/c")
+    (warning,) = gpucal.open_l0(path).load(1)[0].warnings
+    assert "array otf_lon" in warning
+    assert "taken as 0" in warning
+    shutil.rmtree(path / "scan_000001/source/ref_channel/c")
+    with pytest.raises(
+        gpucal.GpucalError, match="ref_channel is 0 in source/ and 6 in calibration/"
+    ):
+        gpucal.open_l0(path).load(1)
