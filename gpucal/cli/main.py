@@ -50,6 +50,11 @@ class Commands(LazyGroup):
             "inspect_store",
             "Show the scans of a store: modes, shapes, sizes, which load scan serves which, problems.",
         ),
+        "verify": Entry(
+            f"{_COMMANDS}.verify",
+            "verify",
+            "Read all chunk files of a store, and check every checksum there is.",
+        ),
         "flag": Entry(
             f"{_COMMANDS}.flag",
             "flag",

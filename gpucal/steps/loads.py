@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import ON_MODES
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, L0Error, LoadError
@@ -25,15 +26,16 @@ Array = Any
 def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> SpectralSetup:
     """Frequency axes [C,F], sideband gains and forward efficiency of a scan; physics sections 1 and 3.
 
-    The axis is that of the first subscan of the source (else of the calibration). Options win over
+    The axis is that of the first subscan on the source (else of the first of all). Options win over
     the attributes ``f_eff`` and ``gain_image``. Raises ConfigError when one of the two is in neither.
     """
     group = scan.source or scan.calibration
     assert group is not None
     xp = backend.xp
     n_chan = group.shape[0]
+    first = next((s for s, mode in enumerate(group.sobsmode) if mode in ON_MODES), 0)
     columns = [
-        np.asarray(x[:, 0], dtype=np.float64)
+        np.asarray(x[:, first], dtype=np.float64)
         for x in (group.signal_freq, group.image_freq, group.freq_res, group.ref_channel)
     ]
     if all(bool(np.all(x == x[0])) for x in columns):
@@ -81,22 +83,27 @@ MOST_SHIFT = 0.5
 
 
 def moving_axis(scan: Scan, subscans: npt.NDArray[np.int32]) -> tuple[str, ...]:
-    """Whether signal_freq moves between the ``subscans`` on the source: one axis must serve them all.
+    """Whether the frequency axis moves between the ``subscans`` on the source: one axis must serve them all.
 
     Returns a warning for a shift that is seen, and raises L0Error for more than half a channel.
     """
     group = scan.source
     assert group is not None
     freq, step = group.signal_freq[:, subscans], group.freq_res[:, subscans]
-    shift = np.abs(freq - freq[:, :1]) / np.abs(step[:, :1])
+    ref = group.ref_channel[:, subscans]
+    start = freq - (ref - ref[:, :1]) * step
+    shift = np.abs(start - freq[:, :1]) / np.abs(step[:, :1])
     drift = np.abs(step / step[:, :1] - 1.0) * group.shape[0]
     worst = max(float(shift.max()), float(drift.max()))
     if worst <= SEEN_SHIFT:
         return ()
     rec, at = (int(i) for i in np.unravel_index(np.argmax(np.maximum(shift, drift)), shift.shape))
+    by_ref = abs((ref[rec, at] - ref[rec, 0]) * step[rec, at]) > abs(freq[rec, at] - freq[rec, 0])
+    name, values = ("ref_channel", ref) if by_ref else ("signal_freq", freq / 1e9)
+    unit = "" if by_ref else " GHz"
     said = (
-        f"the frequency axis moves by {worst:.3g} channels within the scan: signal_freq is "
-        f"{freq[rec, 0] / 1e9:.9g} GHz in subscan {subscans[0]} and {freq[rec, at] / 1e9:.9g} GHz in "
+        f"the frequency axis moves by {worst:.3g} channels within the scan: {name} is "
+        f"{values[rec, 0]:.9g}{unit} in subscan {subscans[0]} and {values[rec, at]:.9g}{unit} in "
         f"subscan {subscans[at]}"
     )
     if worst > MOST_SHIFT:

@@ -242,6 +242,13 @@ def _frequency_switch(scan: ScanToPair) -> list[PhaseDifference]:
         throw = np.zeros((2, group.shape[2]))
         if group.freq_throw is not None:
             throw = group.freq_throw[:, [on, off]].T / group.freq_res[:, [on, off]].T
+            if fold and (same := np.abs(throw[0] - throw[1]) < 1.0).any():
+                rec = int(np.argmax(same))
+                raise scan.error(
+                    f"freq_throw of receiver {rec} is {group.freq_throw[rec, on]:g} Hz in subscan {on} and "
+                    f"{group.freq_throw[rec, off]:g} Hz in subscan {off}, expected two frequencies.",
+                    hint="Use --no-fold.",
+                )
         out.append(PhaseDifference(on, off, throw, fold))
     return out
 

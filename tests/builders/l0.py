@@ -30,7 +30,7 @@ def small_arrays(
     arrays = {
         "mjd": mid + (np.arange(d)[:, None] - (d - 1) / 2) * 2.0 / 86400,
         "exptime": np.full((d, s), 2.0, "f4"),
-        "elevation": rng.uniform(0.5, 1.2, (d, s)).astype("f4"),
+        "elevation": (0.85 + 0.005 * rng.uniform(-1, 1, (d, s))).astype("f4"),
         "azimuth": rng.uniform(-3, 3, (d, s)).astype("f4"),
         "pamb": np.full(s, 390.0, "f4"),
         "tamb": np.full(s, 268.0, "f4"),

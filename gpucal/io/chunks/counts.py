@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.axes import FILL_INT32
 from gpucal.errors import CorruptDataError
 from gpucal.io.chunks.device import encoded_block
-from gpucal.io.chunks.layout import SCRATCH, ChunkFiles, chunk_files
+from gpucal.io.chunks.layout import SCRATCH, ChunkFiles, MissingChunkError, chunk_files, with_fill
 from gpucal.io.conventions.coding import Coding
 from gpucal.scan import EncodedBlock
+
+UNLIKELY = 0xFFFFFFFF
+"""u32 that a chunk which is not there is read as, to tell it from counts of 0."""
 
 Shape5 = tuple[int, int, int, int, int]
 Counts = npt.NDArray[Any]
@@ -31,8 +36,10 @@ class ZarrCounts:
     named in errors. ``n_subscans`` hides the subscans from there on (a scan that is still growing).
     A chunk that also serves other requests (it holds several subscans, or more channels than were
     asked for) is kept in an LRU of at most ``cache_bytes`` decoded bytes, and always at least one.
-    With ``coding`` the numbers are raw counts: they are decoded by it, and what can only be no data
-    becomes so; ``zeros_lost`` as in ``Coding.counts``.
+    A chunk that is not there is no data (INT32_MIN, NaN), whatever the array's fill value says; where
+    the dtype has no such value (u32), CorruptDataError. With ``coding`` the numbers are raw counts:
+    they are decoded by it, and what can only be no data becomes so; ``zeros_lost`` as in
+    ``Coding.counts``.
     """
 
     def __init__(
@@ -53,7 +60,12 @@ class ZarrCounts:
         self._stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
         self._coding, self._zeros_lost = coding, zeros_lost
         self._dtype = coding.count_dtype(self._stored) if coding else self._stored
+        self._blank = _no_data(self._stored, coding)
         self._files = chunk_files(array)
+        if self._files is not None:
+            self._files = replace(self._files, fill_value=self._blank)
+        else:
+            self._array = with_fill(array, UNLIKELY if self._blank is None else self._blank)
         c, *_, s = array.chunks
         # where Zarr reads, D, R and A are never split: it joins their chunks itself
         self._grid: tuple[int, ...] = (
@@ -93,6 +105,13 @@ class ZarrCounts:
     def direct(self) -> bool:
         """Whether chunk files are decoded directly rather than by Zarr's own pipeline."""
         return self._files is not None
+
+    @property
+    def checksum(self) -> bool:
+        """Whether each chunk file ends with a crc32c, or chunks in shards do: a flipped bit is an error."""
+        if self._files is not None:
+            return self._files.checksum
+        return "crc32c" in json.dumps(self._array.metadata.to_dict(), default=str).lower()
 
     def forget(self) -> None:
         """Release all decoded chunks; reads in other threads are not disturbed."""
@@ -134,6 +153,20 @@ class ZarrCounts:
         if self._coding is None or isinstance(block, str):
             return block
         return replace(block, guarded=True, zeros_lost=self._zeros_lost)
+
+    def missing_subscans(self) -> list[int]:
+        """Subscans of which no chunk file is there, in a local store of plain chunks; no file is opened."""
+        if self._files is None:
+            return []
+        grid = [-(-n // g) for n, g in zip(self._stored_shape, self._grid, strict=True)]
+        return [
+            s
+            for s in range(self._shape[4])
+            if not any(
+                self._files.path((*key, s // self._grid[4])).exists()
+                for key in itertools.product(*map(range, grid[:4]))
+            )
+        ]
 
     def _copy_chunk(self, key: Key, c0: int, c1: int, subscan: int, out: Counts) -> None:
         """Copy what one chunk holds of the channels c0..c1 of a subscan to its place in ``out``."""
@@ -202,6 +235,12 @@ class ZarrCounts:
         region = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         try:
             block = self._array.get_basic_selection(region)
+            if self._blank is None and (block == UNLIKELY).any():
+                other = with_fill(self._array, 0).get_basic_selection(region)
+                if (other != block).any():
+                    raise MissingChunkError(
+                        f"a chunk is not there, and {self._stored} counts have no value for no data"
+                    )
         except Exception as error:  # every codec and store has error classes of its own
             place = f"{self._array.store_path}, channels {start[0]}..{stop[0]}"
             raise self._corrupt(place, str(error), subscan) from error
@@ -221,6 +260,15 @@ class ZarrCounts:
             subscan=subscan,
             stage="read",
         )
+
+
+def _no_data(stored: np.dtype[Any], coding: Coding | None) -> Any:
+    """The stored number that means no data, None where there is none (u32 without attributes)."""
+    if stored.kind == "f":
+        return np.nan
+    if stored == np.dtype(np.int32):
+        return FILL_INT32
+    return coding.blanks[0] if coding is not None and coding.blanks else None
 
 
 class _DecodedChunks:

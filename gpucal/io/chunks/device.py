@@ -43,10 +43,12 @@ def encoded_block(
             sizes.append(path.stat().st_size)
             found.append(path)
         except FileNotFoundError:
+            if files.fill_value is None:
+                return f"the chunk file {path} is not there"
             sizes.append(0)
             found.append(None)
     nbytes = math.prod(files.chunk) * files.stored.itemsize
-    fill = np.asarray(files.fill_value).astype(files.stored.newbyteorder("="))[()]
+    fill = np.asarray(files.fill_value or 0).astype(files.stored.newbyteorder("="))[()]
     return EncodedBlock(
         first=c0 // rows * rows,
         rows=rows,

@@ -12,7 +12,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ Bytes = npt.NDArray[np.uint8]
 
 _CODECS = {"zstd": "zstd", "blosc": "blosc", "gzip": "gzip", "zlib": "zlib", "lz4": "lz4"}
 _ZSTD_MAGIC = 0xFD2FB528
+
+
+class MissingChunkError(ValueError):
+    """A chunk has no file, and its numbers none that means no data."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class ChunkFiles:
     def decode(self, key: tuple[int, ...], out: npt.NDArray[Any]) -> None:
         """Decode a chunk into ``out``: whole chunk shape, C order, native byte order.
 
-        A chunk without a file is all fill value. Raises ValueError saying what is wrong with the
-        file, OSError when it cannot be read. Several threads may decode at once.
+        A chunk without a file is all ``fill_value``; where that is None, MissingChunkError. Raises
+        ValueError saying what is wrong with the file, OSError when it cannot be read. Several
+        threads may decode at once.
         """
         raw = out.reshape(-1).view(np.uint8)
         try:
@@ -62,6 +67,10 @@ class ChunkFiles:
                 else:
                     self._read_plain(file, raw)
         except FileNotFoundError:
+            if self.fill_value is None:
+                raise MissingChunkError(
+                    f"it is not there, and {out.dtype} counts have no value for no data"
+                ) from None
             out[...] = self.fill_value
             return
         if not self.stored.isnative:
@@ -141,6 +150,16 @@ def has_checksum(document: Mapping[str, Any]) -> bool:
     if last["name"] == "sharding_indexed":
         return has_checksum(last["configuration"])
     return bool(last["name"] == "crc32c")
+
+
+def with_fill(array: Any, value: Any) -> Any:
+    """The same Zarr array, of which chunks that are not there, in shards too, read as ``value``."""
+    import zarr
+
+    inner = array.async_array
+    fill = np.asarray(value).astype(array.dtype)[()]
+    metadata = replace(array.metadata, fill_value=fill)
+    return zarr.Array(zarr.AsyncArray(metadata, array.store_path, inner.config))
 
 
 def _layout_v3(document: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -19,6 +19,10 @@ from gpucal.scan import F64, SubscanGroup
 LONGEST_GAP_S = 3600.0
 """Subscans further apart are hardly of one scan: its number was used again."""
 
+MOST_GAIN_IMAGE = 100.0
+LIKELY_GAIN_IMAGE = 3.0
+LIKELY_F_EFF = 0.5
+
 _PLACES = {"R": "receiver", "A": "pixel", "S": "subscan"}
 """Axes that an error names beside its sentence."""
 
@@ -136,6 +140,13 @@ def gain_image(value: Any, shape: tuple[int, ...]) -> F64 | None:
     if value is None:
         return None
     c, _, r, a, _ = shape
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()  # as the store will hold it
+    if not _only_numbers(value):
+        raise L0Error(
+            f"attribute gain_image is {_short(value)}, expected a number or lists of numbers.",
+            hint=f"Give a scalar, [R,A] = ({r}, {a}) or [C,R,A] = ({c}, {r}, {a}).",
+        )
     try:
         gain = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -148,15 +159,61 @@ def gain_image(value: Any, shape: tuple[int, ...]) -> F64 | None:
             f"attribute gain_image has shape {gain.shape}, expected a scalar, ({r}, {a}) = [R,A] "
             f"or ({c}, {r}, {a}) = [C,R,A]."
         )
-    bad = ~np.isfinite(gain) | (gain < 0)
+    bad = ~np.isfinite(gain) | (gain < 0) | (gain > MOST_GAIN_IMAGE)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
         raise L0Error(
-            f"attribute gain_image is {gain[at]:g}, expected a finite ratio of at least 0.",
+            f"attribute gain_image is {gain[at]:g}, expected a finite ratio of at least 0 and at most "
+            f"{MOST_GAIN_IMAGE:g} (g_image/g_signal, no dB).",
             receiver=at[-2] if at else None,
             pixel=at[-1] if at else None,
         )
     return gain
+
+
+def _only_numbers(value: Any) -> bool:
+    """Whether a value is a number, or nested lists of numbers; a bool and a text are none."""
+    if isinstance(value, (list, tuple)):
+        return set(map(type, value)) <= {int, float} or all(map(_only_numbers, value))
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_sidebands(group: SubscanGroup, gain: F64 | None) -> None:
+    """Raise L0Error where image and signal are one frequency within the band, and the image counts.
+
+    There the intermediate frequency would be 0. gain: that of the image, None when not given.
+    """
+    if gain is not None and not gain.any():
+        return
+    if gain is None and np.array_equal(group.image_freq, group.signal_freq):
+        return  # --gain-image 0 may still say that there is no image
+    crossing = group.ref_channel + 0.5 * (group.image_freq - group.signal_freq) / group.freq_res
+    inside = (crossing > 1.0) & (crossing < group.shape[0] - 2.0)
+    if inside.any():
+        rec, s = (int(i) for i in np.argwhere(inside)[0])
+        raise L0Error(
+            f"image_freq {group.image_freq[rec, s]:g} Hz and signal_freq {group.signal_freq[rec, s]:g} Hz are "
+            f"one sky frequency in channel {crossing[rec, s]:.0f}, and gain_image is not 0.",
+            hint="Write 2 LO - signal_freq, or gain_image = 0 for a receiver without image sideband.",
+            subscan=s,
+            receiver=rec,
+        )
+
+
+def doubtful_attributes(attrs: ScanAttrs) -> list[str]:
+    """Warnings about attributes of a scan that are possible, but hardly meant."""
+    notes = []
+    if attrs.f_eff is not None and attrs.f_eff < LIKELY_F_EFF:
+        notes.append(f"attribute f_eff is {attrs.f_eff:g}, usual is {LIKELY_F_EFF:g}..1.")
+    gain = attrs.gain_image
+    if isinstance(gain, float) and gain > LIKELY_GAIN_IMAGE:
+        notes.append(f"attribute gain_image is {gain:g}: is it g_image/g_signal?")
+    return notes
 
 
 def check_complete(attrs: ScanAttrs, n_subscans: int, *, partial: bool) -> None:
@@ -183,6 +240,28 @@ def check_same_layout(source: SubscanGroup, calibration: SubscanGroup) -> None:
             f"source/ has (channels, receivers, pixels) = {(c1, r1, a1)}, calibration/ has "
             f"{(c2, r2, a2)}, expected the same."
         )
+
+
+def check_same_axis(source: SubscanGroup, calibration: SubscanGroup) -> None:
+    """Raise L0Error where the loads have their band a quarter of it elsewhere by ref_channel alone."""
+    where = other_reference(source, calibration)
+    if where is not None:
+        raise L0Error(
+            f"ref_channel is {source.ref_channel[where, 0]:g} in source/ and "
+            f"{calibration.ref_channel[where, 0]:g} in calibration/, at the same frequency.",
+            hint="Correct it in the raw store; a missing chunk of it reads as 0.",
+            receiver=where,
+        )
+
+
+def other_reference(one: SubscanGroup, other: SubscanGroup) -> int | None:
+    """Receiver whose ref_channel in two groups is a quarter of the band apart, and signal_freq does not follow."""
+    n_chan = one.shape[0]
+    width = np.abs(one.freq_res[:, 0])
+    turned = np.abs(one.ref_channel[:, 0] - other.ref_channel[:, 0])
+    tuned = np.abs(one.signal_freq[:, 0] - other.signal_freq[:, 0]) / width
+    far = turned > max(0.25 * n_chan, 4.0) + tuned
+    return int(np.argmax(far)) if far.any() else None
 
 
 def number_mismatch(attrs: Mapping[str, Any], number: int) -> list[str]:

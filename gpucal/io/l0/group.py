@@ -20,6 +20,8 @@ from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.chunks.small_arrays import MAX_COUNTS_CHUNK, check_extent
 from gpucal.io.conventions.attributes import decoded_values
 from gpucal.io.l0.nodes import counts_coding, node_of, stored_array, values_of
+from gpucal.io.l0.plausible.lost_chunks import lacks_chunks, lost_arrays, lost_subscans
+from gpucal.io.l0.plausible.times import check_resolution
 from gpucal.io.l0.schema import (
     ARRAYS,
     BOLOMETER_REQUIRED,
@@ -81,9 +83,12 @@ def _all_zero(value: Any) -> bool:
     return all(_all_zero(item) for item in value) if isinstance(value, list) else value == 0
 
 
-def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
+def read_group(
+    zgroup: Any, context: GroupContext, digest: Any, notes: list[str] | None = None
+) -> SubscanGroup:
     """Read one Zarr group; ``digest`` (hashlib) is fed with all that was read.
 
+    notes: gets warnings about chunks of small arrays and subscans of counts that are not there.
     Raises L0Error for missing or misshapen arrays, wrong dtypes, unknown observing modes.
     """
     counts = node_of(zgroup, COUNTS)
@@ -93,7 +98,8 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     check_axis_order(COUNTS, counts)
     check_extent(COUNTS, counts, MAX_COUNTS_CHUNK)
     attrs = dict(zgroup.attrs)
-    raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
+    lost: dict[str, str] | None = None if context.partial else {}
+    raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer, lost=lost)
     track = read_track(zgroup, digest) if context.bolometer else {}
     modes = read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
@@ -117,6 +123,9 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     )
     for name, values in raw.items():
         check_array(name, values.shape, values.dtype, source.shape)
+    if notes is not None:
+        notes += lost_arrays(lost or {}, modes, source.shape)
+        notes += lost_subscans(source.missing_subscans(), modes)
     if context.bolometer:
         group = build_group(source, tuple(modes), raw, context)
         return with_track(group, track, given=frozenset(raw)) if track else group
@@ -156,9 +165,17 @@ def feed(digest: Any, document: Mapping[str, Any]) -> None:
 
 
 def _read_arrays(
-    zgroup: Any, shape: tuple[int, ...], digest: Any, *, bolometer: bool = False
+    zgroup: Any,
+    shape: tuple[int, ...],
+    digest: Any,
+    *,
+    bolometer: bool = False,
+    lost: dict[str, str] | None = None,
 ) -> Raw:
-    """All known small arrays as stored, not yet expanded; each is fed to ``digest``, little endian."""
+    """All known small arrays as stored, not yet expanded; each is fed to ``digest``, little endian.
+
+    lost: gets what of an array is not there; None where subscans may still come.
+    """
     raw: Raw = {}
     size = dict(zip("CDRAS", shape, strict=True))
     for name, rule in ARRAYS.items():
@@ -174,7 +191,11 @@ def _read_arrays(
             check_array(name, node.shape, np.dtype(node.dtype), shape)
         check_axis_order(name, node)
         values = values_of(name, node)
+        judged = not bolometer or name in BOLOMETER_REQUIRED
+        if lost is not None and judged and (share := lacks_chunks(name, node, values)):
+            lost[name] = share
         decoded = decoded_values(stored_array(name, node), values)
+        check_resolution(name, node, values, decoded)
         raw[name] = decoded if values.dtype.kind == "f" else _without_gaps(name, decoded)
         if values.dtype.kind not in "iuf":
             check_dtype(name, raw[name].dtype)
@@ -354,7 +375,12 @@ def _frozen_counts(values: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
 
 
 def _frozen_u8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """A read-only u8 copy."""
+    """A read-only u8 copy; L0Error for numbers that do not fit, which would become others."""
+    if (wrong := (values < 0) | (values > 1)).any():
+        raise L0Error(
+            f"chop_phase is {values[wrong][0]} in subscan {np.argwhere(wrong)[0][1]}, expected 0 or 1.",
+            hint="Write 0 for the phase on the source in WSW-ON and 1 for the other, dump by dump.",
+        )
     result = np.array(values, dtype=np.uint8, order="C")
     result.setflags(write=False)
     return result

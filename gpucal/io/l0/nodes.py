@@ -77,6 +77,21 @@ def as_on_disk(node: Any) -> Any:
     )
 
 
+def child_names(group: Any) -> list[str]:
+    """Names of the groups below a Zarr group, without opening them where the store is local."""
+    from zarr.storage import LocalStore, ZipStore
+
+    if isinstance(group.store, LocalStore):
+        folder = Path(group.store.root) / group.path
+        with os.scandir(folder) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    if isinstance(group.store, ZipStore):
+        return folders_in_zip(Path(group.store.path), group.path)
+    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
+        python_warnings.simplefilter("ignore")
+        return list(as_on_disk(group).group_keys())
+
+
 def _fill_is_null(zgroup: Any, name: str) -> bool:
     """Whether an array's zarr.json in a folder has the fill value null, as some writers make of NaN."""
     root = getattr(zgroup.store, "root", None)

@@ -7,13 +7,14 @@ layout of docs/reference/l0.md.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gpucal.axes import AXES, CAL_ALIASES, CAL_MODES, FILL_INT32, SOURCE_MODES
 from gpucal.errors import L0Error
@@ -218,14 +219,44 @@ def check_modes(modes: Sequence[str], *, calibration: bool) -> tuple[str, ...]:
     return tuple(result)
 
 
+def _no_bool_or_text(value: Any) -> Any:
+    """A bool and a text are no numbers, though Python takes them for some."""
+    if isinstance(value, (bool, str)):
+        raise ValueError("expected a number")
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    """A bool is no number; a text such as "-22.9", which says no other, is taken."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _nan_is_none(value: Any) -> Any:
+    """NaN, as some write what is not known, is nothing."""
+    return None if isinstance(value, float) and math.isnan(value) else _no_bool_or_text(value)
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[Finite, BeforeValidator(_no_bool_or_text)]
+Place = Annotated[Finite, BeforeValidator(_no_bool)]
+Whole = Annotated[int, BeforeValidator(_no_bool_or_text)]
+FASTEST_KMS = 3e7
+"""Optical velocities of redshift 100."""
+
+HIGHEST_M = 60000.0
+"""Balloons fly at 40 km."""
+
+
 class Site(BaseModel):
     """Location of the telescope; degrees and metres."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    lat_deg: Annotated[float, Field(ge=-90, le=90)] | None = None
-    lon_deg: Annotated[float, Field(ge=-360, le=360)] | None = None
-    alt_m: Annotated[float, Field(ge=-500, le=30000)] | None = None
+    lat_deg: Annotated[Place, Field(ge=-90, le=90)] | None = None
+    lon_deg: Annotated[Place, Field(ge=-360, le=360)] | None = None
+    alt_m: Annotated[Place, Field(ge=-500, le=HIGHEST_M)] | None = None
 
 
 class RootAttrs(BaseModel):
@@ -248,17 +279,20 @@ class ScanAttrs(BaseModel):
     instmode: str | None = None
     source: str | None = None
     line: str | None = None
-    rest_freq_hz: Annotated[float, Field(gt=0)] | None = None
-    velocity_source_kms: float | None = None
-    scan_number: int | None = None
+    rest_freq_hz: Annotated[Number, Field(gt=0, le=2e13)] | None = None
+    velocity_source_kms: Annotated[
+        Annotated[Finite, Field(ge=-FASTEST_KMS, le=FASTEST_KMS)] | None,
+        BeforeValidator(_nan_is_none),
+    ] = None
+    scan_number: Annotated[int, BeforeValidator(_no_bool)] | None = None
     date_obs: str | None = None
     obs_procedure: str | None = None
-    n_subscans_planned: Annotated[int, Field(ge=0)] | None = None
+    n_subscans_planned: Annotated[Whole, Field(ge=0)] | None = None
     project: str | None = None
-    gain_image: float | list[Any] | None = None
-    f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
-    noise_bandwidth: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    ref_channel_base: Literal[0, 1] = 0
+    gain_image: Annotated[float, BeforeValidator(_no_bool_or_text)] | list[Any] | None = None
+    f_eff: Annotated[Number, Field(gt=0, le=1)] | None = None
+    noise_bandwidth: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    ref_channel_base: Annotated[Literal[0, 1], BeforeValidator(_no_bool_or_text)] = 0
     complete: bool | None = None
     scan_metadata: dict[str, Any] | None = None
 
@@ -321,9 +355,15 @@ def _sentence(error: ValidationError, index: int = 0) -> str:
     """A problem that pydantic found, in one sentence."""
     first = error.errors()[index]
     rule = str(first["msg"])
-    rule = rule.replace("Input should be", "expected").replace("Input", "input")
+    rule = (
+        rule.removeprefix("Value error, ")
+        .replace("Input should be", "expected")
+        .replace("Input", "input")
+    )
     union_arms = ("float", "list[any]")  # pydantic names the arm it tried, readers need not know
     place = ".".join(
-        part for part in first["loc"] if isinstance(part, str) and part not in union_arms
+        part
+        for part in first["loc"]
+        if isinstance(part, str) and part not in union_arms and "[" not in part
     )
     return f"{place} is {first['input']!r}, {rule}."

@@ -18,13 +18,17 @@ from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
     check_group,
+    check_same_axis,
     check_same_layout,
+    check_sidebands,
+    doubtful_attributes,
     gain_image,
     number_mismatch,
 )
 from gpucal.io.l0.group import feed, group_context, read_group
 from gpucal.io.l0.nodes import child_names, node_of
 from gpucal.io.l0.packed import open_packed
+from gpucal.io.l0.plausible.records import judged, judged_times
 from gpucal.io.l0.schema import (
     L0_FORMAT,
     GroupName,
@@ -329,24 +333,35 @@ def _load_band(
     attrs = parse_scan_attrs(scan.attrs)
     feed(digest, scan.attrs)
     groups: dict[GroupName, SubscanGroup] = {}
-    notes = number_mismatch(scan.attrs, scan.number)
+    notes = [*number_mismatch(scan.attrs, scan.number), *doubtful_attributes(attrs)]
     bolometer = is_bolometer(scan.attrs)
     for name, zgroup in zgroups.items():
         context = group_context(scan.number, scan.band, name, scan.attrs, partial=partial)
-        groups[name] = read_group(zgroup, context, digest)
-        gain_image(scan.attrs.get("gain_image"), groups[name].shape)
+        groups[name] = read_group(zgroup, context, digest, notes)
+        gain = gain_image(scan.attrs.get("gain_image"), groups[name].shape)
     main = groups.get("source") or groups["calibration"]
     check_complete(attrs, main.shape[4], partial=partial)
     if len(groups) == 2:
         check_same_layout(groups["source"], groups["calibration"])
-    for kind, group in groups.items():
+        if not bolometer:
+            check_same_axis(groups["source"], groups["calibration"])
+    for kind, group in list(groups.items()):
         loads = kind == "calibration"
         if bolometer:
-            notes += check_bolometer(group)
+            notes += [*check_bolometer(group), *judged_times(group)]
             continue
         # the references of a growing scan may still come; drifts do without
         lenient = partial or may_lack_references(attrs)
         notes += check_group(group, calibration=loads, t_hot_given=t_hot_given, growing=lenient)
+        check_sidebands(group, gain)
+        groups[kind], found = judged(
+            group,
+            calibration=loads,
+            has_image=gain is None or bool(gain.any()),
+            t_hot_given=t_hot_given,
+            tips=(attrs.obs_procedure or "").lower() == "skydip",
+        )
+        notes += found
     return replace(
         scan,
         source=groups.get("source"),

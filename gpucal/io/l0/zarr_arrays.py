@@ -99,6 +99,7 @@ def create_array(
         fill_value=fill_value(dtype) if name == COUNTS else 0,
         attributes=attributes,
         overwrite=True,
+        config={"write_empty_chunks": True},  # a chunk that is not there is one that was lost
         **extra,
     )
 

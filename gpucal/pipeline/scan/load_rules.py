@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gpucal.io.l0.checks import other_reference
 from gpucal.scan import Scan
 
 SECONDS_PER_DAY = 86400.0
@@ -153,4 +154,5 @@ def same_setup(load: Scan, scan: Scan) -> bool:
     if a.shape[0] != b.shape[0] or a.shape[2:4] != b.shape[2:4]:
         return False
     near = np.allclose(a.signal_freq[:, 0], b.signal_freq[:, 0], rtol=SAME_FREQUENCY, atol=0)
+    near = near and other_reference(a, b) is None
     return bool(near and np.allclose(a.freq_res[:, 0], b.freq_res[:, 0], rtol=1e-4, atol=0))

@@ -29,6 +29,7 @@ def print_report(report: Row) -> None:
         for row in rows
         for w in row["warnings"]
     ]
+    _print_lines(console, "remark", report["remarks"])
     _print_lines(console, "warning", [*warnings, *report["warnings"]])
     _print_lines(console, "problem", report["problems"])
 

@@ -19,10 +19,12 @@ from gpucal.cli.show.inspect.values import (
 from gpucal.cli.show.load_scans import serving_load
 from gpucal.config import load_config
 from gpucal.errors import GpucalError
+from gpucal.io.files.verify import sidecar_of
 from gpucal.io.l0.nodes import node_of
 from gpucal.io.l0.schema import is_bolometer
 from gpucal.io.l0.store import L0Store
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.scan_numbers import counted_scans
 from gpucal.steps.pairing import detect_mode, pair_subscans
 
 
@@ -50,6 +52,7 @@ def describe_l0(store: L0Store, chosen: Collection[int] | None = None) -> Row:
     shown = [row for row in rows if chosen is None or row["scan"] in chosen]
     made = report(store.path, "gpucal-l0", store.attrs, shown, problems)
     made["warnings"] = night.order_of_scans(scans) if chosen is None else []
+    made["remarks"] = _unguarded(store, scans)
     return made
 
 
@@ -107,6 +110,18 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
             if not problems:  # else it is what was found already
                 row["problems"].append(str(error.locate(scan=scan.number, band=scan.band)))
     return row
+
+
+def _unguarded(store: L0Store, scans: Sequence[Scan]) -> list[str]:
+    """A remark where no checksum guards the counts of some scans."""
+    groups = [(s, g.counts) for s in scans for g in (s.source, s.calibration) if g is not None]
+    bare = sorted({scan.number for scan, counts in groups if not getattr(counts, "checksum", True)})
+    if not bare or sidecar_of(store.path).exists():
+        return []
+    return [
+        f"the counts have no checksum, a flipped bit is not noticed ({counted_scans(bare)}): gpucal verify "
+        f"{store.path} --write-checksums makes a list of them."
+    ]
 
 
 def _mean(values: Any) -> float | None:

@@ -39,6 +39,7 @@ def report(path: str, form: str, attrs: Any, rows: list[Row], problems: list[str
         "instrument": attrs.get("instrument"),
         "bytes": sum(row["bytes"] for row in rows),
         "scans": rows,
+        "remarks": [],
         "warnings": [],
         "problems": list(dict.fromkeys([*(p for row in rows for p in row["problems"]), *problems])),
     }
