@@ -24,6 +24,9 @@ GROUP_BYTES = 1 << 20
 FEW = 32
 """Channels of a block."""
 
+ENOUGH = 0.25
+"""Part of the blocks of a tile that tells what the others are like; less may be a single line."""
+
 ROW = 96
 """Samples that NumPy should find in one row; the dumps of few pixels are taken together."""
 
@@ -82,7 +85,8 @@ def _beyond(blocks: _Blocks, which: Index, by_pixel: bool, usual: float, step: i
     if not k:
         return everything
     shape = (k, -1, blocks.mean.shape[2]) if by_pixel else (k, -1)
-    mean, reach = (v[which].reshape(shape) for v in (blocks.mean, blocks.reach))
+    some = (blocks.mean, blocks.reach)
+    mean, reach = ((v if k == len(v) else v[which]).reshape(shape) for v in some)
     narrow, wide = np.fmin.reduce(reach, axis=1), np.fmax.reduce(reach, axis=1)
     least, most = np.fmax.reduce(mean, axis=1) - narrow, np.fmin.reduce(mean, axis=1) + narrow
     # Noise alone often exceeds limits as narrow as this.
@@ -94,9 +98,9 @@ def _beyond(blocks: _Blocks, which: Index, by_pixel: bool, usual: float, step: i
         highest, lowest = _extremes(blocks.samples[part], by_pixel)
         here = slice(done, done + len(highest))
         beyond[here] |= ((highest > most[here]) | (lowest < least[here])).reshape(len(highest), -1)
-        if not done and _mostly(beyond[here]):
+        first, done = done < ENOUGH * k <= here.stop, here.stop
+        if first and _mostly(beyond[:done]):
             return everything
-        done = here.stop
     return np.asarray(beyond.any(axis=1))
 
 
