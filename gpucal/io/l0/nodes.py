@@ -92,6 +92,22 @@ def child_names(group: Any) -> list[str]:
         return list(as_on_disk(group).group_keys())
 
 
+def children_of(group: Any, name: str) -> list[str]:
+    """Names of the groups in a child that may be missing or an array."""
+    node = node_of(group, name)
+    return [] if node is None or hasattr(node, "shape") else child_names(node)
+
+
+def group_of(group: Any, name: str) -> Any:
+    """A child that must be a group; raises L0Error when it is not."""
+    node = node_of(group, name)
+    if node is None or hasattr(node, "shape"):
+        raise L0Error(
+            f"{name} is not a Zarr group.", hint="Its zarr.json or .zgroup is missing or broken."
+        )
+    return node
+
+
 def _fill_is_null(zgroup: Any, name: str) -> bool:
     """Whether an array's zarr.json in a folder has the fill value null, as some writers make of NaN."""
     root = getattr(zgroup.store, "root", None)
@@ -134,18 +150,3 @@ def decoded_node(name: str, node: Any) -> tuple[npt.NDArray[Any], dict[str, Any]
 def counts_coding(node: Any) -> Coding:
     """How the counts of an L0 group are stored; raises L0Error for attributes that are not understood."""
     return coding_of(stored_array(COUNTS, node), np.dtype(node.dtype))
-
-
-def child_names(group: Any) -> list[str]:
-    """Names of the groups below a Zarr group, without opening them where the store is local."""
-    from zarr.storage import LocalStore, ZipStore
-
-    if isinstance(group.store, LocalStore):
-        folder = Path(group.store.root) / group.path
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    if isinstance(group.store, ZipStore):
-        return folders_in_zip(Path(group.store.path), group.path)
-    with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
-        python_warnings.simplefilter("ignore")
-        return list(as_on_disk(group).group_keys())

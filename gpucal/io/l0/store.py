@@ -26,7 +26,7 @@ from gpucal.io.l0.checks import (
     number_mismatch,
 )
 from gpucal.io.l0.group import feed, group_context, read_group
-from gpucal.io.l0.nodes import child_names, node_of
+from gpucal.io.l0.nodes import child_names, children_of, group_of
 from gpucal.io.l0.packed import open_packed
 from gpucal.io.l0.plausible.records import judged, judged_times
 from gpucal.io.l0.schema import (
@@ -236,7 +236,7 @@ class L0Store:
                 hint="Rename all but one of them: a number names one scan.",
                 scan=number,
             )
-        return _group_of(self.root, names[0])
+        return group_of(self.root, names[0])
 
 
 @dataclass(frozen=True)
@@ -274,10 +274,10 @@ def load_scan(
         raise _located(error, number, "") from error
     for band, names in bands.items():
         try:
-            zband = _group_of(zscan, band) if band else zscan
+            zband = group_of(zscan, band) if band else zscan
             attrs = {**scan_attrs, **(dict(zband.attrs) if band else {})}
             scan = Scan(number, band, attrs, place.root_attrs, None, None, path=place.path)
-            zgroups = {name: _group_of(zband, name) for name in names}
+            zgroups = {name: group_of(zband, name) for name in names}
             scans.append(
                 _load_band(scan, zgroups, digest.copy(), partial=partial, t_hot_given=t_hot_given)
             )
@@ -297,7 +297,7 @@ def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
     found = {}
     children = sorted(child_names(zscan), key=_natural)
     for band in ["", *children]:
-        inside = children if not band else _children_of(zscan, band)
+        inside = children if not band else children_of(zscan, band)
         names = [name for name in _GROUPS if name in inside]
         if names and band not in ("source", "calibration"):
             found[band] = names
@@ -379,28 +379,12 @@ def may_lack_references(attrs: ScanAttrs) -> bool:
 def _row(root: Any, number: int, name: str) -> tuple[object, ...]:
     """What the attributes of a scan say, for a table; nothing where they cannot be read."""
     try:
-        group = _group_of(root, name)
+        group = group_of(root, name)
         attrs, groups = dict(group.attrs), ", ".join(sorted(child_names(group), key=_natural))
     except _READ_ERRORS as error:
         return (number, "", "", "", f"cannot be read: {error}")
     said = [str(attrs.get(key) or "") for key in ("source", "line", "instmode")]
     return (number, *said, groups)
-
-
-def _children_of(group: Any, name: str) -> list[str]:
-    """Names of the groups in a child that may be missing or an array."""
-    node = node_of(group, name)
-    return [] if node is None or hasattr(node, "shape") else child_names(node)
-
-
-def _group_of(group: Any, name: str) -> Any:
-    """A child that must be a group; raises L0Error when it is not."""
-    node = node_of(group, name)
-    if node is None or hasattr(node, "shape"):
-        raise L0Error(
-            f"{name} is not a Zarr group.", hint="Its zarr.json or .zgroup is missing or broken."
-        )
-    return node
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
