@@ -73,6 +73,11 @@ class SpectralSetup:
     hk: float
     ssb: bool
 
+    @property
+    def sidebands(self) -> str:
+        """What reaches the receiver: "DSB", or "SSB" where nothing of the image does (gain_image 0)."""
+        return "DSB" if bool(array_namespace(self.g_img).any(self.g_img > 0)) else "SSB"
+
     def line_gain(self, channels: slice = slice(None)) -> Array:
         """g_s f_eff, or f_eff for the DSB line scale; of some channels, broadcastable to [c,R,A]."""
         g_sig = self.g_sig if self.g_sig.shape[0] == 1 else self.g_sig[channels, ...]

@@ -190,6 +190,7 @@ def _per_subscan(group: Any, truth: Truth, how: tuple[str, bool, float]) -> list
     scheme, fold, drift = how
     spectra, flags = group["spectra"], group["flags"]
     line, t_sys = _Sums(), _Sums()
+    name = "t_sys_star" if truth.vane_tsys.size else "t_sys"
     bad_mismatch, fill_mismatch = 0, 0
     for s, subscan in enumerate(np.asarray(group["on_index"][...]).tolist()):
         kelvin = np.asarray(spectra[..., s], dtype=np.float64)
@@ -205,20 +206,19 @@ def _per_subscan(group: Any, truth: Truth, how: tuple[str, bool, float]) -> list
             sigma = np.hypot(sigma, 0.1 * drift * truth.t_sys(subscan)[:, None])  # the reference
         blank = ((flag & int(BLANKING)) != 0) | truth.bad[:, None]
         line.add(np.where(blank, np.nan, kelvin - expected), sigma)
-        if "t_sys" in group:
+        if name in group and (not truth.vane_tsys.size or scheme == "vane"):
             mine = truth.t_sys(subscan)
-            if truth.vane_tsys.size and scheme == "vane":
+            if truth.vane_tsys.size:  # of both a vane measures this one
                 mine = truth.vane_tsys[:, truth.position(subscan)]
-            if not truth.vane_tsys.size or scheme == "vane":
-                error = _expected_t_sys(truth, subscan, drift)
-                t_sys.add(np.where(truth.bad, np.nan, group["t_sys"][..., s] - mine), error)
+            error = _expected_t_sys(truth, subscan, drift)
+            t_sys.add(np.where(truth.bad, np.nan, group[name][..., s] - mine), error)
         flagged = ((flag & int(Flag.BAD_CHANNEL)) != 0).any(axis=1)
         bad_mismatch += int(np.count_nonzero(flagged != truth.bad))
         if truth.kind not in MOVED_SAMPLES:
             fill_mismatch += _missing_fills(flag, truth, subscan)
     rows = [line.row(truth, "spectra")]
     if t_sys.count:
-        rows.append(t_sys.row(truth, "t_sys"))
+        rows.append(t_sys.row(truth, name))
     n = int(np.prod(flags.shape))
     if truth.kind != "fsw" or not fold:  # flags travel with the fold
         rows.append(_count(truth, "bad channels", bad_mismatch, n))

@@ -197,7 +197,7 @@ def _median_of_tiles(levels: Sequence[F64]) -> F64:
 
 
 def quality_attributes(
-    solution: ScanSolution, sums: QualitySums, t_sys_median: float
+    solution: ScanSolution, sums: QualitySums, t_sys_median: float, t_sys_star_median: float
 ) -> dict[str, Any]:
     """The ``qa`` attribute of L1: plain numbers, [R][A] lists where a pixel has its own."""
     totals = sums.sums
@@ -206,6 +206,8 @@ def quality_attributes(
     return {
         **solution_quality(solution),
         "t_sys_median": t_sys_median,
+        "t_sys_star_median": t_sys_star_median,
+        "t_sys_sidebands": solution.setup.sidebands,
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
         "rms_measured": (ratio * expected).tolist(),

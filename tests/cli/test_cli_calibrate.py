@@ -78,6 +78,8 @@ GOOD = ScanSummary(
     pwv_error=0.01,
     t_rec=101.0,
     t_sys=250.0,
+    t_sys_star=310.0,
+    sidebands="DSB",
     rms_ratio=1.01,
     flagged_fraction=0.02,
     seconds=2.0,
@@ -257,15 +259,17 @@ def test_table_is_honest_and_plain(batch: FakeBatch, capsys: pytest.CaptureFixtu
     streams = capsys.readouterr()
     assert "\x1b" not in streams.out + streams.err
     rows = {line.split()[0]: line.split() for line in streams.out.splitlines() if line.strip()}
-    assert streams.out.split()[:3] == ["PWV", "T_rec", "T_sys"]
+    assert streams.out.split()[:4] == ["PWV", "T_rec", "T_sys", "T_sys*"]
     assert [word for word in streams.out.split() if "[" in word] == [
         "[mm]",
+        "[K]",
         "[K]",
         "[K]",
         "[%]",
         "[s]",
     ]
     assert rows["1"][1:5] == ["tp", "0.610", "±", "0.010"]
+    assert rows["1"][5:9] == ["101.0", "250.0", "DSB", "310.0"]
     assert rows["1"][-1] == "calibrated"
     assert rows["2"][-1] == "failed"
     assert rows["3"][-1] == "skipped"

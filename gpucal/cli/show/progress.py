@@ -86,7 +86,7 @@ def result_line(summary: ScanSummary) -> str:
     values = [
         (f"PWV {summary.pwv:.3g} mm", summary.pwv),
         (f"T_rec {summary.t_rec:.0f} K", summary.t_rec),
-        (f"T_sys {summary.t_sys:.0f} K", summary.t_sys),
+        (summary.t_sys_text(".0f"), summary.t_sys),
         (f"rms/expected {summary.rms_ratio:.2f}", summary.rms_ratio),
     ]
     parts = [summary.mode, *(text for text, value in values if math.isfinite(value))]
