@@ -22,6 +22,7 @@ from gpucal.io.chunks.zarr_metadata import json_safe
 from gpucal.io.l1.memory_scan import MemoryArray, MemoryScan
 from gpucal.notebook import Picture, html_of
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.physics.rounding import with_error
 from gpucal.pipeline.scan.in_memory import stream_in_memory
 from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.store.l1_arrays import (
@@ -135,7 +136,7 @@ class CalibratedScan:
         """What is said of it, line by line."""
         q, shape = self.quality, self.spectra.shape
         numbers = {
-            "PWV": (f"{q['pwv']:.4g}", " mm"),
+            "PWV": (with_error(q["pwv"], q["pwv_error"], unknown=".4g"), " mm"),
             "T_rec": (f"{q['t_rec_median']:.4g}", " K"),
             "T_sys": (f"{q['t_sys_median']:.4g}", f" K {q['t_sys_sidebands']}"),
             "T_sys*": (f"{q['t_sys_star_median']:.4g}", " K"),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.physics.rounding import with_error
 from gpucal.physics.velocity import velocity_scale
 from gpucal.plot.binning import Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView, t_sys_name
@@ -298,10 +299,7 @@ def _water(view: ScanView) -> str:
         return ""
     value = float(np.nanmedian(pwv))
     sigma = float(np.nanmedian(error)) if error is not None and np.isfinite(error).any() else 0.0
-    if sigma <= 0:
-        return f", PWV {value:.3g} mm"
-    digits = int(np.clip(1 - np.floor(np.log10(sigma)), 0, 8))
-    return f", PWV {value:.{digits}f} ± {sigma:.{digits}f} mm"
+    return f", PWV {with_error(value, sigma)} mm"
 
 
 def _ghz(binned: Binned, receiver: int) -> F64:

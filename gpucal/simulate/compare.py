@@ -112,6 +112,10 @@ def _deviation(
     return sums.row(truth, quantity, unit)
 
 
+LINE_IN_REFERENCE = 1e-3
+"""Part of the PWV by which a line of some kelvin in the reference phase of a switched frequency moves it."""
+
+
 def _receivers(
     group: Any, truth: Truth, drift: float
 ) -> Iterator[tuple[str, str, F64, F64 | None]]:
@@ -134,10 +138,14 @@ def _atmosphere(
     if "pwv" in group:
         pwv = np.asarray(group["pwv"][...])
         mine = truth.pwv if pwv.ndim == 1 and pwv.shape == truth.pwv.shape else truth.pwv_mm
-        error = np.asarray(group["pwv_error"][...]) if "pwv_error" in group else None
+        # the inputs are exact here; stores of earlier versions have one error
+        name = next((n for n in ("pwv_error_noise", "pwv_error") if n in group), "")
+        error = np.asarray(group[name][...]) if name else None
         sigma = None if error is None or error.shape != pwv.shape else np.atleast_1d(error)
         if sigma is not None:  # one value stands for the drift of the water over the scan
             sigma = np.hypot(sigma, np.max(np.abs(truth.pwv - truth.pwv_mm)))
+            if truth.kind == "fsw":
+                sigma = np.hypot(sigma, LINE_IN_REFERENCE * truth.pwv_mm)
         if truth.noise.size and not truth.noise.any():
             sigma = np.zeros(np.atleast_1d(pwv).shape)
         if drift:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gpucal.axes import BLANKING
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.products import ErrorBudget
 from gpucal.steps.loads import nan_median
 from gpucal.steps.scale import OutputScale
 from gpucal.steps.solution import ScanSolution
@@ -230,12 +231,35 @@ def solution_quality(solution: ScanSolution) -> dict[str, Any]:
         "t_cold_range_k": _range(loads.t_cold, backend),
         "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
         "pwv": _finite_mean(atmosphere.pwv),
-        "pwv_error": _finite_mean(atmosphere.error),
         "chi2_dof": _finite_mean(atmosphere.chi2),
+        **_errors(solution.errors),
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),
         "bad_channel_fraction": float(np.mean(backend.to_host(loads.bad))),
+    }
+
+
+def _errors(errors: ErrorBudget | None) -> dict[str, Any]:
+    """The errors of the PWV and of the scale of T_A*, and their budget: a row for each source."""
+    if errors is None:
+        return {}
+    return {
+        "pwv_error": _finite_mean(errors.pwv),
+        "pwv_error_noise": _finite_mean(errors.pwv_noise),
+        "pwv_error_systematic": _finite_mean(errors.pwv_systematic),
+        "chi2_dof_noise": _finite_mean(errors.chi2_noise),
+        "t_a_star_error": _finite_mean(errors.t_a_star),
+        "error_budget": [
+            {
+                "source": source.name,
+                "sigma": source.sigma,
+                "unit": source.unit,
+                "pwv_mm": source.pwv,
+                "t_a_star": source.t_a_star,
+            }
+            for source in errors.sources
+        ],
     }
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from gpucal.cli.show.progress import without_label
 from gpucal.io.files.json_text import dumps
+from gpucal.physics.rounding import with_error
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
 from gpucal.scan_numbers import scan_ranges
 
@@ -40,7 +41,7 @@ CELLS = {
 """Column -> the kinds of alarm that mark it."""
 ALARM = "!"
 """Mark of a number that cannot be right."""
-LEAST_WIDTH = 96
+LEAST_WIDTH = 104
 """Columns that a table needs: a narrower terminal wraps its lines, but no number is cut."""
 PLAIN_WIDTH = 150
 """Columns where the output is no terminal: wide enough that no row is wrapped."""
@@ -92,14 +93,6 @@ def summary_table(report: StoreReport) -> Table:
     return table
 
 
-def _pwv(value: float, error: float) -> str:
-    """Value and error in mm, to two digits of the error."""
-    if not math.isfinite(error) or error <= 0:
-        return _number(value, ".3f")
-    digits = min(8, max(1, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
 def _marked(summary: ScanSummary) -> list[str]:
     """The cells of a scan; those with an alarm begin with a mark."""
     cells = _row(summary)
@@ -111,7 +104,9 @@ def _marked(summary: ScanSummary) -> list[str]:
 
 def _row(summary: ScanSummary) -> list[str]:
     label = f"{summary.scan}" + (f" {summary.band}" if summary.band else "")
-    pwv = _pwv(summary.pwv, summary.pwv_error)
+    pwv = "-"
+    if math.isfinite(summary.pwv):
+        pwv = with_error(summary.pwv, summary.pwv_error, unknown=".3f")
     return [
         label,
         summary.mode or "-",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucal.online.looks.look import BandLook, Look
+from gpucal.physics.rounding import with_error
 
 
 def look_title(look: Look) -> str:
@@ -53,7 +54,7 @@ def _notes(band: BandLook) -> list[str]:
         if np.isfinite(values).any()
     ]
     if np.isfinite(band.pwv):
-        notes.append(f"PWV {band.pwv:.2f} mm")
+        notes.append(f"PWV {with_error(band.pwv, band.pwv_error)} mm")
     if np.isfinite(band.rms).any():
         notes.append(f"rms {np.nanmedian(band.rms):.3g} K per channel")
     return notes

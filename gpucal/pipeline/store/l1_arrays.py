@@ -243,12 +243,18 @@ def small_arrays(
         "off_index_per_on": (solution.pairing.off_index_per_on, ("subscan",), ""),
     }
     out.update(_track(solution))
-    for name, values in (
-        ("pwv", atmosphere.pwv),
-        ("pwv_error", atmosphere.error),
-        ("pwv_chi2", atmosphere.chi2),
+    errors = solution.errors
+    assert errors is not None
+    for name, values, unit in (
+        ("pwv", atmosphere.pwv, "mm"),
+        ("pwv_error", errors.pwv, "mm"),
+        ("pwv_error_noise", errors.pwv_noise, "mm"),
+        ("pwv_error_systematic", errors.pwv_systematic, "mm"),
+        ("pwv_chi2", atmosphere.chi2, ""),
+        ("pwv_chi2_noise", errors.chi2_noise, ""),
     ):
-        out[name] = (*_by_scope(values, atmosphere.scope), "" if name == "pwv_chi2" else "mm")
+        out[name] = (*_by_scope(values, atmosphere.scope), unit)
+    out["t_a_star_error"] = (errors.t_a_star, RAS, "1")
     return out
 
 

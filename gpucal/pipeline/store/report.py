@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from gpucal import errors
 from gpucal.errors import GpucalError
 from gpucal.notebook import html_of
+from gpucal.physics.rounding import with_error
 
 NAN = float("nan")
 
@@ -44,7 +45,7 @@ class ScanSummary:
         place = f"scan {self.scan}" + (f" {self.band}" if self.band else "")
         if self.error:
             return f"<{place} {self.status}: {self.error}>"
-        water = f"PWV {self.pwv:.4g} ± {self.pwv_error:.2g} mm, " if self.pwv == self.pwv else ""
+        water = f"PWV {with_error(self.pwv, self.pwv_error)} mm, " if self.pwv == self.pwv else ""
         receiver = f"T_rec {self.t_rec:.4g} K, " if self.t_rec == self.t_rec else ""
         if self.t_sys != self.t_sys:
             return f"<{' '.join([place, *filter(None, [self.mode]), self.status])}>"
@@ -63,8 +64,9 @@ class ScanSummary:
 
     def row(self) -> tuple[str, ...]:
         """Cells of a table: scan, mode, PWV, T_rec, T_sys, T_sys*, rms/expected, status."""
-        numbers = (self.pwv, self.t_rec, self.t_sys, self.t_sys_star, self.rms_ratio)
-        shown = ["" if n != n else f"{n:.4g}" for n in numbers]
+        numbers = (self.t_rec, self.t_sys, self.t_sys_star, self.rms_ratio)
+        shown = ["" if self.pwv != self.pwv else with_error(self.pwv, self.pwv_error)]
+        shown += ["" if n != n else f"{n:.4g}" for n in numbers]
         status = f"{self.status}: {self.error}" if self.error else self.status
         said = "; ".join([status, *self.warnings])
         return (f"{self.scan} {self.band}".strip(), self.mode, *shown, said)

@@ -54,6 +54,7 @@ def _l1_row(scan: L1Scan, night: bool) -> Row:
         "mode": str(scan.attrs.get("mode", "")),
         "source": str(scan.attrs.get("source") or ""),
         "qa": {key: value for key, value in qa.items() if not isinstance(value, list)},
+        "error_budget": list(qa.get("error_budget") or []),
         "groups": scan.groups,
     }
     if missing:
@@ -111,9 +112,11 @@ def _night_row(scan: L1Scan) -> Row:
         "t_sys_star": _t_sys_star(scan),
         "pwv": _median(qa.get("pwv")),
         "pwv_error": _median(qa.get("pwv_error")),
+        "pwv_error_noise": _median(qa.get("pwv_error_noise")),
+        "t_a_star_error": _percent(_median(qa.get("t_a_star_error"))),
         "tau": None if tau is None else _median(tau),
         "rms_ratio": _median(qa.get("rms_ratio")),
-        "flagged": None if flagged is None else 100.0 * flagged,
+        "flagged": _percent(flagged),
         "flags": " ".join(words),
     }
 
@@ -123,6 +126,10 @@ def _t_sys_star(scan: L1Scan) -> float | None:
     middle = scan["spectra"].shape[4] // 2
     array, factor = StoredTSys(scan).star_source(middle)
     return _median(pixel_medians(array, middle, factor, BUDGET_BYTES))
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100.0 * value
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:

@@ -83,7 +83,16 @@ CALIBRATED = (
         "t_sys_star", "float64", "K", "T_sys* above the air, median", _night("t_sys_star"), ".3f"
     ),
     Column("pwv", "float64", "mm", "precipitable water vapour", _night("pwv"), ".5f"),
-    Column("pwv_error", "float64", "mm", "its error", _night("pwv_error"), ".6f"),
+    Column("pwv_error", "float64", "mm", "its error, all together", _night("pwv_error"), ".6f"),
+    Column("pwv_error_noise", "float64", "mm", "by noise", _night("pwv_error_noise"), ".6f"),
+    Column(
+        "t_a_star_error",
+        "float64",
+        "%",
+        "error of the scale of T_A*",
+        _night("t_a_star_error"),
+        ".3f",
+    ),
     Column("tau", "float64", "", "zenith opacity of the signal band, median", _night("tau"), ".5f"),
     Column("rms_ratio", "float64", "", "rms over expected rms, median", _night("rms_ratio"), ".4f"),
     Column("flagged", "float64", "%", "flagged samples", _night("flagged"), ".3f"),
