@@ -43,7 +43,7 @@ def log_line(row: Mapping[str, Any], source: str, *, cancelled: bool = False) ->
         if name in row and is_known(row[name]):
             error = row.get(f"{name}_error")
             text = f"{name} {row[name]:.4g}"
-            if is_known(error):
+            if error is not None and is_known(error):
                 text = f"{name} {with_error(row[name], error, unknown='.4g', sign='+-')}"
             parts.append(f"{text} {unit}".rstrip())
     if not row.get("valid", True):

@@ -1,7 +1,7 @@
 """The budget of one scan: what each source does to the PWV and to the scale of T_A*; physics section 12.
 
-The closed forms are evaluated again with one input off by its error, and with the PWV that the fit would then find:
-what an input does to the loads and to the sky partly cancels. Shapes: c channels, R receivers, A pixels, S outputs.
+The closed forms are evaluated again with one input off by a little, and with the PWV that the fit would then find:
+what an input does to the loads and to the sky nearly cancels. Shapes: c channels, R receivers, A pixels, S outputs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gpucal.products import ErrorBudget, ErrorSource
 from gpucal.steps.atmosphere import Skies, airmass_seen
-from gpucal.steps.error_budget.inputs import HOST, Inputs, inputs_of, sources_of
+from gpucal.steps.error_budget.inputs import HOST, SMALL, Inputs, inputs_of, sources_of
 from gpucal.steps.error_budget.water import WaterErrors
 from gpucal.steps.loads import nan_median
 from gpucal.steps.pwv_fit import OPAQUE
@@ -29,7 +29,8 @@ MAX_OUTPUTS = 6
 
 
 class _Case(NamedTuple):
-    """One source: its row as far as it is known, the inputs and the PWV f64 [R|1,A|1,S|1] mm when it is off."""
+    """One source: its row as far as it is known, the inputs and the PWV f64 [R|1,A|1,S|1] mm when it is off by
+    SMALL of its error."""
 
     row: ErrorSource
     inputs: Inputs
@@ -51,7 +52,11 @@ def error_budget(solution: ScanSolution, skies: Skies) -> ErrorBudget:
         noise = nothing if water is None else water.noise()
         cases = list(_cases(solution, base, water, noise))
         pwv = solution.atmosphere.pwv
-        moved = [np.nan_to_num(case.pwv - pwv) ** 2 for case in cases if case.row.name != "noise"]
+        moved = [
+            (np.nan_to_num(case.pwv - pwv) / SMALL) ** 2
+            for case in cases
+            if case.row.name != "noise"
+        ]
         t_a_star, of_source = _scale_errors(solution, base, cases)
         return ErrorBudget(
             sources=tuple(
@@ -72,14 +77,14 @@ def _cases(
     pwv, config, nan = solution.atmosphere.pwv, solution.config, float("nan")
     if water is not None:
         size = _middle(noise)
-        yield _Case(ErrorSource("noise", size, "mm", size, nan), base, pwv + noise)
+        yield _Case(ErrorSource("noise", size, "mm", size, nan), base, pwv + SMALL * noise)
     elif np.isfinite(pwv).any():
         size = config.error_pwv
         row = ErrorSource("pwv", size, "", size * _middle(pwv), nan)
-        yield _Case(row, base, pwv * (1.0 + size))
+        yield _Case(row, base, pwv * (1.0 + SMALL * size))
     for source in sources_of(base, config):
         moved = np.zeros(pwv.shape) if water is None else water.moved_by(source.inputs)
-        size = nan if water is None else _middle(np.abs(moved))
+        size = nan if water is None else _middle(np.abs(moved)) / SMALL
         row = ErrorSource(source.name, source.sigma, source.unit, size, nan)
         yield _Case(row, source.inputs, pwv + moved)
 
@@ -110,7 +115,7 @@ def _scale_errors(
         usable = _usable(solution, base, j, factor)
         changes = []
         for i, case in enumerate(cases):
-            change = np.abs(_factor(solution, case.inputs, j, case.pwv) / factor - 1.0)
+            change = np.abs(_factor(solution, case.inputs, j, case.pwv) / factor - 1.0) / SMALL
             change = np.where(usable, change, np.nan)
             changes.append(change)
             of_source[i, j] = _middle(_over_channels(change))

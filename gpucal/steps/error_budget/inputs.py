@@ -23,6 +23,10 @@ Array = Any
 MAX_CHANNELS = 256
 """Channels that stand for all: errors of scale change slowly with frequency."""
 
+SMALL = 1e-2
+"""Part of 1 sigma that is tried: what a source does to the loads and to the water nearly cancels in T_A*, and the
+curvature of either would not."""
+
 HOST = cpu_backend(reason="errors are worked out on the host")
 
 
@@ -38,7 +42,8 @@ class Inputs:
 
 
 class Source(NamedTuple):
-    """One source of error: its name in the budget, 1 sigma, the unit of that, and the inputs when it is off by it."""
+    """One source of error: its name in the budget, 1 sigma, the unit of that, and the inputs when it is off by
+    SMALL of it."""
 
     name: str
     sigma: float
@@ -106,7 +111,7 @@ def sources_of(base: Inputs, config: CalibrationConfig) -> Iterator[Source]:
         "t_amb": (config.error_t_amb, "K", _air_with(config)),
     }
     for name, (sigma, unit, change) in changes.items():
-        yield Source(name, sigma, unit, change(base, sigma))
+        yield Source(name, sigma, unit, change(base, SMALL * sigma))
 
 
 def _with_opacity(base: Inputs, sigma: float) -> Inputs:

@@ -86,7 +86,7 @@ class WaterErrors:
             squares.append(off + sum(np.sum(np.square(part), axis=0) for part in loads))
         alone = self._atmosphere.scope == "per-pair"
         total = self._by_scope(squares) if alone else self._reduced(np.asarray(squares[0])[None])
-        return np.sqrt(total * self._thinner) / self._weight
+        return np.asarray(np.sqrt(total * self._thinner) / self._weight)
 
     def chi2(self) -> F64:
         """chi2 per degree of freedom by the noise alone: about 1 where the model is right."""

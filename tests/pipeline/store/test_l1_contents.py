@@ -42,7 +42,11 @@ TABLE: dict[str, tuple[tuple[str, ...], str, str]] = {
     "pixel_offset_lat": ((R, A, S), "f8", "deg"),
     "pwv": ((), "f8", "mm"),
     "pwv_error": ((), "f8", "mm"),
+    "pwv_error_noise": ((), "f8", "mm"),
+    "pwv_error_systematic": ((), "f8", "mm"),
     "pwv_chi2": ((), "f8", ""),
+    "pwv_chi2_noise": ((), "f8", ""),
+    "t_a_star_error": ((R, A, S), "f8", "1"),
     "on_index": ((S,), "i4", ""),
     "off_index_per_on": ((S,), "i4", ""),
 }
@@ -55,7 +59,8 @@ PROVENANCE = {
 }
 QA = {
     *("t_rec_median", "t_sys_median", "t_sys_star_median", "t_sys_sidebands", "pwv", "pwv_error"),
-    *("chi2_dof", "bad_channel_fraction"),
+    *("pwv_error_noise", "pwv_error_systematic", "chi2_dof_noise", "t_a_star_error"),
+    *("error_budget", "chi2_dof", "bad_channel_fraction"),
     *("nan_fraction", "rms_measured", "rms_expected", "rms_ratio", "baseline_ripple"),
 }
 
@@ -155,6 +160,8 @@ def check_attributes(scan: L1Scan, kind: str, night: Path) -> None:
     assert all(len(v) == 64 for v in provenance["l0_metadata_sha256"].values())
     assert scan["t_sys"].attrs["t_sys_convention"] == "DSB"
     assert scan["t_sys_star"].attrs["t_sys_convention"] == "T_sys*"
+    assert np.all((scan["t_a_star_error"][...] > 0.001) & (scan["t_a_star_error"][...] < 0.2))
+    assert {"opacity", "t_hot", "t_cold"} < {row["source"] for row in attrs["qa"]["error_budget"]}
 
 
 def test_receivers_with_their_own_frequencies(tmp_path: Path) -> None:
