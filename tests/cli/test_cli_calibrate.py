@@ -46,6 +46,12 @@ SAMPLE = {
     "t_atm_factor": ("0.95", 0.95),
     "t_atm_offset": ("-5", -5.0),
     "tau": ("0.4", 0.4),
+    "error_t_hot": ("0.5", 0.5),
+    "error_t_cold": ("3", 3.0),
+    "error_f_eff": ("0.02", 0.02),
+    "error_g_image": ("0.05", 0.05),
+    "error_t_amb": ("5", 5.0),
+    "error_pwv": ("0.2", 0.2),
     "reference": ("per-dump", "per-dump"),
     "elevation_low": ("15", 15.0),
     "skydiff": ("2", 2),
@@ -303,7 +309,7 @@ def test_plain_lines_hold_the_timing(batch: FakeBatch, capsys: pytest.CaptureFix
         "INFO    scan timing breakdown scan=1 load_ms=12 resolve_ms=0 prepare_ms=0 atm_ms=5 "
         "calibrate_ms=0 write_ms=0 wall_ms=2000\n"
     ) in err
-    assert "[1/1] scan 1 calibrated in 2.0 s: tp, PWV 0.61 mm" in err
+    assert "[1/1] scan 1 calibrated in 2.0 s: tp, PWV 0.610 ± 0.010 mm" in err
     assert "50 MB/s" in err
 
 
