@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gpucal.products import ErrorBudget, ErrorSource
 from gpucal.steps.atmosphere import Skies, airmass_seen
-from gpucal.steps.error_budget.inputs import HOST, SMALL, Inputs, inputs_of, sources_of
+from gpucal.steps.error_budget.inputs import SMALL, Inputs, inputs_of, sources_of
 from gpucal.steps.error_budget.water import WaterErrors
 from gpucal.steps.loads import nan_median
 from gpucal.steps.pwv_fit import OPAQUE
@@ -163,7 +163,7 @@ def _factor(solution: ScanSolution, inputs: Inputs, output: int, pwv: F64) -> F6
         airmass = solution.vane_airmass(output)
         way = solution.config.vane_average
         found = vane_temperatures(
-            loads, counts, atmosphere, output, airmass, inputs.air.effective, way, HOST
+            loads, counts, atmosphere, output, airmass, inputs.air.effective, way, inputs.host
         )
         return np.asarray(found.t_sys_star)[None]
     n = loads.bad.shape[0]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucal.backend.cpu import cpu_backend
+from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.products import LoadSolution, SkyModel, SpectralSetup
 from gpucal.steps.loads import load_brightness
@@ -27,13 +28,13 @@ SMALL = 1e-2
 """Part of 1 sigma that is tried: what a source does to the loads and to the water nearly cancels in T_A*, and the
 curvature of either would not."""
 
-HOST = cpu_backend(reason="errors are worked out on the host")
-
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Setup, loads, sky and temperatures of the air in the channels ``chosen`` of the scan; NumPy arrays."""
+    """Setup, loads, sky and temperatures of the air in the channels ``chosen`` of the scan; NumPy arrays, ``host`` is
+    their backend."""
 
+    host: Backend
     chosen: slice
     setup: SpectralSetup
     loads: LoadSolution
@@ -66,6 +67,7 @@ def inputs_of(solution: ScanSolution) -> Inputs:
 
     setup, loads, model = solution.setup, solution.loads, solution.atmosphere.model
     return Inputs(
+        host=cpu_backend(reason="errors are worked out on the host"),
         chosen=chosen,
         setup=replace(
             setup, **{k: some(getattr(setup, k)) for k in ("nu_sig", "nu_img", "g_sig", "g_img")}
@@ -158,12 +160,12 @@ def _air_with(config: CalibrationConfig) -> Callable[[Inputs, float], Inputs]:
 def _loads_again(inputs: Inputs) -> Inputs:
     """J_hot and J_cold, equation (4.1), worked out anew."""
     setup, loads = inputs.setup, inputs.loads
-    j_hot = load_brightness(setup, loads.t_hot, HOST)
-    j_cold = None if loads.t_cold is None else load_brightness(setup, loads.t_cold, HOST)
+    j_hot = load_brightness(setup, loads.t_hot, inputs.host)
+    j_cold = None if loads.t_cold is None else load_brightness(setup, loads.t_cold, inputs.host)
     return replace(inputs, loads=replace(loads, j_hot=j_hot, j_cold=j_cold))
 
 
 def _sky_again(inputs: Inputs) -> Inputs:
     """The model of the sky, equation (5.4), built anew on the same opacities."""
-    model = build_sky_model(inputs.setup, inputs.model.opacity, inputs.air, HOST)
+    model = build_sky_model(inputs.setup, inputs.model.opacity, inputs.air, inputs.host)
     return replace(inputs, model=model)
