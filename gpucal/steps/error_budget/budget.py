@@ -52,11 +52,7 @@ def error_budget(solution: ScanSolution, skies: Skies) -> ErrorBudget:
         noise = nothing if water is None else water.noise()
         cases = list(_cases(solution, base, water, noise))
         pwv = solution.atmosphere.pwv
-        moved = [
-            (np.nan_to_num(case.pwv - pwv) / SMALL) ** 2
-            for case in cases
-            if case.row.name != "noise"
-        ]
+        moved = [((case.pwv - pwv) / SMALL) ** 2 for case in cases if case.row.name != "noise"]
         t_a_star, of_source = _scale_errors(solution, base, cases)
         return ErrorBudget(
             sources=tuple(

@@ -18,6 +18,7 @@ from builders.truth_setup import calibrated, simulate_scan, steady, without_line
 
 from gpucal import CalibrationConfig
 from gpucal.physics.rounding import with_error
+from gpucal.scan import ArrayCounts
 from gpucal.simulate.counts import Recording
 from gpucal.steps.error_budget import budget as budget_module
 
@@ -162,6 +163,28 @@ def test_outputs_between_those_worked_out_are_right(monkeypatch: pytest.MonkeyPa
     assert every is not None
     assert some.t_a_star.shape == (2, 2, 12)
     np.testing.assert_allclose(some.t_a_star, every.t_a_star, rtol=0.01)
+
+
+def test_a_dead_pixel_has_no_errors_and_the_others_have_theirs() -> None:
+    setup = replace(without_lines(steady("hera")), pixels=3, fill_fraction=0.0)
+    simulated = simulate_scan(setup, "tp", 7)
+    scan = simulated.scans[0]
+    assert scan.calibration is not None
+    counts = scan.calibration.counts
+    values = np.array(np.stack([counts.read(0, counts.shape[0], s) for s in range(2)], axis=-1))
+    values[:, :, 0, 1] = 0.0
+    dead = replace(scan, calibration=replace(scan.calibration, counts=ArrayCounts(values)))
+    config = CalibrationConfig(pwv_scope="per-pixel")
+    whole = calibrated(simulated, config).solution.errors
+    found = calibrated(replace(simulated, scans=(dead,)), config).solution.errors
+    assert whole is not None
+    assert found is not None
+    hit = np.zeros((2, 3), dtype=np.bool_)
+    hit[0, 1] = True
+    for name in ("pwv_noise", "pwv_systematic", "t_a_star"):
+        one, two = (getattr(e, name)[..., 0] for e in (found, whole))
+        assert np.isnan(one[hit]).all()
+        np.testing.assert_allclose(one[~hit], two[~hit], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
