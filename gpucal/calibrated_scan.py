@@ -22,10 +22,12 @@ from gpucal.io.chunks.zarr_metadata import json_safe
 from gpucal.io.l1.memory_scan import MemoryArray, MemoryScan
 from gpucal.notebook import Picture, html_of
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.physics.rounding import with_error
 from gpucal.pipeline.scan.in_memory import stream_in_memory
 from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.store.l1_arrays import (
     SPECTRUM_DIMS,
+    T_SYS_DIMS,
     band_attributes,
     scan_attributes,
     small_arrays,
@@ -45,15 +47,17 @@ Host = npt.NDArray[Any]
 class CalibratedScan:
     """Result of ``calibrate_scan``; arrays of the backend.
 
-    spectra [C,D,R,A,S_on] K (T_A*, NaN where flagged bit 0 or 1); flags u16, same shape; t_sys
-    f64 [C,R,A,S_on] K (DSB; T_sys* for the vane schemes); t_rec, gamma f64 [C,R,A] K; quality: the ``qa``
-    attribute of L1; solution: pairing, loads, atmosphere. ``frequency``, ``to_xarray()``,
+    spectra [C,D,R,A,S_on] K (T_A*, NaN where flagged bit 0 or 1); flags u16, same shape; t_sys,
+    t_sys_star f64 [C,R,A,S_on] K (at the receiver's input, and above the air on the scale of the spectra);
+    t_rec, gamma f64 [C,R,A] K; quality: the ``qa`` attribute of L1; solution: pairing, loads, atmosphere.
+    ``frequency``, ``to_xarray()``,
     ``to_spectrum1d()`` and ``plot()`` give what a notebook wants; ``l1`` is the scan as a store would hold it.
     """
 
     spectra: Array
     flags: Array
     t_sys: Array
+    t_sys_star: Array
     t_rec: Array
     gamma: Array
     quality: dict[str, Any]
@@ -76,7 +80,8 @@ class CalibratedScan:
             for name, dims in (
                 ("spectra", SPECTRUM_DIMS),
                 ("flags", SPECTRUM_DIMS),
-                ("t_sys", tuple(d for d in SPECTRUM_DIMS if d != "dump")),
+                ("t_sys", T_SYS_DIMS),
+                ("t_sys_star", T_SYS_DIMS),
             )
         }
         for name, (values, dims, units) in small_arrays(solution).items():
@@ -131,9 +136,10 @@ class CalibratedScan:
         """What is said of it, line by line."""
         q, shape = self.quality, self.spectra.shape
         numbers = {
-            "PWV": (f"{q['pwv']:.4g}", " mm"),
+            "PWV": (with_error(q["pwv"], q["pwv_error"], unknown=".4g"), " mm"),
             "T_rec": (f"{q['t_rec_median']:.4g}", " K"),
-            "T_sys": (f"{q['t_sys_median']:.4g}", " K"),
+            "T_sys": (f"{q['t_sys_median']:.4g}", f" K {q['t_sys_sidebands']}"),
+            "T_sys*": (f"{q['t_sys_star_median']:.4g}", " K"),
             "rms/expected": (f"{float(np.nanmedian(q['rms_ratio'])):.3g}", ""),
         }
         sizes = ", ".join(f"{axis} {n}" for axis, n in zip("CDRAS", shape, strict=True))
@@ -169,6 +175,7 @@ class _ArraySink:
         self.spectra = xp.empty((s, c, d, r, a), dtype=dtype)
         self.flags = xp.empty((s, c, d, r, a), dtype=xp.uint16)
         self.t_sys = xp.empty((s, c, r, a), dtype=xp.float64)
+        self.t_sys_star = xp.empty((s, c, r, a), dtype=xp.float64)
 
     def write_tile(
         self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_own: int
@@ -177,8 +184,11 @@ class _ArraySink:
         self.spectra[place] = self._asarray(spectra)
         self.flags[place] = self._asarray(flags)
 
-    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+    def write_t_sys(
+        self, output: int, channels: tuple[int, int], t_sys: Array, t_sys_star: Array
+    ) -> None:
         self.t_sys[output, channels[0] : channels[1], ...] = t_sys
+        self.t_sys_star[output, channels[0] : channels[1], ...] = t_sys_star
 
 
 def calibrate_scan(
@@ -226,6 +236,7 @@ def calibrate_scan(
         spectra=xp.moveaxis(sink.spectra, 0, -1),
         flags=xp.moveaxis(sink.flags, 0, -1),
         t_sys=xp.moveaxis(sink.t_sys, 0, -1),
+        t_sys_star=xp.moveaxis(sink.t_sys_star, 0, -1),
         t_rec=solution.loads.t_rec,
         gamma=gamma_of_scan(solution),
         quality=band_quality(solution, streamed.sums, table),

@@ -19,6 +19,8 @@ from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Sigma = Annotated[float, Field(ge=0, le=50)]
 
 _UNITS = ("K", "s", "m", "deg", "Np", "mm", "MiB")
 K, S, M, DEG, NP, MM, MIB = ({"unit": cast(JsonValue, unit)} for unit in _UNITS)
@@ -28,6 +30,7 @@ GROUPS: dict[str, str] = {
     "What": "scans",
     "Loads": "cal_scheme",
     "Atmosphere": "atmosphere",
+    "Errors of the inputs": "error_t_hot",
     "Reference and diagnostics": "reference",
     "Output and execution": "dtype",
     "Alarms": "alarm_rms_low",
@@ -151,7 +154,7 @@ class CalibrationConfig(OptionModel):
         1.0, description="Factor on the ozone column of the table."
     )
     opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="Fractional error of the opacity model in the fit weights."
+        0.05, description="Fractional error of the opacity model, in weights and errors."
     )
     t_atm: Positive | None = Field(
         None,
@@ -167,6 +170,13 @@ class CalibrationConfig(OptionModel):
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Zenith opacity, with atmosphere none.", json_schema_extra=NP
     )
+    # errors (1 sigma): they go into pwv_error and t_a_star_error alone
+    error_t_hot: Sigma = Field(1.0, description="Error of T_hot.", json_schema_extra=K)
+    error_t_cold: Sigma = Field(2.0, description="Error of T_cold.", json_schema_extra=K)
+    error_f_eff: Fraction = Field(0.01, description="Error of the forward efficiency.")
+    error_g_image: Fraction = Field(0.02, description="Error of g_i, where there is an image.")
+    error_t_amb: Sigma = Field(2.0, description="Error of T_amb.", json_schema_extra=K)
+    error_pwv: Fraction = Field(0.1, description="Fractional error of a PWV that --pwv gives.")
     # reference
     reference: Literal["linear", "nearest", "per-dump"] = Field(
         "linear", description="How the OFFs around an ON become its reference."

@@ -49,6 +49,7 @@ class LoadMeans:
     t_cold: Array | None
     sky: Array | None = None
     sky_elevation: float = float("nan")
+    cold_time: float = float("nan")
     warnings: tuple[str, ...] = ()
 
     @property
@@ -80,6 +81,11 @@ class SpectralSetup:
         """dnu of the radiometer equation, Hz; physics equation (6.4)."""
         return self.channel_width * self.noise_bandwidth
 
+    @property
+    def sidebands(self) -> str:
+        """What reaches the receiver: "DSB", or "SSB" where nothing of the image does (gain_image 0)."""
+        return "DSB" if bool(array_namespace(self.g_img).any(self.g_img > 0)) else "SSB"
+
     def line_gain(self, channels: slice = slice(None)) -> Array:
         """g_s f_eff, or f_eff for the DSB line scale; of some channels, broadcastable to [c,R,A]."""
         g_sig = self.g_sig if self.g_sig.shape[0] == 1 else self.g_sig[channels, ...]
@@ -92,7 +98,7 @@ class LoadSolution:
 
     hot, cold f64 [C,R,A] counts (cold None for the vane schemes); j_hot, j_cold f64 broadcastable to
     [C,R,A] K; t_rec, gamma f64 [C,R,A] K; bad bool [C,R,A]; span = C_hot - C_cold (vane: C_hot -
-    C_sky) f64 [C,R,A] counts, NaN in bad channels.
+    C_sky) f64 [C,R,A] counts, NaN in bad channels; *_time the integration times, s.
     """
 
     scheme: str
@@ -110,6 +116,7 @@ class LoadSolution:
     stale: bool
     warnings: tuple[str, ...] = ()
     t_cold: Array | None = None
+    cold_time: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +165,9 @@ class SkyModel:
 class Atmosphere:
     """Water and transmission of one scan and band.
 
-    pwv f64 [R|1, A|1, S_on|1] mm (NaN when the opacity was given); error, chi2 the same shape;
-    poor bool, same shape; airmass f64 [S_on] of each ON; scope as reported.
+    pwv f64 [R|1, A|1, S_on|1] mm (NaN when the opacity was given); error, chi2 the same shape, by the weights
+    of the fit, equations (5.8) and (5.15) (``ErrorBudget`` has the honest ones); poor bool, same shape; airmass
+    f64 [S_on] of each ON; scope as reported.
     """
 
     scope: str
@@ -177,3 +185,36 @@ class Atmosphere:
         """PWV for one output subscan, f64 [R|1, A|1]; 0 where the opacity does not depend on it."""
         p = self.pwv[:, :, output if self.pwv.shape[2] > 1 else 0]
         return np.where(np.isfinite(p), p, 0.0)
+
+
+class ErrorSource(NamedTuple):
+    """One row of the budget: a source of error, its 1 sigma and unit, and what it does.
+
+    pwv mm, by which it moves the fitted PWV (NaN without a fit); t_a_star fraction of T_A*; both medians.
+    """
+
+    name: str
+    sigma: float
+    unit: str
+    pwv: float
+    t_a_star: float
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorBudget:
+    """Errors of the PWV and of the scale of T_A*; physics section 12.
+
+    pwv_noise, pwv_systematic mm and chi2_noise (per degree of freedom), f64 like ``Atmosphere.pwv``, NaN without a
+    fit; t_a_star f64 [R,A,S_on], fraction of T_A*, 1 sigma, the same for all channels and lines.
+    """
+
+    sources: tuple[ErrorSource, ...]
+    pwv_noise: npt.NDArray[np.float64]
+    pwv_systematic: npt.NDArray[np.float64]
+    chi2_noise: npt.NDArray[np.float64]
+    t_a_star: npt.NDArray[np.float64]
+
+    @property
+    def pwv(self) -> npt.NDArray[np.float64]:
+        """Error of the PWV, mm: noise and systematic together."""
+        return np.hypot(self.pwv_noise, self.pwv_systematic)

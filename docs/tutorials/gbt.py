@@ -40,7 +40,7 @@ print(gpucal.open_l0("dr21.zarr")[12])
 config = gpucal.CalibrationConfig(atmosphere="none", tau=0.1, t_atm=273.0, airmass="gbt")
 print(gpucal.calibrate_store("dr21.zarr", "dr21_l1.zarr", config))
 scan = gpucal.open_l1("dr21_l1.zarr")[12]
-t_sys = scan["t_sys"][:]
+t_sys = scan["t_sys_star"][:]
 print(f"T_sys* = {np.nanmedian(t_sys):.3f} K")
 assert abs(np.nanmedian(t_sys) - 234.340397) < 0.005
 

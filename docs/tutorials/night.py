@@ -68,7 +68,8 @@ peak = mean.argmax("channel")
 print(f"strongest channel {int(peak)} at {float(ds.frequency[peak]) / 1e9:.4f} GHz:", end=" ")
 print(f"{float(mean[peak]):.3f} K, mean over the map")
 qa = store[1].attrs["qa"]
-print(f"PWV {qa['pwv']:.4f} +- {qa['pwv_error']:.4f} mm, T_rec {qa['t_rec_median']:.1f} K")
+print(f"PWV {qa['pwv']:.2f} +- {qa['pwv_error']:.2f} mm, by noise {qa['pwv_error_noise']:.1g} mm")
+print(f"T_rec {qa['t_rec_median']:.1f} K, scale of T_A* +- {100 * qa['t_a_star_error']:.1f} %")
 
 # %% [markdown]
 # ## Draw

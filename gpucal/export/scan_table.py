@@ -14,7 +14,7 @@ from gpucal.errors import ConfigError, L1Error
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
 from gpucal.export.frames import NAN, Pointing, ScanFrame, Site, number, scan_frame
 from gpucal.io.l1.reader import L1Scan
-from gpucal.physics.radiometry import airmass
+from gpucal.io.l1.stored_t_sys import StoredTSys
 
 F64 = npt.NDArray[np.float64]
 Scale = Literal["ta", "tmb"]
@@ -205,30 +205,17 @@ class ScanTable:
         return header, factor
 
     def _t_sys_star(self, budget: int) -> F64:
-        """T_sys* f64 [R, A, S], K: T_sys / (g_s f_eff t_sig) where L1 holds the DSB value.
+        """T_sys* f64 [R, A, S], K.
 
         The median over channels, so that the weights of an average do not depend on the channel:
         weights that follow the noisy T_sys(nu) would shape the baseline and scale lines wrongly.
         """
         _, _, r, a, s = self.shape
         out = np.full((r, a, s), NAN)
-        if "t_sys" not in self._scan:
-            return out
-        array = self._scan["t_sys"]
-        dsb = array.attrs.get("t_sys_convention", "DSB") == "DSB"
-        attrs = self._scan.attrs
-        # --line-scale dsb leaves 1/g_s out of the spectra, so out of their noise too
-        single = attrs.get("line_scale", "ssb") == "ssb"
-        gain = self.header["f_eff"] * (number(attrs.get("gain_signal")) if single else 1.0)
-        kind = str((attrs.get("config") or {}).get("airmass", "plane"))
-        scale = None
-        for subscan in range(s):
-            if dsb:
-                elevation = self.pointing.elevation[:, subscan]
-                middle = np.nanmean(elevation) if np.isfinite(elevation).any() else np.nan
-                opacity = self._per_receiver("tau_signal") * float(airmass(np.array(middle), kind))
-                scale = np.exp(opacity) / gain
-            out[:, :, subscan] = pixel_medians(array, subscan, scale, budget)
+        stored = StoredTSys(self._scan)
+        for subscan in range(s if stored.known else 0):
+            array, factor = stored.star_source(subscan)
+            out[:, :, subscan] = pixel_medians(array, subscan, factor, budget)
         return out
 
     def _middle(self, name: str) -> F64:

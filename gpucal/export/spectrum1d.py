@@ -13,8 +13,8 @@ from gpucal.errors import L1Error
 from gpucal.export.frames import Pointing, Site, number, scan_frame
 from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan
+from gpucal.io.l1.stored_t_sys import StoredTSys
 from gpucal.physics.doppler import LIGHT
-from gpucal.physics.radiometry import airmass
 
 F64 = npt.NDArray[np.float64]
 Average = Literal["subscans", "dumps", "none"]
@@ -143,27 +143,17 @@ def _average(
 
 
 def _t_sys_star(scan: L1Scan | MemoryScan, receiver: int, pixel: int, subscan: int) -> F64:
-    """T_sys* f64 [C], K: t_sys / (g_s f_eff t_sig) where L1 holds the DSB value; physics section 6.
+    """T_sys* f64 [C], K.
 
-    Without a T_sys all channels weigh the same and the uncertainty is that of 1 K.
+    Without one (or an older store that does not tell its gains) all channels weigh the same and the uncertainty is
+    that of 1 K.
     """
-    n_channels = scan["spectra"].shape[0]
-    if "t_sys" not in scan:
-        return np.ones(n_channels)
-    array = scan["t_sys"]
-    values = np.asarray(array[:, receiver, pixel, subscan], dtype=np.float64)
-    if array.attrs.get("t_sys_convention", "DSB") != "DSB":
-        return values
-    attrs = scan.attrs
-    gain = number(attrs.get("gain_signal")) if attrs.get("line_scale", "ssb") == "ssb" else 1.0
-    f_eff = number(attrs.get("forward_efficiency", attrs.get("f_eff")))
-    line = (gain if gain > 0 else 1.0) * (f_eff if f_eff > 0 else 1.0)
-    elevation = np.asarray(scan["elevation"][...], dtype=np.float64)[..., subscan]
-    kind = str((attrs.get("config") or {}).get("airmass", "plane"))
-    slant = float(airmass(np.array(np.nanmean(elevation)), kind))
-    tau = np.asarray(scan["tau_signal"][...], dtype=np.float64).reshape(n_channels, -1)
-    own = tau[:, min(receiver, tau.shape[1] - 1)]
-    return np.asarray(values / (line * np.exp(-slant * own)))
+    nothing = np.ones(scan["spectra"].shape[0])
+    stored = StoredTSys(scan)
+    if not stored.known:
+        return nothing
+    star = stored.star(subscan, place=(receiver, pixel))
+    return star if np.isfinite(star).any() else nothing
 
 
 def _noise_width(scan: L1Scan | MemoryScan, receiver: int) -> float:

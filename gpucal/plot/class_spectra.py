@@ -15,7 +15,7 @@ from gpucal.errors import GpucalError, GpucalWarning, ImportFormatError
 from gpucal.io.gildas.reader import ClassFile, open_class
 from gpucal.plot.style import (
     T_A,
-    T_SYS,
+    T_SYS_STAR,
     check_format,
     curve_limits,
     draw_steps,
@@ -176,7 +176,7 @@ def _draw_panel(axes: Any, mean: _Mean) -> None:
     if not np.isfinite(values).any():
         say_in(axes, "no valid channel")
     text = [h["teles"], f"{mean.count} spectra" if mean.count > 1 else ""]
-    text += [f"{T_SYS} {h['tsys']:.0f} K" if h["tsys"] > 0 else ""]
+    text += [f"{T_SYS_STAR} {h['tsys']:.0f} K" if h["tsys"] > 0 else ""]
     text += [f"{mean.time:.3g} s" if mean.time > 0 else ""]
     note_in(axes, ", ".join(x for x in text if x))
 

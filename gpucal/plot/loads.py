@@ -12,6 +12,7 @@ import numpy as np
 
 from gpucal.errors import GpucalError
 from gpucal.io.l0.store import L0Store
+from gpucal.io.l1.stored_t_sys import StoredTSys
 from gpucal.plot.binning import BLOCK_BYTES, Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView
 from gpucal.plot.spectra import MAX_PIXELS, add_upper_axis
@@ -136,7 +137,8 @@ def plot_loads(view: ScanView, binned: Binned, load: Scan, path: Path) -> None:
         _finish(panels, view, binned, chosen)
         other = "SKY" if "SKY" in counts or "COLD" not in counts else "COLD"
         panels[rows // 2, 0].set_ylabel(counts_label(power))
-        panels[rows // 2, 1].set_ylabel(f"HOT / {other}" if t_rec is None else f"{T_REC} [K], DSB")
+        name = f"{T_REC} {StoredTSys(view.arrays).sidebands}".rstrip()
+        panels[rows // 2, 1].set_ylabel(f"HOT / {other}" if t_rec is None else f"{name} [K]")
         _share_limits(panels[:, 1], t_rec, chosen)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gpucal.errors import L1Error, L1KeyError
 from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan, open_l1
+from gpucal.io.l1.stored_t_sys import STAR, StoredTSys
 from gpucal.plot.style import T_SYS, T_SYS_STAR
 from gpucal.scan_numbers import counted_scans, runs_of
 
@@ -90,11 +91,9 @@ class ScanView:
 
 
 def t_sys_name(view: ScanView) -> str:
-    """What ``t_sys`` of this scan is: T_sys, or T_sys* where it is told so."""
-    if "t_sys" not in view.arrays:
-        return T_SYS
-    star = view.arrays["t_sys"].attrs.get("t_sys_convention", "DSB") != "DSB"
-    return T_SYS_STAR if star else T_SYS
+    """What ``t_sys`` of this scan is: T_sys with its sidebands, or T_sys* in an older store of a vane."""
+    sidebands = StoredTSys(view.arrays).sidebands
+    return T_SYS_STAR if sidebands == STAR else f"{T_SYS} {sidebands}".rstrip()
 
 
 def open_views(path: str | Path, scan: int | Collection[int] | None = None) -> list[ScanView]:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.physics.rounding import with_error
 from gpucal.physics.velocity import velocity_scale
 from gpucal.plot.binning import Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView, t_sys_name
 from gpucal.plot.style import (
     T_A,
-    T_SYS_STAR,
     bandpass_limits,
     curve_limits,
     draw_steps,
@@ -59,7 +59,7 @@ def plot_spectra(view: ScanView, binned: Binned, path: Path) -> None:
             _draw_mean(here[0], binned, receivers)
             if several:
                 _draw_pixels(here[1], binned, receivers[0])
-            _draw_t_sys(here[-1], view, binned, receivers)
+            _draw_t_sys(here[-1], binned, receivers)
             last = column == len(columns) - 1
             _draw_transmission(here[0], view, binned, receivers, label=last)
             _draw_axes(here, view, binned, receivers)
@@ -190,7 +190,7 @@ def _tame(spectra: F64) -> Any:
     return noise <= 5.0 * np.median(noise)
 
 
-def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int]) -> None:
+def _draw_t_sys(axes: Any, binned: Binned, receivers: list[int]) -> None:
     """Median T_sys over the pixels of each receiver, with the 16-84 % range behind it."""
     shown = []
     for receiver in receivers:
@@ -214,9 +214,8 @@ def _draw_t_sys(axes: Any, view: ScanView, binned: Binned, receivers: list[int])
         return
     if len(receivers) > 1:
         axes.legend(loc="upper right", ncols=min(4, len(receivers)))
-    several, star = binned.t_sys.shape[2] > 1, t_sys_name(view) == T_SYS_STAR
-    words = [] if star else ["DSB"]
-    note_in(axes, ", ".join([*words, *(["median and 16-84 % of the pixels"] if several else [])]))
+    if binned.t_sys.shape[2] > 1:
+        note_in(axes, "median and 16-84 % of the pixels")
     show_curves(
         axes,
         np.stack(shown, axis=1),
@@ -300,10 +299,7 @@ def _water(view: ScanView) -> str:
         return ""
     value = float(np.nanmedian(pwv))
     sigma = float(np.nanmedian(error)) if error is not None and np.isfinite(error).any() else 0.0
-    if sigma <= 0:
-        return f", PWV {value:.3g} mm"
-    digits = int(np.clip(1 - np.floor(np.log10(sigma)), 0, 8))
-    return f", PWV {value:.{digits}f} ± {sigma:.{digits}f} mm"
+    return f", PWV {with_error(value, sigma)} mm"
 
 
 def _ghz(binned: Binned, receiver: int) -> F64:

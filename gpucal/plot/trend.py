@@ -41,6 +41,7 @@ class Point(NamedTuple):
     pwv: F64
     pwv_error: F64
     age: float = NAN
+    pwv_noise: float = NAN
 
 
 def plot_night(
@@ -86,6 +87,8 @@ def _point(view: ScanView, age: float = NAN) -> Point:
     """The values of one scan for the picture of the night."""
     mjd = view.per_subscan("mjd")
     pwv, error = view.small("pwv"), view.small("pwv_error")
+    noise = view.small("pwv_error_noise")  # earlier stores have one error
+    noise = error if noise is None else noise
     when = np.array([_median(mjd)])
     if pwv is None:
         pwv, error = np.array([]), None
@@ -115,6 +118,7 @@ def _point(view: ScanView, age: float = NAN) -> Point:
         pwv_mjd=when,
         pwv=values,
         pwv_error=errors,
+        pwv_noise=NAN if noise is None else _median(noise),
     )
 
 
@@ -131,7 +135,7 @@ def _with_tau_errors(points: Sequence[Point]) -> list[Point]:
         tau = np.array([p.tau for p in same])
         good = np.isfinite(pwv) & np.isfinite(tau)
         error = _median(point.pwv_error)
-        if good.sum() > 1 and np.ptp(pwv[good]) > 3.0 * error:
+        if good.sum() > 1 and np.ptp(pwv[good]) > 3.0 * point.pwv_noise:
             slope = float(np.polyfit(pwv[good], tau[good], 1)[0])
             point = point._replace(tau_error=abs(slope) * error)
         out.append(point)

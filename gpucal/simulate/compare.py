@@ -112,6 +112,10 @@ def _deviation(
     return sums.row(truth, quantity, unit)
 
 
+LINE_IN_REFERENCE = 1e-3
+"""Part of the PWV by which a line of some kelvin in the reference phase of a switched frequency moves it."""
+
+
 def _receivers(
     group: Any, truth: Truth, drift: float
 ) -> Iterator[tuple[str, str, F64, F64 | None]]:
@@ -134,10 +138,14 @@ def _atmosphere(
     if "pwv" in group:
         pwv = np.asarray(group["pwv"][...])
         mine = truth.pwv if pwv.ndim == 1 and pwv.shape == truth.pwv.shape else truth.pwv_mm
-        error = np.asarray(group["pwv_error"][...]) if "pwv_error" in group else None
+        # the inputs are exact here; stores of earlier versions have one error
+        name = next((n for n in ("pwv_error_noise", "pwv_error") if n in group), "")
+        error = np.asarray(group[name][...]) if name else None
         sigma = None if error is None or error.shape != pwv.shape else np.atleast_1d(error)
         if sigma is not None:  # one value stands for the drift of the water over the scan
             sigma = np.hypot(sigma, np.max(np.abs(truth.pwv - truth.pwv_mm)))
+            if truth.kind == "fsw":
+                sigma = np.hypot(sigma, LINE_IN_REFERENCE * truth.pwv_mm)
         if truth.noise.size and not truth.noise.any():
             sigma = np.zeros(np.atleast_1d(pwv).shape)
         if drift:
@@ -190,6 +198,7 @@ def _per_subscan(group: Any, truth: Truth, how: tuple[str, bool, float]) -> list
     scheme, fold, drift = how
     spectra, flags = group["spectra"], group["flags"]
     line, t_sys = _Sums(), _Sums()
+    name = "t_sys_star" if truth.vane_tsys.size else "t_sys"
     bad_mismatch, fill_mismatch = 0, 0
     for s, subscan in enumerate(np.asarray(group["on_index"][...]).tolist()):
         kelvin = np.asarray(spectra[..., s], dtype=np.float64)
@@ -205,20 +214,19 @@ def _per_subscan(group: Any, truth: Truth, how: tuple[str, bool, float]) -> list
             sigma = np.hypot(sigma, 0.1 * drift * truth.t_sys(subscan)[:, None])  # the reference
         blank = ((flag & int(BLANKING)) != 0) | truth.bad[:, None]
         line.add(np.where(blank, np.nan, kelvin - expected), sigma)
-        if "t_sys" in group:
+        if name in group and (not truth.vane_tsys.size or scheme == "vane"):
             mine = truth.t_sys(subscan)
-            if truth.vane_tsys.size and scheme == "vane":
+            if truth.vane_tsys.size:  # of both a vane measures this one
                 mine = truth.vane_tsys[:, truth.position(subscan)]
-            if not truth.vane_tsys.size or scheme == "vane":
-                error = _expected_t_sys(truth, subscan, drift)
-                t_sys.add(np.where(truth.bad, np.nan, group["t_sys"][..., s] - mine), error)
+            error = _expected_t_sys(truth, subscan, drift)
+            t_sys.add(np.where(truth.bad, np.nan, group[name][..., s] - mine), error)
         flagged = ((flag & int(Flag.BAD_CHANNEL)) != 0).any(axis=1)
         bad_mismatch += int(np.count_nonzero(flagged != truth.bad))
         if truth.kind not in MOVED_SAMPLES:
             fill_mismatch += _missing_fills(flag, truth, subscan)
     rows = [line.row(truth, "spectra")]
     if t_sys.count:
-        rows.append(t_sys.row(truth, "t_sys"))
+        rows.append(t_sys.row(truth, name))
     n = int(np.prod(flags.shape))
     if truth.kind != "fsw" or not fold:  # flags travel with the fold
         rows.append(_count(truth, "bad channels", bad_mismatch, n))

@@ -12,7 +12,13 @@ RMS_ALLOWED, WORST_ALLOWED = 1.25, 1.6
 """Error over what is expected, up to which the calibration counts as right: rms, and the worst single value."""
 WITHOUT_NOISE = 0.05
 """K, mm: rms error of a night without noise; counts are rounded, and the gain drifts between HOT and COLD."""
-NAMES = {"spectra": "T_A*", "t_rec": "T_rec", "t_sys": "T_sys", "pwv": "PWV"}
+NAMES = {
+    "spectra": "T_A*",
+    "t_rec": "T_rec",
+    "t_sys": "T_sys",
+    "t_sys_star": "T_sys*",
+    "pwv": "PWV",
+}
 
 
 @dataclass(frozen=True)

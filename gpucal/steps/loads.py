@@ -183,6 +183,7 @@ def load_means(
         if sky
         else float("nan"),
         warnings=scan.warnings,
+        cold_time=cold[2] if cold else float("nan"),
     )
 
 
@@ -249,6 +250,7 @@ def solve_loads(
         stale=stale,
         warnings=means.warnings,
         t_cold=means.t_cold,
+        cold_time=means.cold_time,
     )
 
 

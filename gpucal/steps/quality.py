@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gpucal.axes import BLANKING, Flag
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
+from gpucal.products import ErrorBudget
 from gpucal.steps.loads import nan_median
 from gpucal.steps.scale import OutputScale
 from gpucal.steps.solution import ScanSolution
@@ -224,7 +225,7 @@ def _median_of_tiles(levels: Sequence[F64]) -> F64:
 
 
 def quality_attributes(
-    solution: ScanSolution, sums: QualitySums, t_sys_median: float
+    solution: ScanSolution, sums: QualitySums, t_sys_median: float, t_sys_star_median: float
 ) -> dict[str, Any]:
     """The ``qa`` attribute of L1: plain numbers, [R][A] lists where a pixel has its own."""
     totals = sums.sums
@@ -233,6 +234,8 @@ def quality_attributes(
     return {
         **solution_quality(solution),
         "t_sys_median": t_sys_median,
+        "t_sys_star_median": t_sys_star_median,
+        "t_sys_sidebands": solution.setup.sidebands,
         "nan_fraction": sums.nans / max(sums.samples, 1),
         "flagged_fraction": sums.flagged / max(sums.samples, 1),
         **{key: sums.outliers[flag].tolist() for flag, key in OUTLIERS.items()},
@@ -273,12 +276,35 @@ def solution_quality(solution: ScanSolution) -> dict[str, Any]:
         "t_cold_range_k": _range(loads.t_cold, backend),
         "highest_frequency_hz": float(xp.max(solution.setup.nu_sig)),
         "pwv": _finite_mean(atmosphere.pwv),
-        "pwv_error": _finite_mean(atmosphere.error),
         "chi2_dof": _finite_mean(atmosphere.chi2),
+        **_errors(solution.errors),
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),
         "bad_channel_fraction": float(np.mean(backend.to_host(loads.bad))),
+    }
+
+
+def _errors(errors: ErrorBudget | None) -> dict[str, Any]:
+    """The errors of the PWV and of the scale of T_A*, and their budget: a row for each source."""
+    if errors is None:
+        return {}
+    return {
+        "pwv_error": _finite_mean(errors.pwv),
+        "pwv_error_noise": _finite_mean(errors.pwv_noise),
+        "pwv_error_systematic": _finite_mean(errors.pwv_systematic),
+        "chi2_dof_noise": _finite_mean(errors.chi2_noise),
+        "t_a_star_error": _finite_mean(errors.t_a_star),
+        "error_budget": [
+            {
+                "source": source.name,
+                "sigma": source.sigma,
+                "unit": source.unit,
+                "pwv_mm": source.pwv,
+                "t_a_star": source.t_a_star,
+            }
+            for source in errors.sources
+        ],
     }
 
 

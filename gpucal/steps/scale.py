@@ -26,8 +26,8 @@ class OutputScale:
     """Scale of a block of c channels of one output subscan.
 
     gain f64 [c,R,A]: K per count, or T_sys* for the ratio scheme "vane"; t_sig f64 [c,R|1,A|1] or
-    None where it is already in the gain; t_sys f64 [c,R,A] K as stored in L1; t_sys_star f64 [c,R,A]
-    K; gamma f64 [c,R,A] K; flags u16 [c,R,A].
+    None where it is already in the gain; t_sys f64 [c,R,A] K at the receiver's input, t_sys_star f64 [c,R,A]
+    K above the air, equations (6.2) and (6.3); gamma f64 [c,R,A] K; flags u16 [c,R,A].
     """
 
     gain: Array
@@ -119,15 +119,18 @@ def _scale_of_loads(solution: ScanSolution, sight: _Sight) -> OutputScale:
 
 
 def _scale_per_pixel(solution: ScanSolution, output: int, sight: _Sight) -> OutputScale:
-    """Scheme "vane": one T_sys* for all channels of a pixel, times (C_ON - C_REF)/C_REF; equation (9.3)."""
+    """Scheme "vane": one T_sys* for all channels of a pixel, times (C_ON - C_REF)/C_REF; equation (9.3).
+
+    T_sys is equation (9.6); T_cal holds no sideband gain, so it has none either.
+    """
     xp = solution.backend.xp
     zero = xp.zeros_like(solution.loads.hot[sight.c0 : sight.c1, ...])
-    t_cal, t_star = (x[None, ...] + zero for x in solution.vane_temperatures[output])
+    t_cal, t_star, t_sig = (x[None, ...] + zero for x in solution.vane_temperatures[output])
     t_star = xp.where(sight.bad, xp.nan, t_star)
     return OutputScale(
         gain=t_star,
         t_sig=None,
-        t_sys=t_star,
+        t_sys=t_star * (solution.setup.f_eff * t_sig),
         t_sys_star=t_star,
         gamma=t_cal,
         flags=sight.flags,
@@ -136,7 +139,7 @@ def _scale_per_pixel(solution: ScanSolution, output: int, sight: _Sight) -> Outp
 
 
 def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> OutputScale:
-    """Scheme "vane-channel": F = T_cal'/(C_hot - C_sky) channel by channel; physics equation (9.4)."""
+    """Scheme "vane-channel": F = T_cal'/(C_hot - C_sky) channel by channel; physics equations (9.4) to (9.6)."""
     xp, t_sig = solution.backend.xp, sight.t_sig
     c0, c1 = sight.c0, sight.c1
     sky = solution.vane_sky(output)
@@ -149,12 +152,12 @@ def _scale_per_channel(solution: ScanSolution, output: int, sight: _Sight) -> Ou
         _put(sky.airmass, solution.backend),
         (c0, c1),
     )
-    t_star = xp.where(sight.bad, xp.nan, factor * sky.counts[c0:c1, ...] / t_sig)
+    seen = xp.where(sight.bad, xp.nan, factor * sky.counts[c0:c1, ...])
     return OutputScale(
         gain=xp.where(sight.bad, xp.nan, factor),
         t_sig=t_sig,
-        t_sys=t_star,
-        t_sys_star=t_star,
+        t_sys=seen * solution.setup.line_gain(slice(c0, c1)),
+        t_sys_star=seen / t_sig,
         gamma=t_cal / t_sig,
         flags=sight.flags,
         ratio=False,

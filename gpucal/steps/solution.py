@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.modes.recipe import F64, Means, SkySeen
-from gpucal.products import Atmosphere, GainDrift, LoadSolution, SpectralSetup
+from gpucal.products import Atmosphere, ErrorBudget, GainDrift, LoadSolution, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.judge.pixels import Verdict
 from gpucal.steps.pairing import Pairing
-from gpucal.steps.vane import VaneTemperatures
+from gpucal.steps.vane import VaneAirmass, VaneTemperatures
 
 Array = Any
 
@@ -32,7 +32,8 @@ class ScanSolution:
     """Everything that the tiles of one scan and band need, decided before the first tile.
 
     vane_temperatures: one per output, scheme "vane" only; load_sky: the SKY of the load scan, where a
-    vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out.
+    vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out; errors: of
+    the PWV and of the scale of T_A*.
     """
 
     scan: Scan
@@ -48,6 +49,7 @@ class ScanSolution:
     load_sky: VaneSky | None = None
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
+    errors: ErrorBudget | None = None
 
     @property
     def group(self) -> SubscanGroup:
@@ -67,6 +69,16 @@ class ScanSolution:
             return self.load_sky
         sky = self.own_sky(output)
         return VaneSky(sky.counts, airmass_seen(self.group, sky.subscan, self.config.airmass))
+
+    def vane_airmass(self, output: int) -> VaneAirmass:
+        """The airmasses that a vane's T_sys* of one output depends on."""
+        kind, group, sky = self.config.airmass, self.group, self.vane_sky(output).airmass
+        way, median = self.config.vane_airmass, self.config.vane_average == "median"
+        if way == "sky" or (way == "auto" and median):
+            return VaneAirmass(sky, sky, sky)
+        source = airmass_seen(group, self.pairing.recipes[output].source_subscan(), kind)
+        off = airmass_seen(group, self.own_sky(output).subscan, kind)
+        return VaneAirmass(source, off, sky)
 
     def own_sky(self, output: int) -> SkySeen:
         """The sky as this output's OFF saw it."""

@@ -28,10 +28,12 @@ class VaneAirmass(NamedTuple):
 
 
 class VaneTemperatures(NamedTuple):
-    """Temperatures of one output of the scheme "vane": T_cal f64 [R,1|A] K and T_sys* f64 [R,A] K."""
+    """One output of the scheme "vane": T_cal f64 [R,1|A] K, T_sys* f64 [R,A] K, and the transmission
+    exp(-A tau) that both were divided by, f64 [R,1|A]."""
 
     t_cal: Array
     t_sys_star: Array
+    t_sig: Array
 
 
 def solve_vane(
@@ -117,10 +119,10 @@ def vane_temperatures(
     if average == "median":
         seen = xp.where(sky > 0, sky, xp.nan)
         ratio = 1.0 / nan_median((loads.hot - seen) / seen, xp)
-        return VaneTemperatures(t_cal, t_cal * ratio + higher)
+        return VaneTemperatures(t_cal, t_cal * ratio + higher, 1.0 / through)
     good_sky = xp.where(loads.bad, xp.nan, sky)
     ratio = inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
-    return VaneTemperatures(t_cal, t_cal * ratio + higher)
+    return VaneTemperatures(t_cal, t_cal * ratio + higher, 1.0 / through)
 
 
 def channel_calibration(

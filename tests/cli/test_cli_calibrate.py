@@ -46,6 +46,12 @@ SAMPLE = {
     "t_atm_factor": ("0.95", 0.95),
     "t_atm_offset": ("-5", -5.0),
     "tau": ("0.4", 0.4),
+    "error_t_hot": ("0.5", 0.5),
+    "error_t_cold": ("3", 3.0),
+    "error_f_eff": ("0.02", 0.02),
+    "error_g_image": ("0.05", 0.05),
+    "error_t_amb": ("5", 5.0),
+    "error_pwv": ("0.2", 0.2),
     "reference": ("per-dump", "per-dump"),
     "elevation_low": ("15", 15.0),
     "skydiff": ("2", 2),
@@ -78,6 +84,8 @@ GOOD = ScanSummary(
     pwv_error=0.01,
     t_rec=101.0,
     t_sys=250.0,
+    t_sys_star=310.0,
+    sidebands="DSB",
     rms_ratio=1.01,
     flagged_fraction=0.02,
     seconds=2.0,
@@ -257,15 +265,17 @@ def test_table_is_honest_and_plain(batch: FakeBatch, capsys: pytest.CaptureFixtu
     streams = capsys.readouterr()
     assert "\x1b" not in streams.out + streams.err
     rows = {line.split()[0]: line.split() for line in streams.out.splitlines() if line.strip()}
-    assert streams.out.split()[:3] == ["PWV", "T_rec", "T_sys"]
+    assert streams.out.split()[:4] == ["PWV", "T_rec", "T_sys", "T_sys*"]
     assert [word for word in streams.out.split() if "[" in word] == [
         "[mm]",
+        "[K]",
         "[K]",
         "[K]",
         "[%]",
         "[s]",
     ]
     assert rows["1"][1:5] == ["tp", "0.610", "±", "0.010"]
+    assert rows["1"][5:9] == ["101.0", "250.0", "DSB", "310.0"]
     assert rows["1"][-1] == "calibrated"
     assert rows["2"][-1] == "failed"
     assert rows["3"][-1] == "skipped"
@@ -299,7 +309,7 @@ def test_plain_lines_hold_the_timing(batch: FakeBatch, capsys: pytest.CaptureFix
         "INFO    scan timing breakdown scan=1 load_ms=12 resolve_ms=0 prepare_ms=0 atm_ms=5 "
         "calibrate_ms=0 write_ms=0 wall_ms=2000\n"
     ) in err
-    assert "[1/1] scan 1 calibrated in 2.0 s: tp, PWV 0.61 mm" in err
+    assert "[1/1] scan 1 calibrated in 2.0 s: tp, PWV 0.610 ± 0.010 mm" in err
     assert "50 MB/s" in err
 
 

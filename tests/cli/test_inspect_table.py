@@ -103,3 +103,36 @@ def test_selection_and_wrong_options(raw: Path, capsys: pytest.CaptureFixture[st
     assert main(["inspect", str(raw), "--table", "csv", "--json"]) == 64
     assert main(["inspect", str(raw), "--scans", "x"]) == 64
     assert "--scans is 'x', expected numbers and ranges" in capsys.readouterr().err
+
+
+def test_errors_of_a_calibrated_store(
+    calibrated: Path, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = printed(capsys, str(calibrated), "--errors")
+    lines = {line.split("  ")[0].strip(): line.split() for line in text.splitlines()}
+    assert "scan 2: T_A* ± " in text
+    # tau 0.2 given at 51.6 deg: 5 % of it; T_hot 1 K of 213 K; f_eff 0.01 of 0.95; g_i 0.02 of 0.5
+    assert lines["opacity model"][2:4] == ["5", "%"]
+    assert float(lines["opacity model"][-1]) == pytest.approx(
+        100 * 0.05 * 0.2 / np.sin(0.9), rel=0.02
+    )
+    # two digits are printed
+    assert float(lines["f_eff"][-1]) == pytest.approx(1.05, abs=0.051)
+    assert float(lines["g_i"][-1]) == pytest.approx(4.0, abs=0.051)
+    assert lines["T_hot"][1:3] == ["1", "K"]
+    (row,) = json.loads(printed(capsys, str(calibrated), "--json"))["scans"]
+    sources = {line["source"]: line["t_a_star"] for line in row["error_budget"]}
+    together = float(np.sqrt(sum(x**2 for x in sources.values())))
+    assert float(lines["together"][-1]) == pytest.approx(100 * together, rel=0.05)
+    (row,) = json.loads(printed(capsys, str(calibrated), "--table", "json"))
+    assert row["t_a_star_error"] == pytest.approx(100 * together, rel=0.02)
+
+
+def test_errors_of_stores_that_do_not_have_them(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(raw), "--errors"]) == 64
+    assert "is not a calibrated store" in capsys.readouterr().err
+    older = write_l1(tmp_path / "old.zarr", (7,), (16, 2, 1, 2, 2))
+    assert "no errors are recorded" in printed(capsys, str(older), "--errors")
+    assert main(["inspect", str(older), "--errors", "--json"]) == 64

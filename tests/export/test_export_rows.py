@@ -206,6 +206,18 @@ def test_vane_stores_hold_t_sys_star_already(tmp_path: Path) -> None:
     assert rows(path)[0].t_sys == np.median(group["t_sys"][:, 0, 0, 0])
 
 
+def test_stores_that_hold_both_export_t_sys_star(tmp_path: Path) -> None:
+    path = make_store(tmp_path)
+    group: Any = zarr.open_group(path, mode="r+")["scan_000007"]
+    star = 3.0 * group["t_sys"][...]
+    array = group.create_array("t_sys_star", shape=star.shape, dtype="f8")
+    array[...] = star
+    array.attrs["t_sys_convention"] = "T_sys*"
+    group.attrs["line_scale"] = "dsb"  # nothing is derived
+    for s in rows(path)[:4]:
+        assert s.t_sys == np.median(star[:, s.receiver, s.pixel, 0])
+
+
 def test_the_noise_of_the_dsb_line_scale_has_no_sideband_gain(tmp_path: Path) -> None:
     path = make_store(tmp_path)
     single = rows(path)[0].t_sys

@@ -129,7 +129,7 @@ def test_loads_without_a_sky_and_the_scan_they_serve_are_shown_together(tmp_path
     second, first = found["results"]["calibrations"]
     expected = {"t_rec": 100.5, "t_sys": 200.5, "t_sys_star": 300.5, "pwv": 2.5, "tau": 0.6}
     assert shown(first) == pytest.approx(expected)
-    assert shown(second)["t_sys"] is None  # a vane gives T_sys* alone
+    assert shown(second)["t_sys"] is None  # an older store of a vane has T_sys* alone
     assert shown(second)["t_sys_star"] == 320.5
     assert [(p["scan"], p["t_sys_star"]) for p in found["trends"]] == [(1, 300.5), (2, 320.5)]
     (array,) = found["footprints"]

@@ -223,6 +223,8 @@ def test_a_night_of_vanes_is_calibrated_as_offline(tmp_path: Path, with_sky: boo
     assert not errors
     assert rows
     assert all(row["valid"] and math.isnan(row["t_rec"] or math.nan) for row in rows)
+    if with_sky:  # a vane measures T_sys*, from which T_sys follows
+        assert all(50 < row["t_sys"] < row["t_sys_star"] < 500 for row in rows)
     report = calibrate_store(night, tmp_path / "offline.l1", load_config(None, **options))
     assert not report.failures
     (online,) = config.data.rglob("l1.zarr")

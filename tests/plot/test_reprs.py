@@ -53,7 +53,7 @@ def test_report() -> None:
     text = repr(StoreReport((good, bad), (Failure(8, "loads", "LoadError", "no loads", ""),)))
     assert text.splitlines() == [
         "<StoreReport: 1 calibrated, 0 skipped, 1 failed; exit code 2>",
-        "  <scan 7 band_1 otf calibrated: PWV 0.6 ± 0.01 mm, T_rec 90 K, T_sys 200 K, "
+        "  <scan 7 band_1 otf calibrated: PWV 0.600 ± 0.010 mm, T_rec 90 K, T_sys 200 K, "
         "rms/expected 1.02>",
         "  <scan 8 failed: LoadError: no loads>",
     ]

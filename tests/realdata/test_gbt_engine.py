@@ -51,9 +51,9 @@ DR21 = ("TGBT22A_603_05", 12, "--atmosphere", "none", "--tau", "0.1", "--t-atm",
 
 def test_dr21_system_temperature_and_unfolded_spectrum(run: Run, realdata: Path) -> None:
     scan, _ = run(*DR21, "--no-fold")
-    t_sys = scan["t_sys"][:]
+    t_sys = scan["t_sys_star"][:]
     good = t_sys[np.isfinite(t_sys)]
-    assert scan["t_sys"].attrs["t_sys_convention"] == "T_sys*"
+    assert scan["t_sys"].attrs["t_sys_convention"] == "SSB"
     assert good == pytest.approx(234.340397, rel=1e-5)
     stored = np.load(realdata / "gbt" / DR21[0] / "TGBT22A_603_05_dr21_fsw_nofold.npz")
     expected = stored[stored.files[0]].ravel()
@@ -120,7 +120,7 @@ ARGUS = ("AGBT22A_325_23", 45, "--atmosphere", "none", "--tau", "0.21", "--t-atm
 
 def test_sixteen_argus_feeds_as_recorded_and_the_warning(run: Run) -> None:
     scan, printed = run(*ARGUS, "--vane-sky", "sky", "--vane-average", "median")
-    t_sys = np.nanmedian(scan["t_sys"][:], axis=(0, 1, 3))
+    t_sys = np.nanmedian(scan["t_sys_star"][:], axis=(0, 1, 3))
     assert t_sys == pytest.approx(ARGUS_T_SYS, rel=1e-4)
     assert "load temperature 372.1 K" in printed
     assert "--t-hot" in printed
@@ -130,14 +130,14 @@ def test_sixteen_argus_feeds_as_recorded_and_the_warning(run: Run) -> None:
 def test_argus_with_its_own_off(run: Run) -> None:
     """dysh, inner 80 % means against the scan's own OFF: pixel 8 in OFF NOD-1, 10 in NOD-2."""
     scan, _ = run(*ARGUS)
-    t_sys = np.nanmedian(scan["t_sys"][:], axis=(0, 1, 3))
+    t_sys = np.nanmedian(scan["t_sys_star"][:], axis=(0, 1, 3))
     assert t_sys[10] == pytest.approx(195.85427, rel=2e-3)
 
 
 def test_the_load_temperature_can_be_overridden(run: Run) -> None:
     scan, _ = run(*ARGUS, "--t-hot", "280", "--json")
     recorded = ARGUS_T_SYS[10]
-    t_sys = np.nanmedian(scan["t_sys"][:], axis=(0, 1, 3))
+    t_sys = np.nanmedian(scan["t_sys_star"][:], axis=(0, 1, 3))
     assert t_sys[10] < 0.8 * recorded
     assert scan.attrs["t_hot_k"] == [280.0]
     assert json.dumps(scan.attrs["config"]["t_hot"]) == "280.0"

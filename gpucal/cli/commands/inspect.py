@@ -36,6 +36,12 @@ def inspect_store(
             autocompletion=complete_words(*TABLES),
         ),
     ] = None,
+    errors: Annotated[
+        bool,
+        typer.Option(
+            "--errors", help="Print what limits the PWV and the scale of T_A*, scan by scan."
+        ),
+    ] = False,
     scans: Annotated[
         str,
         typer.Option(
@@ -60,11 +66,21 @@ def inspect_store(
     chosen = chosen_scans(scans)
     if table is not None and table not in TABLES:
         raise ConfigError(f"--table is {table!r}, expected {', '.join(TABLES)}.")
-    if table is not None and json:
-        raise ConfigError("--table and --json exclude each other.")
+    if (table is not None) + json + errors > 1:
+        raise ConfigError("--table, --json and --errors exclude each other.")
     report = describe_store(store, chosen, night=table is not None, verify=verify)
     _check_found(report, chosen)
-    _show(report, table, json)
+    if errors and report["format"] != "gpucal-l1":
+        raise ConfigError(
+            f"{store} is not a calibrated store: only these know the errors of their scans.",
+            hint="Give the store that gpucal calibrate wrote.",
+        )
+    if errors:
+        from gpucal.cli.show.inspect.error_table import print_errors
+
+        print_errors(report)
+    else:
+        _show(report, table, json)
     raise typer.Exit(exit_code(report))
 
 

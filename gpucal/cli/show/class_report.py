@@ -101,7 +101,7 @@ def _table(rows: Sequence[Row]) -> Table:
     unique = len({row["number"] for row in rows}) == len(rows)
     key = "number" if unique else "index"
     names = ("no" if unique else "index", "scan", "source", "line", "telescope")
-    numbers = ("rest GHz", "channels", "MHz", "km/s", "T_sys K", "time s")
+    numbers = ("rest GHz", "channels", "MHz", "km/s", "T_sys* K", "time s")
     for name in (*names, *numbers):
         table.add_column(name, no_wrap=True, justify="right" if name in numbers else "left")
     for row in rows:

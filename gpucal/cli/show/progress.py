@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from gpucal.io.files.json_text import dumps
+from gpucal.physics.rounding import with_error
 from gpucal.pipeline.store.report import Observer, ScanSummary
 
 Level = Literal["info", "warning", "error"]
@@ -84,9 +85,9 @@ def result_line(summary: ScanSummary) -> str:
     if summary.status == "skipped":
         return f"{label} skipped: already calibrated with this configuration"
     values = [
-        (f"PWV {summary.pwv:.3g} mm", summary.pwv),
+        (f"PWV {with_error(summary.pwv, summary.pwv_error)} mm", summary.pwv),
         (f"T_rec {summary.t_rec:.0f} K", summary.t_rec),
-        (f"T_sys {summary.t_sys:.0f} K", summary.t_sys),
+        (summary.t_sys_text(".0f"), summary.t_sys),
         (f"rms/expected {summary.rms_ratio:.2f}", summary.rms_ratio),
     ]
     parts = [summary.mode, *(text for text, value in values if math.isfinite(value))]

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from gpucal.cli.show.progress import without_label
 from gpucal.io.files.json_text import dumps
+from gpucal.physics.rounding import with_error
 from gpucal.pipeline.store.report import ScanSummary, StoreReport
 from gpucal.scan_numbers import scan_ranges
 
@@ -23,6 +24,7 @@ COLUMNS = (
     ("PWV\n[mm]", "right"),
     ("T_rec\n[K]", "right"),
     ("T_sys\n[K]", "right"),
+    ("T_sys*\n[K]", "right"),
     ("rms/\nexpected", "right"),
     ("flagged\n[%]", "right"),
     ("time\n[s]", "right"),
@@ -39,7 +41,7 @@ CELLS = {
 """Column -> the kinds of alarm that mark it."""
 ALARM = "!"
 """Mark of a number that cannot be right."""
-LEAST_WIDTH = 96
+LEAST_WIDTH = 104
 """Columns that a table needs: a narrower terminal wraps its lines, but no number is cut."""
 PLAIN_WIDTH = 150
 """Columns where the output is no terminal: wide enough that no row is wrapped."""
@@ -91,14 +93,6 @@ def summary_table(report: StoreReport) -> Table:
     return table
 
 
-def _pwv(value: float, error: float) -> str:
-    """Value and error in mm, to two digits of the error."""
-    if not math.isfinite(error) or error <= 0:
-        return _number(value, ".3f")
-    digits = min(8, max(1, 1 - math.floor(math.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
 def _marked(summary: ScanSummary) -> list[str]:
     """The cells of a scan; those with an alarm begin with a mark."""
     cells = _row(summary)
@@ -110,13 +104,16 @@ def _marked(summary: ScanSummary) -> list[str]:
 
 def _row(summary: ScanSummary) -> list[str]:
     label = f"{summary.scan}" + (f" {summary.band}" if summary.band else "")
-    pwv = _pwv(summary.pwv, summary.pwv_error)
+    pwv = "-"
+    if math.isfinite(summary.pwv):
+        pwv = with_error(summary.pwv, summary.pwv_error, unknown=".3f")
     return [
         label,
         summary.mode or "-",
         pwv,
         _number(summary.t_rec, ".1f"),
-        _number(summary.t_sys, ".1f"),
+        f"{_number(summary.t_sys, '.1f')} {summary.sidebands}".rstrip(),
+        _number(summary.t_sys_star, ".1f"),
         _number(summary.rms_ratio, ".3f"),
         _number(100.0 * summary.flagged_fraction, ".2f"),
         _number(summary.seconds, ".1f") if summary.status != "skipped" else "-",

@@ -130,7 +130,10 @@ class L1:
         telescope = str(self.attrs.get("telescope") or "")
         title = f"calibrated store {self.path.name}" + (f", {telescope}" if telescope else "")
         return html_of(
-            title, ("scan", "source", "line", "mode", "T_sys", "bands"), rows, str(self.path)
+            title,
+            ("scan", "source", "line", "mode", "T_sys", "T_sys*", "bands"),
+            rows,
+            str(self.path),
         )
 
 
@@ -295,5 +298,14 @@ def _row(folder: Path, number: int) -> tuple[object, ...]:
         **((read_group(folder / bands[0]) or {}) if bands else {}),
     }
     said = [str(attrs.get(key) or "") for key in ("source", "line", "mode")]
-    t_sys = (attrs.get("qa") or {}).get("t_sys_median")
-    return (number, *said, f"{t_sys:.4g} K" if isinstance(t_sys, float) else "", ", ".join(bands))
+    qa = attrs.get("qa") or {}
+    units = {
+        "t_sys_median": f"K {qa.get('t_sys_sidebands', '')}".rstrip(),
+        "t_sys_star_median": "K",
+    }
+    if "t_sys_sidebands" not in qa and str(attrs.get("cal_scheme", "")).startswith("vane"):
+        qa = {"t_sys_star_median": qa.get("t_sys_median")}  # an older store
+    found = [
+        f"{qa[k]:.4g} {unit}" if isinstance(qa.get(k), float) else "" for k, unit in units.items()
+    ]
+    return (number, *said, *found, ", ".join(bands))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucal.online.looks.look import BandLook, Look
+from gpucal.physics.rounding import with_error
 
 
 def look_title(look: Look) -> str:
@@ -41,19 +42,19 @@ def draw_look(look: Look, path: Path) -> None:
 
 
 def _notes(band: BandLook) -> list[str]:
-    """T_sys, T_rec, PWV and noise of a band, as far as they are known; medians over its pixels."""
-    known = np.isfinite(band.t_sys).any()
-    system = (
-        ("$T_\\mathrm{sys}$", band.t_sys) if known else ("$T_\\mathrm{sys}^*$", band.t_sys_star)
-    )
-    numbers = [(*system, "K"), ("$T_\\mathrm{rec}$", band.t_rec, "K")]
+    """T_sys*, T_sys, T_rec, PWV and noise of a band, as far as they are known; medians over its pixels."""
+    numbers = [
+        ("$T_\\mathrm{sys}^*$", band.t_sys_star, "K"),
+        ("$T_\\mathrm{sys}$", band.t_sys, "K"),
+        ("$T_\\mathrm{rec}$", band.t_rec, "K"),
+    ]
     notes = [
         f"{name} {np.nanmedian(values):.0f} {unit}"
         for name, values, unit in numbers
         if np.isfinite(values).any()
     ]
     if np.isfinite(band.pwv):
-        notes.append(f"PWV {band.pwv:.2f} mm")
+        notes.append(f"PWV {with_error(band.pwv, band.pwv_error)} mm")
     if np.isfinite(band.rms).any():
         notes.append(f"rms {np.nanmedian(band.rms):.3g} K per channel")
     return notes

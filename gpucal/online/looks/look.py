@@ -27,7 +27,7 @@ class BandLook:
     frequency  f64 [C]  Hz, of the first receiver
     spectrum   f64 [C,R,A]  mean over dumps and subscans, in ``unit``
     t_sys, t_rec, rms, rms_expected  f64 [R,A] K, medians over channels; rms of ``spectrum``
-    t_sys_star f64 [R,A] K, median over channels; t_sys is NaN where a vane gave T_sys* alone
+    t_sys_star f64 [R,A] K, median over channels; NaN, or without a pixel, where it is not known
     continuum  f64 [D,R,A,S]  mean over channels of each dump
     lon, lat   f64 [D,S] deg;  mjd f64 [D,S];  pixel_lon, pixel_lat f64 [R,A] deg
     """

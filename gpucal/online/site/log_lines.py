@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpucal.online.site.tables import MEAN
+from gpucal.physics.rounding import with_error
 
 _LOGGED = {
     "offset": "arcsec",
@@ -42,7 +43,8 @@ def log_line(row: Mapping[str, Any], source: str, *, cancelled: bool = False) ->
         if name in row and is_known(row[name]):
             error = row.get(f"{name}_error")
             text = f"{name} {row[name]:.4g}"
-            text += f" +- {error:.2g}" if is_known(error) else ""
+            if error is not None and is_known(error):
+                text = f"{name} {with_error(row[name], error, unknown='.4g', sign='+-')}"
             parts.append(f"{text} {unit}".rstrip())
     if not row.get("valid", True):
         parts.append(f"INVALID: {row.get('reason') or 'no reason given'}")

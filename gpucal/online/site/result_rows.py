@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.io.l1.reader import L1Scan, open_l1
+from gpucal.io.l1.stored_t_sys import StoredTSys
 from gpucal.online.queue.events import Job
 from gpucal.online.site.context import Context
 from gpucal.online.site.tables import MEAN
-from gpucal.pipeline.reduction.collect import StoredBand
 from gpucal.procedures.results import (
     FocusResult,
     Measured,
@@ -118,14 +118,10 @@ def rows_of_l1(job: Job, context: Context) -> Iterator[Row]:
 def _temperatures(part: L1Scan) -> dict[str, F64]:
     """t_rec, t_sys and t_sys_star f64 [R,A] K of the middle subscan, medians over the good channels.
 
-    t_sys is NaN where a vane gave T_sys* alone.
+    t_sys, at the receiver's input, is NaN where an older store of a vane has T_sys* alone.
     """
-    stored = part["t_sys"]
-    middle = stored.shape[-1] // 2
-    star = StoredBand(part).t_sys_star(middle, 0, stored.shape[0])
-    t_sys = np.asarray(stored[..., middle], dtype=np.float64)
-    if stored.attrs.get("t_sys_convention") == "T_sys*":
-        t_sys = np.full_like(t_sys, np.nan)
+    stored, middle = StoredTSys(part), part["t_sys"].shape[-1] // 2
+    star, t_sys = stored.star(middle), stored.at_receiver(middle)
     t_rec = np.asarray(part["t_rec"][...], dtype=np.float64)
     return {"t_rec": _median(t_rec), "t_sys": _median(t_sys), "t_sys_star": _median(star)}
 

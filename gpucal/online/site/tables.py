@@ -117,7 +117,7 @@ SPECTRA = Table(
     *_verdict(),
 )
 """Calibrated scans as L1 has them: K, K, K, mm, mm, Np at the zenith; noise of their averages: K, K, s. t_sys is NULL
-where a vane gave T_sys* alone."""
+where an older store of a vane has T_sys* alone."""
 
 PLOTS = Table(
     "plots",

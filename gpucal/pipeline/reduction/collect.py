@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpucal.axes import UNUSABLE
 from gpucal.io.l1.reader import L1Scan
-from gpucal.physics.radiometry import airmass as airmass_of
+from gpucal.io.l1.stored_t_sys import StoredTSys
 from gpucal.pipeline.reduction.continuum import Continuum, Track
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.noise import noise_of_attribute, noise_of_solution
@@ -66,6 +66,7 @@ class StoredBand:
 
     def __init__(self, scan: L1Scan) -> None:
         self._scan = scan
+        self._t_sys = StoredTSys(scan)
         self.label = scan.band
         self.mode = str(scan.attrs.get("mode", ""))
         self.attrs: Mapping[str, Any] = scan.attrs
@@ -124,20 +125,8 @@ class StoredBand:
                 consumer.add(output, (c0, c1), block, self.t_sys_star(output, c0, c1))
 
     def t_sys_star(self, output: int, c0: int, c1: int) -> F64:
-        """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics equation (6.3)."""
-        stored = self._scan["t_sys"]
-        t_sys = np.asarray(stored[c0:c1, ..., output], dtype=np.float64)
-        if stored.attrs.get("t_sys_convention") == "T_sys*":
-            return t_sys
-        tau = np.asarray(self._scan["tau_signal"][c0:c1], dtype=np.float64)
-        tau = tau.reshape(tau.shape[0], -1, 1)
-        kind = str((self.attrs.get("config") or {}).get("airmass", "plane"))
-        elevation = np.asarray(np.nanmean(self.track.elevation[:, output]))
-        airmass = float(airmass_of(elevation, kind))
-        gain = float(self.attrs.get("forward_efficiency", 1.0))
-        if self.attrs.get("line_scale", "ssb") == "ssb":
-            gain *= float(self.attrs.get("gain_signal", 1.0))
-        return np.asarray(t_sys / (gain * np.exp(-airmass * tau)), dtype=np.float64)
+        """T_sys* f64 [c,R,A] K; see ``StoredTSys``."""
+        return self._t_sys.star(output, slice(c0, c1))
 
 
 class SolvedBand:
@@ -201,7 +190,9 @@ class _ToConsumer:
             values = np.where(by_hand[..., 0], np.nan, values)
         self._consumer.add(output, channels, values, t_sys_star)
 
-    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
+    def write_t_sys(
+        self, output: int, channels: tuple[int, int], t_sys: Array, t_sys_star: Array
+    ) -> None:
         """T_sys* came with the tiles."""
 
 

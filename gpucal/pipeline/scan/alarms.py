@@ -166,7 +166,8 @@ def _sky(quality: Mapping[str, Any], t_rec: F64) -> Iterator[tuple[str, str]]:
 
 def _water(quality: Mapping[str, Any], config: CalibrationConfig) -> Iterator[tuple[str, str]]:
     """The PWV and how well its fit describes the sky."""
-    pwv, error = _number(quality.get("pwv")), _number(quality.get("pwv_error"))
+    pwv = _number(quality.get("pwv"))
+    error = _number(quality.get("pwv_error_noise", quality.get("pwv_error")))
     if quality.get("pwv_outside_table") is True:
         span = quality.get("pwv_range_mm")
         limits = f" of {span[0]:.3g} to {span[1]:.3g} mm" if isinstance(span, (list, tuple)) else ""

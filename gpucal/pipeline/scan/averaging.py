@@ -29,7 +29,7 @@ class AveragedScan:
 
     spectrum   f64 [C,R,A] K, mean over dumps and subscans
     continuum  f64 [D,R,A,S_on] K, mean over channels
-    t_sys, t_rec  f64 [R,A] K, medians over channels (and subscans); t_sys as L1 stores it
+    t_sys, t_rec  f64 [R,A] K, medians over channels (and subscans); T_sys at the receiver's input
     t_sys_star f64 [R,A] K, median over channels, of the middle output
     tau        Np at the zenith, median over channels of the signal sideband; NaN where not known
     quality    the ``qa`` attribute of L1; solution: pairing, loads, atmosphere
@@ -77,7 +77,9 @@ class _MeanSink:
             self.row[..., output] += parts[2]
             self.row_seen[..., output] += parts[3]
 
-    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Any) -> None:
+    def write_t_sys(
+        self, output: int, channels: tuple[int, int], t_sys: Any, t_sys_star: Any
+    ) -> None:
         """See ``TileSink``."""
         self.t_sys[channels[0] : channels[1], ..., output] = self._solution.backend.to_host(t_sys)
 
@@ -103,15 +105,20 @@ def average_scan(
     t_rec = np.asarray(backend.to_host(solution.loads.t_rec), dtype=np.float64)
     n_channels, *_, n_outputs = solution.output_shape
     star = scale_of_output(solution, n_outputs // 2, 0, n_channels).t_sys_star
+    t_sys_star = np.asarray(backend.to_host(star), dtype=np.float64)
+    above = t_sys_star[np.isfinite(t_sys_star)]
     return AveragedScan(
         spectrum=_ratio(sink.total, sink.seen),
         continuum=_ratio(sink.row, sink.row_seen),
         t_sys=t_sys,
-        t_sys_star=_median(np.asarray(backend.to_host(star), dtype=np.float64)),
+        t_sys_star=_median(t_sys_star),
         t_rec=_median(t_rec),
         tau=_opacity(solution),
         quality=quality_attributes(
-            solution, streamed.sums, float(np.median(known)) if known.size else np.nan
+            solution,
+            streamed.sums,
+            float(np.median(known)) if known.size else np.nan,
+            float(np.median(above)) if above.size else np.nan,
         ),
         solution=solution,
     )

@@ -7,7 +7,7 @@ tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ from gpucal.steps.atmosphere import (
     given_atmosphere,
     on_airmass,
 )
+from gpucal.steps.error_budget.budget import error_budget
 from gpucal.steps.gain_drift import drift_between
 from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
@@ -46,7 +47,7 @@ from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
 from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
 from gpucal.steps.solution import ScanSolution, VaneSky
-from gpucal.steps.vane import VaneAirmass, solve_vane, vane_temperatures
+from gpucal.steps.vane import solve_vane, vane_temperatures
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -138,7 +139,9 @@ def solve_scan(
             verdict=verdict,
             warnings=(*own, *loads.warnings, *choice.warnings, *warnings, *verdict.warnings()),
         )
-        return timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
+        solution = timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
+        # Say how good that is.
+        return timer.run("atm", lambda: _with_errors(solution))
     except GpucalError as error:
         raise error.locate(scan=scan.number, band=scan.band, stage="resolve") from error.__cause__
 
@@ -262,7 +265,11 @@ def _without_impossible(means: Means, loads: LoadSolution, backend: Backend) -> 
 
 
 def _sky_views(
-    scan: Scan, pairing: Pairing, means: Means, config: CalibrationConfig, backend: Backend
+    scan: Scan,
+    pairing: Pairing,
+    means: Mapping[MeanKey, SubscanMean],
+    config: CalibrationConfig,
+    backend: Backend,
 ) -> Skies:
     """The distinct skies of a scan (one per OFF in use), and the index of the one that each output has."""
     group = _source(scan)
@@ -279,6 +286,14 @@ def _sky_views(
     return Skies(views, of_output)
 
 
+def _with_errors(solution: ScanSolution) -> ScanSolution:
+    """Add the errors of the PWV and of the scale of T_A*."""
+    skies = _sky_views(
+        solution.scan, solution.pairing, solution.means, solution.config, solution.backend
+    )
+    return replace(solution, errors=error_budget(solution, skies))
+
+
 def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSolution:
     """Add the sky of the load scan, and T_cal and T_sys* where the scheme has one per pixel."""
     config = solution.config
@@ -293,30 +308,17 @@ def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSol
         solution = replace(solution, load_sky=VaneSky(load.sky, mass))
     if solution.loads.scheme != "vane":
         return solution
-    temperatures = []
-    for j in range(len(solution.pairing.recipes)):
-        sky = solution.vane_sky(j)
-        temperatures.append(
-            vane_temperatures(
-                solution.loads,
-                sky.counts,
-                solution.atmosphere,
-                j,
-                _vane_airmass(solution, j, sky.airmass),
-                t_atm,
-                config.vane_average,
-                solution.backend,
-            )
+    temperatures = [
+        vane_temperatures(
+            solution.loads,
+            solution.vane_sky(j).counts,
+            solution.atmosphere,
+            j,
+            solution.vane_airmass(j),
+            t_atm,
+            config.vane_average,
+            solution.backend,
         )
+        for j in range(len(solution.pairing.recipes))
+    ]
     return replace(solution, vane_temperatures=temperatures)
-
-
-def _vane_airmass(solution: ScanSolution, output: int, sky: float | F64) -> VaneAirmass:
-    """The airmasses that a vane's T_sys* of one output depends on; ``sky``: of what the vane saw."""
-    kind, group = solution.config.airmass, solution.group
-    way, median = solution.config.vane_airmass, solution.config.vane_average == "median"
-    if way == "sky" or (way == "auto" and median):
-        return VaneAirmass(sky, sky, sky)
-    source = airmass_seen(group, solution.pairing.recipes[output].source_subscan(), kind)
-    off = airmass_seen(group, solution.own_sky(output).subscan, kind)
-    return VaneAirmass(source, off, sky)

@@ -41,8 +41,10 @@ class TileSink(Protocol):
         n_own: samples whose flags are their own (fill, spikes); 0: the flags of all dumps are equal.
         """
 
-    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-        """T_sys f64 [c,R,A] K of channels c0..c1 of one output."""
+    def write_t_sys(
+        self, output: int, channels: tuple[int, int], t_sys: Array, t_sys_star: Array
+    ) -> None:
+        """T_sys and T_sys*, f64 [c,R,A] K, of channels c0..c1 of one output."""
 
 
 @runtime_checkable
@@ -173,8 +175,8 @@ class TileWork:
         return statistics
 
     def _t_sys(self, output: int) -> TileResults:
-        """Write T_sys of one output; it needs no counts and enters no statistics."""
+        """Write T_sys and T_sys* of one output; they need no counts and enter no statistics."""
         for c0, c1 in t_sys_blocks(self._solution):
             scale = scale_of_output(self._solution, output, c0, c1)
-            self._sink.write_t_sys(output, (c0, c1), scale.t_sys)
+            self._sink.write_t_sys(output, (c0, c1), scale.t_sys, scale.t_sys_star)
         return []

@@ -30,6 +30,7 @@ Array = Any
 Layout = dict[str, tuple[npt.NDArray[Any], tuple[str, ...], str]]
 SPECTRUM_DIMS = ("channel", "dump", "receiver", "array", "subscan")
 CRA = ("channel", "receiver", "array")
+T_SYS_DIMS = (*CRA, "subscan")
 RAS = ("receiver", "array", "subscan")
 COORDINATES = "frequency mjd"
 PAYLOADS_KEPT = 64
@@ -65,7 +66,6 @@ def scan_attributes(
 
 def streamed_attributes(solution: ScanSolution) -> dict[str, dict[str, Any]]:
     """Attributes of the arrays that stream: name -> units, names, what the bits mean."""
-    vane = solution.loads.cold is None
     return {
         "spectra": {"units": "K", "long_name": "T_A*"},
         "flags": {
@@ -74,10 +74,24 @@ def streamed_attributes(solution: ScanSolution) -> dict[str, dict[str, Any]]:
         },
         "t_sys": {
             "units": "K",
-            "t_sys_convention": "T_sys*" if vane else "DSB",
-            "t_sys_star": "t_sys" if vane else "t_sys / (g_s f_eff t_sig)",
+            "long_name": "T_sys at the receiver's input",
+            "t_sys_convention": solution.setup.sidebands,
+        },
+        "t_sys_star": {
+            "units": "K",
+            "long_name": "T_sys* above the air, on the scale of T_A*",
+            "t_sys_convention": "T_sys*",
+            "formula": _star_formula(solution),
         },
     }
+
+
+def _star_formula(solution: ScanSolution) -> str:
+    """T_sys* from T_sys, in the names of L1; physics equations (6.3) and (9.6)."""
+    if solution.loads.scheme == "vane":
+        return "t_sys / (f_eff exp(-A <tau_signal>))"
+    gain = "g_s f_eff" if solution.setup.ssb else "f_eff"
+    return f"t_sys / ({gain} exp(-A tau_signal))"
 
 
 class L1Sink:
@@ -111,16 +125,19 @@ class L1Sink:
             SPECTRUM_DIMS,
             attrs={**of["flags"], "coordinates": COORDINATES},
         )
-        self._t_sys: ArrayWriter = writer.array(
-            band,
-            "t_sys",
-            (c, r, a, s),
-            (self._t_sys_step, r, a, 1),
-            np.float64,
-            (*CRA, "subscan"),
-            fill_value=np.nan,
-            attrs={**of["t_sys"], "coordinates": "frequency"},
-        )
+        self._t_sys: list[ArrayWriter] = [
+            writer.array(
+                band,
+                name,
+                (c, r, a, s),
+                (self._t_sys_step, r, a, 1),
+                np.float64,
+                T_SYS_DIMS,
+                fill_value=np.nan,
+                attrs={**of[name], "coordinates": "frequency"},
+            )
+            for name in ("t_sys", "t_sys_star")
+        ]
         self._payloads: dict[tuple[Any, ...], Payload] = {}
         self._lock = threading.Lock()
 
@@ -187,10 +204,13 @@ class L1Sink:
                 self._payloads[key] = payload
         self._flags.write_chunk(index, None, encoded=payload)
 
-    def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
-        """Encode and store one block of T_sys; see ``TileSink``."""
+    def write_t_sys(
+        self, output: int, channels: tuple[int, int], t_sys: Array, t_sys_star: Array
+    ) -> None:
+        """Encode and store one block of T_sys and T_sys*; see ``TileSink``."""
         index = (channels[0] // self._t_sys_step, 0, 0, output)
-        self._t_sys.write_chunk(index, self._solution.backend.to_host(t_sys)[..., None])
+        for array, values in zip(self._t_sys, (t_sys, t_sys_star), strict=True):
+            array.write_chunk(index, self._solution.backend.to_host(values)[..., None])
 
 
 def small_arrays(
@@ -223,12 +243,18 @@ def small_arrays(
         "off_index_per_on": (solution.pairing.off_index_per_on, ("subscan",), ""),
     }
     out.update(_track(solution))
-    for name, values in (
-        ("pwv", atmosphere.pwv),
-        ("pwv_error", atmosphere.error),
-        ("pwv_chi2", atmosphere.chi2),
+    errors = solution.errors
+    assert errors is not None
+    for name, values, unit in (
+        ("pwv", atmosphere.pwv, "mm"),
+        ("pwv_error", errors.pwv, "mm"),
+        ("pwv_error_noise", errors.pwv_noise, "mm"),
+        ("pwv_error_systematic", errors.pwv_systematic, "mm"),
+        ("pwv_chi2", atmosphere.chi2, ""),
+        ("pwv_chi2_noise", errors.chi2_noise, ""),
     ):
-        out[name] = (*_by_scope(values, atmosphere.scope), "" if name == "pwv_chi2" else "mm")
+        out[name] = (*_by_scope(values, atmosphere.scope), unit)
+    out["t_a_star_error"] = (errors.t_a_star, RAS, "1")
     return out
 
 

@@ -53,9 +53,12 @@ def band_quality(
     xp = solution.backend.xp
     n_channels, *_, n_outputs = solution.output_shape
     middle = n_outputs // 2
-    t_sys = scale_of_output(solution, middle, 0, n_channels).t_sys
-    median = float(nan_median(xp.reshape(t_sys, (-1,)), xp))
-    quality = quality_attributes(solution, sums, median)
+    scale = scale_of_output(solution, middle, 0, n_channels)
+    t_sys, t_sys_star = (
+        float(nan_median(xp.reshape(values, (-1,)), xp))
+        for values in (scale.t_sys, scale.t_sys_star)
+    )
+    quality = quality_attributes(solution, sums, t_sys, t_sys_star)
     quality |= system_temperature_from_counts(solution, middle, solution.backend)
     return with_alarms(quality, solution, table)
 
@@ -94,6 +97,10 @@ def finished_summary(
 ) -> ScanSummary:
     """The row of a band that is in L1 already, from its attributes; alarms by the thresholds of today."""
     quality = attrs.get("qa") or {}
+    if "t_sys_sidebands" not in quality and str(attrs.get("cal_scheme", "")).startswith("vane"):
+        # written before L1 held both: what is called t_sys there is T_sys*
+        star = quality.get("t_sys_median", NAN)
+        quality = {**quality, "t_sys_median": NAN, "t_sys_star_median": star}
     alarms = alarms_of(quality, config)
     notes = [str(text) for text in attrs.get("warnings") or ()]
     notes += outlier_notes(quality)
@@ -115,9 +122,11 @@ def _numbers(quality: Mapping[str, Any]) -> dict[str, Any]:
         "pwv_error": "pwv_error",
         "t_rec": "t_rec_median",
         "t_sys": "t_sys_median",
+        "t_sys_star": "t_sys_star_median",
         "flagged_fraction": "flagged_fraction",
     }
     found: dict[str, Any] = {k: float(quality.get(v, NAN)) for k, v in of_attribute.items()}
+    found["sidebands"] = str(quality.get("t_sys_sidebands") or "")
     ratio = np.array(quality.get("rms_ratio", []), dtype=object).astype(np.float64)
     ratio = ratio[np.isfinite(ratio)]
     return {**found, "rms_ratio": float(np.median(ratio)) if ratio.size else NAN}

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from gpucal import errors
 from gpucal.errors import GpucalError
 from gpucal.notebook import html_of
+from gpucal.physics.rounding import with_error
 
 NAN = float("nan")
 
@@ -17,7 +18,8 @@ NAN = float("nan")
 class ScanSummary:
     """One row of the final table (medians over the good channels and pixels).
 
-    alarms: kind -> sentence, of numbers that cannot be right; ``warnings`` hold these sentences too.
+    t_sys is at the receiver's input with ``sidebands`` "DSB" or "SSB", t_sys_star above the air, both K. alarms:
+    kind -> sentence, of numbers that cannot be right; ``warnings`` hold these sentences too.
     """
 
     scan: int
@@ -36,24 +38,35 @@ class ScanSummary:
     timing: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     alarms: Mapping[str, str] = field(default_factory=dict)
+    t_sys_star: float = NAN
+    sidebands: str = ""
 
     def __repr__(self) -> str:
         place = f"scan {self.scan}" + (f" {self.band}" if self.band else "")
         if self.error:
             return f"<{place} {self.status}: {self.error}>"
-        water = f"PWV {self.pwv:.4g} ± {self.pwv_error:.2g} mm, " if self.pwv == self.pwv else ""
+        water = f"PWV {with_error(self.pwv, self.pwv_error)} mm, " if self.pwv == self.pwv else ""
         receiver = f"T_rec {self.t_rec:.4g} K, " if self.t_rec == self.t_rec else ""
         if self.t_sys != self.t_sys:
             return f"<{' '.join([place, *filter(None, [self.mode]), self.status])}>"
         return (
-            f"<{place} {self.mode} {self.status}: {water}{receiver}T_sys {self.t_sys:.4g} K, "
+            f"<{place} {self.mode} {self.status}: {water}{receiver}{self.t_sys_text('.4g')}, "
             f"rms/expected {self.rms_ratio:.3g}>"
         )
 
+    def t_sys_text(self, form: str) -> str:
+        """Both system temperatures: "T_sys 199 K DSB, T_sys* 308 K", as far as they are known."""
+        numbers = (
+            ("T_sys", self.t_sys, f" K {self.sidebands}".rstrip()),
+            ("T_sys*", self.t_sys_star, " K"),
+        )
+        return ", ".join(f"{name} {n:{form}}{unit}" for name, n, unit in numbers if n == n)
+
     def row(self) -> tuple[str, ...]:
-        """Cells of a table: scan, mode, PWV, T_rec, T_sys, rms/expected, status."""
-        numbers = (self.pwv, self.t_rec, self.t_sys, self.rms_ratio)
-        shown = ["" if n != n else f"{n:.4g}" for n in numbers]
+        """Cells of a table: scan, mode, PWV, T_rec, T_sys, T_sys*, rms/expected, status."""
+        numbers = (self.t_rec, self.t_sys, self.t_sys_star, self.rms_ratio)
+        shown = ["" if self.pwv != self.pwv else with_error(self.pwv, self.pwv_error)]
+        shown += ["" if n != n else f"{n:.4g}" for n in numbers]
         status = f"{self.status}: {self.error}" if self.error else self.status
         said = "; ".join([status, *self.warnings])
         return (f"{self.scan} {self.band}".strip(), self.mode, *shown, said)
@@ -107,7 +120,8 @@ class StoreReport:
         return "\n".join([*lines, *([f"  and {left} more"] if left else [])])
 
     def _repr_html_(self) -> str:
-        columns = ("scan", "mode", "PWV [mm]", "T_rec [K]", "T_sys [K]", "rms/expected", "status")
+        temperatures = ("T_rec [K]", "T_sys [K]", "T_sys* [K]")
+        columns = ("scan", "mode", "PWV [mm]", *temperatures, "rms/expected", "status")
         rows = [summary.row() for summary in self.summaries]
         end = ", interrupted" if self.interrupted else ""
         return html_of(f"calibration{end}, exit code {self.exit_code}", columns, rows)

@@ -78,7 +78,7 @@ def calibrated(folder: Path, scans: Sequence[int], value: float = T_A) -> None:
     store = open_l1(folder / "l1")
     assert store.scans() == list(scans)
     for n in scans:
-        assert store[n]["t_sys"][...] == pytest.approx(T_SYS, rel=1e-6)
+        assert store[n]["t_sys_star"][...] == pytest.approx(T_SYS, rel=1e-6)
         assert store[n]["spectra"][...] == pytest.approx(value, rel=1e-6)
 
 

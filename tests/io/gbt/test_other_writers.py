@@ -116,7 +116,7 @@ def check(folder: Path, number: int = 43) -> None:
     assert calibrate_store(folder / "l0", folder / "l1", CONFIG).exit_code == 0
     store = open_l1(folder / "l1")
     assert store.scans() == [number]
-    assert store[number]["t_sys"][...] == pytest.approx(T_SYS, rel=1e-6)
+    assert store[number]["t_sys_star"][...] == pytest.approx(T_SYS, rel=1e-6)
     assert store[number]["spectra"][...] == pytest.approx(0.1 * T_SYS, rel=1e-6)
 
 

@@ -24,6 +24,7 @@ TABLE: dict[str, tuple[tuple[str, ...], str, str]] = {
     # name: (dims, dtype, units)
     "spectra": ((C, D, R, A, S), "f8", "K"),
     "t_sys": ((C, R, A, S), "f8", "K"),
+    "t_sys_star": ((C, R, A, S), "f8", "K"),
     "t_rec": ((C, R, A), "f8", "K"),
     "gamma": ((C, R, A), "f8", "K"),
     "flags": ((C, D, R, A, S), "u2", ""),
@@ -41,7 +42,11 @@ TABLE: dict[str, tuple[tuple[str, ...], str, str]] = {
     "pixel_offset_lat": ((R, A, S), "f8", "deg"),
     "pwv": ((), "f8", "mm"),
     "pwv_error": ((), "f8", "mm"),
+    "pwv_error_noise": ((), "f8", "mm"),
+    "pwv_error_systematic": ((), "f8", "mm"),
     "pwv_chi2": ((), "f8", ""),
+    "pwv_chi2_noise": ((), "f8", ""),
+    "t_a_star_error": ((R, A, S), "f8", "1"),
     "on_index": ((S,), "i4", ""),
     "off_index_per_on": ((S,), "i4", ""),
 }
@@ -53,7 +58,9 @@ PROVENANCE = {
     *("atmosphere_table", "started", "finished", "command_line"),
 }
 QA = {
-    *("t_rec_median", "t_sys_median", "pwv", "pwv_error", "chi2_dof", "bad_channel_fraction"),
+    *("t_rec_median", "t_sys_median", "t_sys_star_median", "t_sys_sidebands", "pwv", "pwv_error"),
+    *("pwv_error_noise", "pwv_error_systematic", "chi2_dof_noise", "t_a_star_error"),
+    *("error_budget", "chi2_dof", "bad_channel_fraction"),
     *("nan_fraction", "rms_measured", "rms_expected", "rms_ratio", "baseline_ripple"),
 }
 
@@ -152,6 +159,9 @@ def check_attributes(scan: L1Scan, kind: str, night: Path) -> None:
     assert provenance["load_scans"] == [scan.number]
     assert all(len(v) == 64 for v in provenance["l0_metadata_sha256"].values())
     assert scan["t_sys"].attrs["t_sys_convention"] == "DSB"
+    assert scan["t_sys_star"].attrs["t_sys_convention"] == "T_sys*"
+    assert np.all((scan["t_a_star_error"][...] > 0.001) & (scan["t_a_star_error"][...] < 0.2))
+    assert {"opacity", "t_hot", "t_cold"} < {row["source"] for row in attrs["qa"]["error_budget"]}
 
 
 def test_receivers_with_their_own_frequencies(tmp_path: Path) -> None:
@@ -196,7 +206,12 @@ def test_vane_says_what_its_t_sys_is(tmp_path: Path) -> None:
     for number in store:
         scan = store[number]
         check_layout(scan, TABLE, {C: 64, D: 4, R: 1, A: 3, S: 2})
-        assert scan["t_sys"].attrs["t_sys_convention"] == "T_sys*"
+        assert scan["t_sys"].attrs["t_sys_convention"] == "SSB"
+        star, seen = scan["t_sys_star"][...], scan["t_sys"][...]
+        good = np.isfinite(star)
+        airmass = 1.0 / np.sin(np.mean(scan["elevation"][...], axis=0))
+        through = scan.attrs["forward_efficiency"] * np.exp(-0.1 * airmass)
+        np.testing.assert_allclose(seen[good], (star * through)[good], rtol=1e-9)
         assert scan.attrs["provenance"]["atmosphere_table"] is None
         assert np.isnan(scan["pwv"][...])
         assert np.allclose(scan["tau_signal"][...], 0.1)

@@ -16,7 +16,7 @@ from gpucal.errors import GpucalError
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
 from gpucal.io.files.regular import read_document
 from gpucal.io.l1.reader import L1, L1Scan
-from gpucal.physics.radiometry import airmass
+from gpucal.io.l1.stored_t_sys import STAR, StoredTSys
 
 F64 = npt.NDArray[np.float64]
 
@@ -55,6 +55,7 @@ def _l1_row(scan: L1Scan, night: bool) -> Row:
         "mode": str(scan.attrs.get("mode", "")),
         "source": str(scan.attrs.get("source") or ""),
         "qa": {key: value for key, value in qa.items() if not isinstance(value, list)},
+        "error_budget": list(qa.get("error_budget") or []),
         "groups": scan.groups,
     }
     if missing:
@@ -73,7 +74,7 @@ def _l1_row(scan: L1Scan, night: bool) -> Row:
     loads = scan.attrs.get("load_scans") or (scan.attrs.get("provenance") or {}).get("load_scans")
     row["load_scan"] = loads[0] if isinstance(loads, list) and loads else loads
     if night and not row["problems"]:
-        row["night"] = _night_row(scan, elevation)
+        row["night"] = _night_row(scan)
     return row
 
 
@@ -94,7 +95,7 @@ def _median(values: Any) -> float | None:
     return float(np.median(known)) if known.size else None
 
 
-def _night_row(scan: L1Scan, elevation: float | None) -> Row:
+def _night_row(scan: L1Scan) -> Row:
     """What is measured, as medians over channels and pixels: K, mm, Np, %; None where it is not known."""
     qa, attrs = scan.attrs.get("qa") or {}, scan.attrs
     tau = np.asarray(scan["tau_signal"][...], dtype=np.float64) if "tau_signal" in scan else None
@@ -104,37 +105,32 @@ def _night_row(scan: L1Scan, elevation: float | None) -> Row:
         *(["ATMOSPHERE_POOR"] if qa.get("atmosphere_poor") is True else []),
         *(["PWV_OUTSIDE_TABLE"] if qa.get("pwv_outside_table") is True else []),
     ]
+    t_sys = StoredTSys(scan)
     return {
         "t_rec": _median(qa.get("t_rec_median")),
-        "t_sys": _median(qa.get("t_sys_median")),
-        "t_sys_star": _t_sys_star(scan, tau, elevation),
+        "t_sys": None if t_sys.sidebands == STAR else _median(qa.get("t_sys_median")),
+        "sidebands": "" if t_sys.sidebands == STAR else t_sys.sidebands,
+        "t_sys_star": _t_sys_star(scan),
         "pwv": _median(qa.get("pwv")),
         "pwv_error": _median(qa.get("pwv_error")),
+        "pwv_error_noise": _median(qa.get("pwv_error_noise")),
+        "t_a_star_error": _percent(_median(qa.get("t_a_star_error"))),
         "tau": None if tau is None else _median(tau),
         "rms_ratio": _median(qa.get("rms_ratio")),
-        "flagged": None if flagged is None else 100.0 * flagged,
+        "flagged": _percent(flagged),
         "flags": " ".join(words),
     }
 
 
-def _t_sys_star(scan: L1Scan, tau: F64 | None, elevation: float | None) -> float | None:
-    """T_sys* of the middle subscan, median over channels and pixels, K.
+def _t_sys_star(scan: L1Scan) -> float | None:
+    """T_sys* of the middle subscan, median over channels and pixels, K."""
+    middle = scan["spectra"].shape[4] // 2
+    array, factor = StoredTSys(scan).star_source(middle)
+    return _median(pixel_medians(array, middle, factor, BUDGET_BYTES))
 
-    t_sys itself where a vane gave it, else t_sys / (g_s f_eff t_sig); physics equation (6.3).
-    """
-    array, scale = scan["t_sys"], None
-    if array.attrs.get("t_sys_convention", "DSB") == "DSB":
-        gain, f_eff = (
-            _median(scan.attrs.get(name)) for name in ("gain_signal", "forward_efficiency")
-        )
-        if scan.attrs.get("line_scale", "ssb") != "ssb":
-            gain = 1.0
-        if not gain or not f_eff or tau is None or elevation is None:
-            return None
-        kind = str((scan.attrs.get("config") or {}).get("airmass", "plane"))
-        slant = tau.reshape(tau.shape[0], -1) * float(airmass(np.array(elevation), kind))
-        scale = np.exp(slant) / (gain * f_eff)
-    return _median(pixel_medians(array, array.shape[3] // 2, scale, BUDGET_BYTES))
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100.0 * value
 
 
 def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
@@ -143,7 +139,8 @@ def _wrong_shapes(scan: L1Scan, label: str) -> list[str]:
     if len(shape) != 5:
         return [f"{label}: spectra has {len(shape)} axes, expected five."]
     c, _, r, a, s = shape
-    wanted = {"flags": shape, "t_sys": (c, r, a, s), "t_rec": (c, r, a), "gamma": (c, r, a)}
+    wanted = {"flags": shape, "t_rec": (c, r, a), "gamma": (c, r, a)}
+    wanted |= dict.fromkeys(("t_sys", "t_sys_star"), (c, r, a, s))
     return [
         f"{label}: {name} has shape {scan[name].shape}, expected {size}."
         for name, size in wanted.items()

@@ -25,6 +25,7 @@ def empty_row(number: int, problems: Sequence[str], *, band: str = "") -> Row:
         "elevation_deg": None,
         "load_scan": None,
         "load_rule": "",
+        "error_budget": [],
         "warnings": [],
         "problems": list(problems),
     }

@@ -75,12 +75,24 @@ RAW = (
 CALIBRATED = (
     *_HEAD,
     Column("t_rec", "float64", "K", "T_rec, median", _night("t_rec"), ".3f"),
-    Column("t_sys", "float64", "K", "T_sys as in L1, median", _night("t_sys"), ".3f"),
     Column(
-        "t_sys_star", "float64", "K", "T_sys* in the middle, median", _night("t_sys_star"), ".3f"
+        "t_sys", "float64", "K", "T_sys at the receiver's input, median", _night("t_sys"), ".3f"
+    ),
+    Column("sidebands", "string", "", "what t_sys holds: DSB or SSB", _night("sidebands")),
+    Column(
+        "t_sys_star", "float64", "K", "T_sys* above the air, median", _night("t_sys_star"), ".3f"
     ),
     Column("pwv", "float64", "mm", "precipitable water vapour", _night("pwv"), ".5f"),
-    Column("pwv_error", "float64", "mm", "its error", _night("pwv_error"), ".6f"),
+    Column("pwv_error", "float64", "mm", "its error, all together", _night("pwv_error"), ".6f"),
+    Column("pwv_error_noise", "float64", "mm", "by noise", _night("pwv_error_noise"), ".6f"),
+    Column(
+        "t_a_star_error",
+        "float64",
+        "%",
+        "error of the scale of T_A*",
+        _night("t_a_star_error"),
+        ".3f",
+    ),
     Column("tau", "float64", "", "zenith opacity of the signal band, median", _night("tau"), ".5f"),
     Column("rms_ratio", "float64", "", "rms over expected rms, median", _night("rms_ratio"), ".4f"),
     Column("flagged", "float64", "%", "flagged samples", _night("flagged"), ".3f"),
@@ -96,7 +108,9 @@ CLASS = (
     Column("telescope", "string", "", "telescope", _of("telescope")),
     Column("rest_frequency", "float64", "GHz", "rest frequency", _of("rest_frequency_ghz"), ".9f"),
     Column("channels", "int64", "", "number of channels", _of("channels")),
-    Column("t_sys", "float64", "K", "T_sys", _of("t_sys_k"), ".3f"),
+    Column(
+        "t_sys", "float64", "K", "TSYS of the file: by convention T_sys*", _of("t_sys_k"), ".3f"
+    ),
     Column("time", "float64", "s", "integration time", _of("time_s"), ".3f"),
     Column("problems", "int64", "", "number of problems", lambda row: len(row["problems"])),
 )
