@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,21 @@ def read_only() -> Callable[[Any], Any]:
     A step that edits its input then fails with ValueError.
     """
     return _freeze
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many attacks were tried, and what became of them."""
+    survived, fallen, waiting, outcomes = 0, 0, 0, Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            found = [v for k, v in getattr(report, "user_properties", ()) if k == "attack"]
+            if not found or report.when != "call":
+                continue
+            outcomes[found[-1]] += 1
+            survived += report.passed
+            waiting += report.skipped
+            fallen += report.failed
+    if tried := survived + fallen + waiting:
+        rest = f", {waiting} wait for a mend" if waiting else ""
+        ends = ", ".join(f"{n} {name}" for name, n in outcomes.most_common())
+        terminalreporter.write_line(f"attacks: {tried} tried, {survived} survived{rest} ({ends})")
