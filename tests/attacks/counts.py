@@ -59,7 +59,8 @@ def _as_float(where: Any, value: float) -> Change:
 
 def _factor(where: Any, factor: float) -> Change:
     def change(x: Any) -> None:
-        x[where] = (x[where] * factor).astype(x.dtype)
+        old = x[where]
+        x[where] = np.where(old == FILL, FILL, np.clip(old * factor, -TOP, TOP))
 
     return change
 
@@ -131,7 +132,14 @@ def _block(source: random.Random, value: int) -> Change:
 CANNOT_BE_SEEN = {
     "pixel times 3": "the sky and its OFF may be brighter than thought",
 }
-WAITS_FOR: dict[str, str] = {}
+WAITS_FOR = {
+    "sample of an ON one": "3",
+    "sample of an ON 1e30": "3",
+    "dump of HOT one": "3",
+    "sample of an ON times 0.01": "3",
+    "sample of an ON times 3": "3",
+    "sample of an ON times 30": "3",
+}
 
 
 def counts_attacks() -> list[Attack]:

@@ -104,7 +104,7 @@ def _toml(folder: Path) -> Path:
     path = folder / "night.toml"
     path.write_text(
         'scans = "2"\nworkers = 1\natmosphere = "none"\ntau = 0.2\nt_hot = 290.0\nclip_counts = 0.1\n'
-        'dtype = "float32"\npartial = false\n'
+        'dtype = "f32"\npartial = false\n'
     )
     return path
 
@@ -155,7 +155,7 @@ FORMATS = (
     ),
     Format("L1 exported", _l1, _on_l1("export", "sdfits", "L1", "OUT")),
     Format("L1 as CLASS", _l1, _on_l1("export", "class", "L1", "OUT")),
-    Format("L1 reduced", _l1, _on_l1("reduce", "L1", "--out", "OUT")),
+    Format("L1 reduced", _l1, _on_l1("reduce", "L1")),
     Format("L1 inspected", _l1_document, _on_l1("inspect", "L1")),
     Format("L1 document exported", _l1_document, _on_l1("export", "sdfits", "L1", "OUT")),
 )

@@ -24,12 +24,19 @@ HANG_S = 60.0
 ADDRESS_SPACE = 6 << 30
 """Bytes; what wants more has no plan for its memory."""
 PRELOAD = [
+    "astropy.coordinates",
+    "astropy.io.fits",
+    "astropy.time",
+    "astropy.units",
     "array_api_compat.numpy",
     "cpu_fallback",
     "gpucal.cli.main",
     "gpucal.cli.show.progress",
+    "gpucal.io.gbt.importer",
+    "gpucal.io.raw_fits.importer",
     "gpucal.pipeline.calibrate",
     "gpucal.pipeline.store.run",
+    "matplotlib.figure",
     "rich.progress",
     "rich.table",
     "scipy.optimize",
@@ -122,7 +129,7 @@ class Begun:
             _text(self.folder / "stdout"),
             _text(self.folder / "stderr"),
             seconds,
-            float(peak.read_text()) / 1024 if peak.exists() else 0.0,
+            float(_text(peak) or 0) / 1024,
             hung,
         )
 
@@ -140,14 +147,18 @@ def _child(
         target = os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
         os.dup2(target, descriptor)
         os.close(target)
-    peak = os.open(f"{folder}/peak", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
     for name, value in {"RLIMIT_AS": ADDRESS_SPACE, **limits}.items():
         kind = getattr(resource, name)
         resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
     if before is not None:
         before()
-    code = main(argv)
+    try:
+        code = main(argv)
+    except KeyboardInterrupt:  # before main could look out for it; as the script ``gpucal`` ends then
+        code = 130
     sys.stdout.flush()
     sys.stderr.flush()
-    os.write(peak, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss).encode())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open(f"{folder}/peak", "w") as stream:
+        stream.write(str(peak))
     os._exit(code)

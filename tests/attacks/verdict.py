@@ -34,6 +34,7 @@ FOREIGN = re.compile(
 """What no sentence may hold: it tells of the program, not of the data."""
 COMPARED = ("spectra", "t_sys", "t_rec", "pwv", "frequency", "image_frequency")
 SILENT = "silently wrong"
+CODES = frozenset({0, 1, 2, 64, 130})
 MEMORY_FACTOR, MEMORY_MIB = 1.5, 64.0
 
 
@@ -78,14 +79,16 @@ def judge(attack: Attack, out: Path, ended: Ended, clean: Clean) -> Verdict:
     return max(found, key=lambda v: order.index(v.outcome) if v.outcome in order else len(order))
 
 
-def how_it_ended(ended: Ended, clean: Clean | None = None) -> Verdict | None:
-    """A fault of the process itself; None when there is none."""
+def how_it_ended(
+    ended: Ended, clean: Clean | None = None, codes: frozenset[int] = CODES
+) -> Verdict | None:
+    """A fault of the process itself; None when there is none. codes: those that it may end with."""
     tail = ended.said[-3000:]
     if ended.hung:
         return Verdict("hung", f"after {ended.seconds:.0f} s: {tail}")
     if "Traceback" in ended.said:
         return Verdict("traceback", tail)
-    if ended.code not in (0, 1, 2, 64, 130):
+    if ended.code not in codes | CODES:
         return Verdict("died", f"exit code {ended.code}: {tail}")
     if clean is not None and ended.peak_mib > (
         MEMORY_FACTOR * clean.ended.peak_mib + MEMORY_MIB
