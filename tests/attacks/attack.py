@@ -78,6 +78,11 @@ class Attack:
         return ",".join(str(n) for n in sorted({1, *self.victims, 4}))
 
     @property
+    def hang_s(self) -> float:
+        """Seconds after which the command hangs; less where that is known."""
+        return 15.0 if self.waits_for else 60.0
+
+    @property
     def id(self) -> str:
         return self.name.replace(" ", "-")
 
@@ -106,7 +111,7 @@ def params(attacks: Iterable[Any]) -> list[Any]:
             reason = f"waits for item {attack.waits_for}"
             marks.append(pytest.mark.xfail(reason=reason, strict=False))
         found.append(pytest.param(attack, id=attack.id, marks=marks))
-    names = [param.id for param in found]
+    names = [str(param.id) for param in found]
     assert len(set(names)) == len(names), sorted(n for n in names if names.count(n) > 1)
     return found
 

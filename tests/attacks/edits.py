@@ -104,7 +104,8 @@ def flip(path: Path, source: random.Random, bits: int = 1) -> None:
 
 def with_checksum(content: bytes) -> bytes:
     """A chunk as the codec crc32c leaves it, whatever the content is."""
-    return content + google_crc32c.value(content).to_bytes(4, "little")
+    checksum: bytes = google_crc32c.value(content).to_bytes(4, "little")
+    return content + checksum
 
 
 def flipped_with_checksum(path: Path, source: random.Random) -> None:

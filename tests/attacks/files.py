@@ -157,13 +157,15 @@ def documents() -> Iterator[Attack]:
         harm = document(VICTIM, counts, _chunk(axis, size))
         yield Attack(f"chunk shape {n}", harm, REFUSED_ONLY)
     yield Attack("chunk of nothing", document(VICTIM, counts, _chunk(0, 0)), REFUSED_ONLY)
-    for n, value in enumerate(("gzip", 5, [], None, [{"name": "bytes"}, {"name": "python"}])):
+    codecs: tuple[Any, ...] = ("gzip", 5, [], None, [{"name": "bytes"}, {"name": "python"}])
+    for n, value in enumerate(codecs):
         harm = document(VICTIM, counts, lambda d, v=value: d.__setitem__("codecs", v))  # type: ignore[misc]
         yield Attack(f"codecs {n}", harm, ANY)
     for n, kind in enumerate(("float16", "object", 5, None, "int31", ["i4"])):
         harm = document(VICTIM, "source/mjd", lambda d, v=kind: d.__setitem__("data_type", v))  # type: ignore[misc]
         yield Attack(f"type of mjd {n}", harm, REFUSED_ONLY)
-    for n, value in enumerate((99, 0, "NaN", None, [1], 1e400)):
+    fills: tuple[Any, ...] = (99, 0, "NaN", None, [1], 1e400)
+    for n, value in enumerate(fills):
         harm = document(VICTIM, counts, lambda d, v=value: d.__setitem__("fill_value", v))  # type: ignore[misc]
         yield Attack(f"fill value {n}", harm)
     for key in ("shape", "chunk_grid", "data_type", "node_type", "zarr_format", "codecs"):
@@ -243,10 +245,8 @@ def seeded() -> Iterator[Attack]:
         yield Attack(f"seeded flip {n} {path.replace('/', '.')}", harm)
 
 
-WAITS_FOR: dict[str, str] = {}
-
-
 def file_attacks() -> list[Attack]:
-    """The whole table."""
+    """The whole table. What is no regular file, promises too much, or is missing waits for two items."""
     everything = [*replaced(), *documents(), *chunks(), *folders(), *seeded()]
-    return list(annotated(everything, WAITS_FOR, {}))
+    waiting = {a.name: "4 or 7" for a in everything}
+    return list(annotated(everything, waiting, {}))

@@ -154,7 +154,9 @@ def _child(
         before()
     try:
         code = main(argv)
-    except KeyboardInterrupt:  # before main could look out for it; as the script ``gpucal`` ends then
+    except (
+        KeyboardInterrupt
+    ):  # before main could look out for it; as the script ``gpucal`` ends then
         code = 130
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Attacks on the page: it refuses, it answers others meanwhile, and nothing outside of the pictures leaves the house."""
+"""Attacks on the page: it refuses, answers others meanwhile, and shows nothing but its pictures."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ def test_numbers_that_are_none(query: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost@evil.example", "a" * 5000]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "", "[", "localhost@evil.example", "a" * 5000],
 )
 def test_a_foreign_name_is_not_answered(host: str, port: int) -> None:
     status, _, body = data.call(port, "/api/status", headers={"Host": host})
@@ -175,7 +176,9 @@ def test_nobody_else_steers(name: str, port: int, config: OnlineConfig) -> None:
     assert sorted(config.pipe.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["../x.json", "/etc/passwd", "x", ".reason", "a\0.json", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["../x.json", "/etc/passwd", "x", ".reason", "a\0.json", "x" * 5000]
+)
 def test_a_job_that_is_none_is_not_tried_again(name: str, port: int, config: OnlineConfig) -> None:
     before = sorted(p.name for p in Pipe(config.pipe).task("plot").path.rglob("*"))
     body = json.dumps({"task": "plot", "name": name}).encode()
@@ -230,8 +233,8 @@ def test_two_hundred_listeners_and_slow_ones(port: int) -> None:
     open_: list[Any] = []
     slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
     try:
-        for connection in slow:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        for late in slow:
+            late.sendall(b"GET / HTTP/1.1\r\nHost: loc")
         for _ in range(200):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             connection.request("GET", "/events")

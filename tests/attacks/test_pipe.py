@@ -16,10 +16,11 @@ import pytest
 
 from gpucal.online.queue import task_directory
 from gpucal.online.queue.events import Job
-from gpucal.online.queue.job_files import ACTIVE, DONE, FAILED, HEARTBEAT, INCOMING
+from gpucal.online.queue.job_files import ACTIVE, DONE, FAILED, HEARTBEAT, INCOMING, REASON
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.queue.recovery import Recovery
 from gpucal.online.queue.task_directory import TaskDirectory
+from gpucal.online.workers.control import pending_requests, request
 
 Record = Callable[[str, object], None]
 GOOD = Job("night.zarr", 7, 3, "p1")
@@ -28,7 +29,11 @@ SECRET = "not for the pipe"
 
 def _write(name: str, content: str | bytes) -> Callable[[Path], None]:
     raw = content.encode() if isinstance(content, str) else content
-    return lambda task: (task / name).write_bytes(raw) and None
+
+    def harm(task: Path) -> None:
+        (task / name).write_bytes(raw)
+
+    return harm
 
 
 def _job(name: str = "x.json", **changes: Any) -> Callable[[Path], None]:
@@ -217,6 +222,15 @@ def _work(task: TaskDirectory, following: TaskDirectory) -> list[str]:
     return done
 
 
+def _claim_and_fail(task: TaskDirectory, again: bool) -> None:
+    claim = task.claim()
+    assert claim is not None
+    if again:
+        task.fail(claim, "x")
+    else:
+        task.give_up(claim.path, "x")
+
+
 @pytest.mark.parametrize("where", [ACTIVE, FAILED, INCOMING])
 def test_a_file_in_place_of_a_folder_is_one_error(
     where: str, tmp_path: Path, record_property: Record
@@ -228,10 +242,38 @@ def test_a_file_in_place_of_a_folder_is_one_error(
     shutil.rmtree(task.path / where, ignore_errors=True)
     (task.path / where).write_text("mine")
     with _time_limit(20), pytest.raises(OSError):
-        claim = task.claim()
-        assert claim is not None
-        task.fail(claim, "x") if where == INCOMING else task.give_up(claim.path, "x")
+        _claim_and_fail(task, where == INCOMING)
     (task.path / where).unlink()
     task = Pipe(tmp_path / "pipe").task("plot")
     Recovery(task).recover(0.0)
     assert task.claim() is not None or list(task.claims(lambda worker: True))
+
+
+@pytest.mark.parametrize("make", ["FIFO", "link to zeros", "folder", "deep"])
+def test_a_request_that_is_none(make: str, tmp_path: Path, record_property: Record) -> None:
+    """The supervisor looks at the requests of operators again and again; what is none is left alone."""
+    record_property("attack", "hung")
+    pipe = Pipe(tmp_path / "pipe")
+    pipe.create()
+    request(pipe.root, "restart", "plot")
+    folder = pending_requests(pipe.root)[0].path.parent
+    HARMS[make](folder)
+    with _time_limit(20):
+        assert [r.task for r in pending_requests(pipe.root)] == ["plot"]
+    record_property("attack", "refused")
+
+
+def test_a_reason_that_is_none(tmp_path: Path, record_property: Record) -> None:
+    record_property("attack", "hung")
+    task = Pipe(tmp_path / "pipe").task("plot")
+    task.put(GOOD)
+    claim = task.claim()
+    assert claim is not None
+    task.give_up(claim.path, "no paper")
+    reason = task.path / FAILED / f"{GOOD.name}{REASON}"
+    reason.unlink()
+    os.mkfifo(reason)
+    with _time_limit(20):
+        ((name, found),) = task.failed()
+    assert (name, found["error"]) == (GOOD.name, "the reason was lost")
+    record_property("attack", "refused")

@@ -90,9 +90,7 @@ def how_it_ended(
         return Verdict("traceback", tail)
     if ended.code not in codes | CODES:
         return Verdict("died", f"exit code {ended.code}: {tail}")
-    if clean is not None and ended.peak_mib > (
-        MEMORY_FACTOR * clean.ended.peak_mib + MEMORY_MIB
-    ):
+    if clean is not None and ended.peak_mib > (MEMORY_FACTOR * clean.ended.peak_mib + MEMORY_MIB):
         return Verdict("memory", f"{ended.peak_mib:.0f} MiB, good: {clean.ended.peak_mib:.0f} MiB")
     for line in ended.err.splitlines():
         if FOREIGN.search(line):
@@ -153,9 +151,7 @@ def _arrays(store: Path, number: int) -> dict[str, Any]:
     return {name: np.asarray(scan[name][...]) for name in names if name in scan}
 
 
-def _difference(
-    found: dict[str, Any], good: dict[str, Any], within: float
-) -> tuple[str, str]:
+def _difference(found: dict[str, Any], good: dict[str, Any], within: float) -> tuple[str, str]:
     """What kind of difference there is, and in words where and how large."""
     if found.keys() != good.keys():
         return "differs", f"arrays {sorted(found.keys() ^ good.keys())}"

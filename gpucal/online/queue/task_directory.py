@@ -211,7 +211,9 @@ class TaskDirectory:
         with contextlib.suppress(OSError):  # the job itself needs no space to get there
             write_synced(failed / f"{path.name}{REASON}", json.dumps(reason))
         target = failed / path.name
-        if path.is_dir() and not path.is_symlink() or target.is_dir():  # neither replaces the other
+        if (
+            path.is_dir() and not path.is_symlink()
+        ) or target.is_dir():  # neither replaces the other
             target = failed / f"{uuid.uuid4().hex}.json"
         with contextlib.suppress(FileNotFoundError):
             os.replace(path, target)
