@@ -15,7 +15,7 @@ from builders import gbt
 from builders.export.spectra import make_spectrum
 
 from attacks import runner
-from attacks.attack import DONE, Attack, annotated, seeds
+from attacks.attack import DONE, Attack, annotated, seeds, thinned
 from attacks.edits import flip
 from attacks.files import CHANGES
 from attacks.night import clean_run, good_night
@@ -243,4 +243,4 @@ WAITS_FOR = {
 
 def format_attacks() -> list[Attack]:
     """The whole table."""
-    return list(annotated([*table(), *seeded()], WAITS_FOR, {}))
+    return list(thinned(annotated([*table(), *seeded()], WAITS_FOR, {}), 2))

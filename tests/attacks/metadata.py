@@ -16,6 +16,7 @@ from attacks.attack import (
     Attack,
     annotated,
     seeds,
+    thinned,
 )
 from attacks.edits import array, at, attribute, document, remove
 from attacks.night import CHOPPED, SWITCHED, VICTIM
@@ -257,4 +258,4 @@ WAITS_FOR = {
 def metadata_attacks() -> list[Attack]:
     """The whole table."""
     everything = [*arrays(), *single(), *attributes(), *store_attributes(), *seeded()]
-    return list(annotated(everything, WAITS_FOR, CANNOT_BE_SEEN))
+    return list(thinned(annotated(everything, WAITS_FOR, CANNOT_BE_SEEN), 3))

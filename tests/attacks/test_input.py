@@ -1,4 +1,4 @@
-"""Attacks on raw stores: their metadata, their counts, their files.
+"""Attacks on raw stores (their metadata, their counts, their files), on other files, and on the calibrated store.
 
 Each is refused, blanked, flagged, told of, or does not matter; the scans beside it come out byte for byte as from good
 data; nothing hangs, takes more memory than it should, or shows a traceback.
@@ -16,6 +16,7 @@ from attacks import runner
 from attacks.attack import Attack, params
 from attacks.counts import counts_attacks
 from attacks.files import file_attacks
+from attacks.formats import FormatAttack, format_attacks
 from attacks.metadata import metadata_attacks
 from attacks.night import clean_run, command, good_night
 from attacks.verdict import judge
@@ -36,6 +37,15 @@ def test_counts(attack: Attack, record_property: Record) -> None:
 @pytest.mark.parametrize("attack", params(file_attacks()))
 def test_files(attack: Attack, record_property: Record) -> None:
     survive(attack, record_property)
+
+
+@pytest.mark.parametrize("attack", params(format_attacks()))
+def test_format(attack: FormatAttack, record_property: Record) -> None:
+    record_property("attack", "not finished")
+    with tempfile.TemporaryDirectory(dir=good_night().folder) as name:
+        verdict = attack.verdict(Path(name))
+    record_property("attack", verdict.outcome)
+    assert verdict.outcome in attack.may, f"{verdict.outcome}: {verdict.why}"
 
 
 def survive(attack: Attack, record_property: Record) -> None:
