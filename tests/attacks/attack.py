@@ -103,8 +103,8 @@ def annotated(
 def thinned(attacks: Iterable[Attack], every: int) -> Iterator[Attack]:
     """Only one in ``every`` is tried in an ordinary run of the tests, beside the seeded and those with a remark."""
     for n, attack in enumerate(attacks):
-        kept = n % every == 0 or attack.name.startswith("seeded") or attack.cannot_be_seen
-        kept = kept or (attack.waits_for in ("2", "3"))
+        marked = bool(attack.cannot_be_seen) or attack.waits_for in ("2", "3")
+        kept = n % every == 0 or attack.name.startswith("seeded") or marked
         yield attack if kept else replace(attack, rare=True)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpucal.cli.main import main
+from gpucal import main
 
 HANG_S = 60.0
 """A command that takes a second and has not ended after so long hangs."""
