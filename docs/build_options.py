@@ -2,8 +2,8 @@
 
     python docs/build_options.py             writes the page
 
-Names, defaults and limits come from ``CalibrationConfig``; groups, units and meanings from the help of
-the command, so that neither can say what the program does not do.
+Names, meanings, defaults, units and limits come from ``CalibrationConfig``, as the help of the command
+does, so that neither can say what the program does not do.
 """
 
 from __future__ import annotations
@@ -19,11 +19,8 @@ from gpucal.cli.main import app
 
 PAGE = Path(__file__).resolve().parent / "reference" / "options.md"
 
-UNITS = {"K": "K", "S": "s", "M": "m", "DEG": "deg", "NP": "Np", "MIB": "MiB", "fit|MM": "mm"}
-"""Placeholder of an option in the help -> unit of its value."""
-
 HEAD = """\
-<!-- made by docs/build_options.py: change gpucal/config.py or gpucal/cli/commands/calibrate.py instead -->
+<!-- made by docs/build_options.py: change gpucal/config.py instead -->
 
 # All options of `gpucal calibrate`
 
@@ -105,7 +102,7 @@ def row(parameter: Any, fields: dict[str, Any], numbers: frozenset[str]) -> str:
         name,
         f"`{parameter.name.replace('_', '-')}`",
         default_of(schema),
-        " ".join([" or ".join(limits(schema)) or placeholder, UNITS.get(placeholder, "")]).strip(),
+        " ".join([" or ".join(limits(schema)) or placeholder, schema.get("unit", "")]).strip(),
         "yes" if parameter.name in numbers else "",
         meaning,
     )

@@ -13,6 +13,8 @@ from gpucal.version import __version__
 if TYPE_CHECKING:
     from gpucal.axes import Flag as Flag
     from gpucal.backend.select import select_backend as select_backend
+    from gpucal.calibrated_scan import CalibratedScan as CalibratedScan
+    from gpucal.calibrated_scan import calibrate_scan as calibrate_scan
     from gpucal.cli.main import main as main
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
     from gpucal.errors import CorruptDataError as CorruptDataError
     from gpucal.errors import DeviceLostError as DeviceLostError
     from gpucal.errors import DeviceMemoryError as DeviceMemoryError
+    from gpucal.errors import EmptyScanError as EmptyScanError
     from gpucal.errors import GpucalError as GpucalError
     from gpucal.errors import GpucalWarning as GpucalWarning
     from gpucal.errors import ImportFormatError as ImportFormatError
     from gpucal.errors import L0Error as L0Error
+    from gpucal.errors import L0KeyError as L0KeyError
     from gpucal.errors import L1Error as L1Error
+    from gpucal.errors import L1KeyError as L1KeyError
     from gpucal.errors import LoadError as LoadError
     from gpucal.errors import OnlineError as OnlineError
     from gpucal.errors import OtherSettingsError as OtherSettingsError
@@ -51,6 +56,10 @@ if TYPE_CHECKING:
     from gpucal.io.l0.write import GroupArrays as GroupArrays
     from gpucal.io.l0.write import create_l0 as create_l0
     from gpucal.io.l0.write import write_l0_scan as write_l0_scan
+    from gpucal.io.l1.flag_rules import FlagRule as FlagRule
+    from gpucal.io.l1.manual_flags import flag as flag
+    from gpucal.io.l1.manual_flags import flag_rules as flag_rules
+    from gpucal.io.l1.manual_flags import unflag as unflag
     from gpucal.io.l1.reader import open_l1 as open_l1
     from gpucal.io.raw_fits.importer import import_raw_fits as import_raw_fits
     from gpucal.io.raw_fits.writer import export_raw_fits as export_raw_fits
@@ -58,8 +67,6 @@ if TYPE_CHECKING:
     from gpucal.pipeline.calibrate import calibrate_store as calibrate_store
     from gpucal.pipeline.reduction.products import ReduceOptions as ReduceOptions
     from gpucal.pipeline.reduction.reduce import reduce_scan as reduce_scan
-    from gpucal.pipeline.scan.in_memory import CalibratedScan as CalibratedScan
-    from gpucal.pipeline.scan.in_memory import calibrate_scan as calibrate_scan
     from gpucal.pipeline.store.report import StoreReport as StoreReport
     from gpucal.plot import PlotOptions as PlotOptions
     from gpucal.plot import plot_scan as plot_scan
@@ -74,6 +81,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "gpucal.axes": ("Flag",),
     "gpucal.backend.select": ("select_backend",),
+    "gpucal.calibrated_scan": ("CalibratedScan", "calibrate_scan"),
     "gpucal.cli.main": ("main",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
@@ -83,11 +91,14 @@ _WHERE = {
         "CorruptDataError",
         "DeviceLostError",
         "DeviceMemoryError",
+        "EmptyScanError",
         "GpucalError",
         "GpucalWarning",
         "ImportFormatError",
         "L0Error",
+        "L0KeyError",
         "L1Error",
+        "L1KeyError",
         "LoadError",
         "OnlineError",
         "OtherSettingsError",
@@ -107,6 +118,8 @@ _WHERE = {
     "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),
+    "gpucal.io.l1.flag_rules": ("FlagRule",),
+    "gpucal.io.l1.manual_flags": ("flag", "flag_rules", "unflag"),
     "gpucal.io.l1.reader": ("open_l1",),
     "gpucal.io.raw_fits.importer": ("import_raw_fits",),
     "gpucal.io.raw_fits.writer": ("export_raw_fits",),
@@ -114,7 +127,6 @@ _WHERE = {
     "gpucal.pipeline.calibrate": ("calibrate_store",),
     "gpucal.pipeline.reduction.products": ("ReduceOptions",),
     "gpucal.pipeline.reduction.reduce": ("reduce_scan",),
-    "gpucal.pipeline.scan.in_memory": ("CalibratedScan", "calibrate_scan"),
     "gpucal.pipeline.store.report": ("StoreReport",),
     "gpucal.plot": ("PlotOptions", "plot_scan", "plot_store"),
     "gpucal.plot.fits": ("plot_fits",),

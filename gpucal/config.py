@@ -4,129 +4,268 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import tomllib
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from gpucal.errors import ConfigError
+from gpucal.option_model import OptionModel, read_toml
+from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+_UNITS = ("K", "s", "m", "deg", "Np", "mm", "MiB")
+K, S, M, DEG, NP, MM, MIB = ({"unit": cast(JsonValue, unit)} for unit in _UNITS)
+"""Unit of a field, in its ``json_schema_extra``."""
 
-class CalibrationConfig(BaseModel):
+GROUPS: dict[str, str] = {
+    "What": "scans",
+    "Loads": "cal_scheme",
+    "Atmosphere": "atmosphere",
+    "Reference and diagnostics": "reference",
+    "Output and execution": "dtype",
+    "Alarms": "alarm_rms_low",
+}
+"""Headings of the help and of the pages -> the first field below each."""
+
+
+class CalibrationConfig(OptionModel):
     """Options of ``gpucal calibrate``; every field is also a key of the TOML file.
 
     Temperatures in K, PWV in mm, opacity in Np, times in s, angles in degrees, sizes in MiB. Frozen:
-    ``config.model_copy(update={...})`` makes another. Raises ValidationError (pydantic) for a wrong
-    value; ``load_config`` says it in one sentence.
+    ``config.model_copy(update={...})`` makes another. Raises ConfigError, with one sentence per wrong
+    field: its name, what was found, what is allowed. The fields, with what each allows, are in the
+    table of all options; ``help(gpucal.CalibrationConfig)`` lists them too.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
     # what
-    scans: str = Field("", description="scan numbers, e.g. 1,5-9; empty = all")
-    mode: Mode = "auto"
-    partial: bool = False
-    overwrite: bool = False
+    scans: str = Field(
+        "",
+        description="Scan numbers such as 1,5-9; all by default.",
+        json_schema_extra={"placeholder": "LIST"},
+    )
+    mode: Mode = Field("auto", description="Observing mode; auto reads it from sobsmode.")
+    partial: bool = Field(
+        False, description="Also calibrate scans that are not complete yet, as far as they go."
+    )
+    overwrite: bool = Field(
+        False, description="Replace scans that are already in OUT; their flag rules are kept."
+    )
+    flags: str = Field(
+        "",
+        description="TOML file of flag rules: samples to leave out, as with gpucal flag.",
+        json_schema_extra={"placeholder": "RULES"},
+    )
     # loads
-    cal_scheme: Literal["auto", "hot-cold", "vane", "vane-channel"] = "auto"
-    t_hot: Positive | None = None
-    t_cold: Positive | None = None
-    f_eff: Annotated[float, Field(gt=0, le=1)] | None = None
-    gain_image: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    gain_interpolate: Literal[0, 2, 3] = 0
+    cal_scheme: Literal["auto", "hot-cold", "vane", "vane-channel"] = Field(
+        "auto", description="Which loads calibrate: hot and cold, or a vane and the sky."
+    )
+    t_hot: Positive | None = Field(
+        None,
+        description="Temperature of the hot load, instead of the recorded one.",
+        json_schema_extra=K,
+    )
+    t_cold: Positive | None = Field(
+        None,
+        description="Temperature of the cold load, instead of the recorded one.",
+        json_schema_extra=K,
+    )
+    f_eff: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Forward efficiency, instead of the recorded one."
+    )
+    gain_image: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None, description="Gain of the image over that of the signal sideband; 1 = DSB."
+    )
+    gain_interpolate: Literal[0, 2, 3] = Field(
+        0, description="Gain drift between loads: off (0), in ON (2), in ON and OFF (3)."
+    )
     vane_sky: Literal["off", "sky"] = Field(
-        "off", description="sky of the vane scheme: the scan's own OFF, or the SKY of the load scan"
+        "off", description="Sky of the vane schemes: own OFF, or the SKY of the load scan."
     )
     vane_average: Literal["mean", "median"] = Field(
-        "mean",
-        description="T_sys* of the vane scheme: means over the inner 80 % of the channels, or the "
-        "median over all channels",
+        "mean", description="Vane T_sys*: mean of the inner 80 % of channels, or median of all."
     )
     vane_airmass: Literal["auto", "each", "sky"] = Field(
         "auto",
-        description="T_sys* of the vane scheme with the airmasses of source, OFF and sky, each its own; "
-        "or all at that of the sky, as dysh takes it; auto: dysh's way with its median, else each",
+        description="Vane T_sys*: each airmass its own, or all that of the sky as dysh takes it; auto: dysh's "
+        "way with its median.",
     )
-    pixel_t_rec: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    max_cal_age: Positive = Field(
+        3600.0,
+        description="A load scan older than this sets the flag CAL_STALE.",
+        json_schema_extra=S,
+    )
+    clip_counts: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="Bad channel below this fraction of the largest HOT - COLD."
+    )
+    clip_trec: Positive = Field(
+        20000.0, description="Bad channel above this T_rec.", json_schema_extra=K
+    )
+    clip_tsys: Positive = Field(
+        200.0, description="Bad channel above this multiple of the median T_rec."
+    )
+    line_scale: Literal["ssb", "dsb"] = Field(
+        "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
+    )
+    physics: Literal["exact", "kalibrate"] = Field(
+        "exact", description="Exact h/k, or the constant of the kalibrate program."
+    )
+    pixel_t_rec: Annotated[float, Field(ge=0)] = Field(
         5.0,
-        description="a pixel whose T_rec differs from the median of its receiver by more than this "
-        "factor is left out of the common fit of the water; 0 = none is",
+        description="Leave a pixel out of the common fit of the water whose T_rec is off by this factor; "
+        "0: none.",
     )
-    pixel_sky: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    pixel_sky: Annotated[float, Field(ge=0)] = Field(
         0.1,
-        description="the same for the sky that its OFF shows, as a fraction of HOT - COLD; 0 = none is",
+        description="The same for one whose OFF shows a sky that is off by this fraction of HOT - COLD; "
+        "0: none.",
     )
-    max_cal_age: Positive = Field(3600.0, description="s; older load scans set CAL_STALE")
-    clip_counts: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    clip_trec: Positive = 20000.0
-    clip_tsys: Positive = 200.0
-    line_scale: Literal["ssb", "dsb"] = "ssb"
-    physics: Literal["exact", "kalibrate"] = "exact"
     # atmosphere
-    atmosphere: str = Field("auto", description="table path, site name, auto, or none")
-    pwv: Literal["fit"] | Positive = "fit"
-    pwv_scope: Literal["full", "per-pixel", "per-pair"] = "full"
-    airmass: Literal["plane", "spherical", "gbt"] = "plane"
-    ozone_scale: Annotated[float, Field(ge=0)] = 1.0
-    opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="eps: fractional error of the opacity model in the fit weights"
+    atmosphere: str = Field(
+        "auto",
+        description="Table file, site name, auto, or none (then give tau).",
+        json_schema_extra={"placeholder": "TABLE"},
     )
-    t_atm: Positive | None = None
-    t_atm_factor: Positive = 1.0
-    t_atm_offset: float = 0.0
+    pwv: Literal["fit"] | Positive = Field(
+        "fit", description="Fit the water vapour, or use this value in mm.", json_schema_extra=MM
+    )
+    pwv_scope: Literal["full", "per-pixel", "per-pair"] = Field(
+        "full", description="One PWV per scan, per pixel, or per ON-OFF pair."
+    )
+    airmass: Literal["plane", "spherical", "gbt"] = Field(
+        "plane",
+        description="Plane-parallel or spherical atmosphere, or the formula of the GBT's programs.",
+    )
+    ozone_scale: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Factor on the ozone column of the table."
+    )
+    opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="Fractional error of the opacity model in the fit weights."
+    )
+    t_atm: Positive | None = Field(
+        None,
+        description="Temperature of the atmosphere, instead of factor * ambient + offset.",
+        json_schema_extra=K,
+    )
+    t_atm_factor: Positive = Field(
+        1.0, description="Factor from ambient to atmospheric temperature."
+    )
+    t_atm_offset: float = Field(
+        0.0, description="Offset from ambient to atmospheric temperature.", json_schema_extra=K
+    )
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None, description="zenith opacity, with atmosphere = none"
+        None, description="Zenith opacity, with atmosphere none.", json_schema_extra=NP
     )
     # reference
-    reference: Literal["linear", "nearest", "per-dump"] = "linear"
-    dbs_coupling: bool = False
-    fold: bool = Field(True, description="fold frequency-switched spectra")
+    reference: Literal["linear", "nearest", "per-dump"] = Field(
+        "linear", description="How the OFFs around an ON become its reference."
+    )
+    dbs_coupling: bool = Field(False, description="Merge the two beams of chopped scans.")
+    fold: bool = Field(True, description="Fold frequency-switched spectra.")
     elevation_low: Annotated[float, Field(ge=0, lt=90)] = Field(
-        10.0, description="deg; ON below it sets ELEVATION_LOW"
+        10.0,
+        description="ON below this elevation sets the flag ELEVATION_LOW.",
+        json_schema_extra=DEG,
     )
     # diagnostics
-    skydiff: Annotated[int, Field(ge=0)] = 0
-    skychopdiff: bool = False
+    skydiff: Annotated[int, Field(ge=0)] = Field(
+        0, description="Also write sky differences against the N previous OFFs; 0 = none."
+    )
+    skychopdiff: bool = Field(
+        False, description="Also write the difference of the two chop phases of the OFF."
+    )
     # output and execution
-    dtype: Literal["f64", "f32"] = "f64"
-    codec: str = Field("zstd:1", description="zstd:LEVEL, blosc-lz4, blosc-zstd or none")
-    backend: Literal["auto", "cuda", "cpu"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="threads; 0 = one per core")
-    scheduler: str | None = Field(None, description="address of a dask scheduler")
+    dtype: Literal["f64", "f32"] = Field("f64", description="Type of the spectra in L1.")
+    codec: str = Field(
+        "zstd:1",
+        description="zstd:LEVEL, blosc-lz4, blosc-zstd or none.",
+        json_schema_extra={"placeholder": "NAME"},
+    )
+    backend: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where to compute.")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="Threads; 0 = one per core.")
+    scheduler: str | None = Field(
+        None,
+        description="Address of a dask scheduler, to work on a cluster.",
+        json_schema_extra={"placeholder": "ADDRESS"},
+    )
     devices: str = Field(
-        "", description="one process per device, e.g. 0,1 or all; empty = this process alone"
+        "",
+        description="One process per device, e.g. 0,1 or all; none: this process alone.",
+        json_schema_extra={"placeholder": "LIST"},
     )
     io: Literal["auto", "host", "device"] = Field(
-        "auto", description="where chunks are decoded and encoded: by the host, or on the device"
+        "auto",
+        description="Where chunks are decoded and encoded; auto: on the device where it can.",
     )
-    ring: Annotated[int, Field(ge=16)] = Field(1024, description="MiB of tiles in flight")
+    ring: Annotated[int, Field(ge=16)] = Field(
+        1024,
+        description="Memory for the tiles in flight, of each process.",
+        json_schema_extra=MIB,
+    )
     # alarms: numbers that cannot be right
     alarm_rms_low: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.2, description="alarm below this ratio of measured to expected rms"
+        0.2, description="Alarm below this ratio of measured to expected rms."
     )
     alarm_rms_high: Annotated[float, Field(gt=1)] = Field(
-        3.0, description="alarm above this ratio of measured to expected rms"
+        3.0, description="Alarm above this ratio of measured to expected rms."
     )
-    alarm_t_hot_low: Positive = Field(200.0, description="K; alarm for a colder hot load")
-    alarm_t_hot_high: Positive = Field(350.0, description="K; alarm for a warmer hot load")
-    alarm_t_cold_high: Positive = Field(150.0, description="K; alarm for a warmer cold load")
-    alarm_t_rec: Positive = Field(5000.0, description="K; alarm above this T_rec of a pixel")
-    alarm_t_sys: Positive = Field(10000.0, description="K; alarm above this T_sys")
+    alarm_t_hot_low: Positive = Field(
+        200.0, description="Alarm for a hot load that is colder.", json_schema_extra=K
+    )
+    alarm_t_hot_high: Positive = Field(
+        350.0, description="Alarm for a hot load that is warmer.", json_schema_extra=K
+    )
+    alarm_t_cold_high: Positive = Field(
+        150.0, description="Alarm for a cold load that is warmer.", json_schema_extra=K
+    )
+    alarm_t_rec: Positive = Field(
+        5000.0, description="Alarm above this T_rec of a pixel.", json_schema_extra=K
+    )
+    alarm_t_sys: Positive = Field(
+        10000.0, description="Alarm above this T_sys.", json_schema_extra=K
+    )
     alarm_chi2: Positive = Field(
-        3.0, description="alarm above this chi2 per degree of freedom of the PWV fit"
+        3.0, description="Alarm above this chi2 per degree of freedom of the PWV fit."
     )
     alarm_altitude: Positive = Field(
-        400.0, description="m; alarm when site and atmosphere table are further apart in altitude"
+        400.0,
+        description="Alarm when the site, or its recorded pressure, is further from the altitude of the table.",
+        json_schema_extra=M,
     )
     alarm_flagged: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="alarm above this fraction of flagged samples"
+        0.5, description="Alarm above this fraction of blank samples."
     )
-    strict: bool = Field(False, description="exit code 2 when there is an alarm")
+    strict: bool = Field(False, description="Exit code 2 when there is an alarm.")
+
+    @field_validator("scans", "devices", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """A number, or several, as the text that the command line takes: ``[1, 5]`` is "1,5"."""
+        several = [value] if isinstance(value, Integral) else value
+        if isinstance(several, str) or not isinstance(several, Iterable):
+            return value
+        listed = list(several)
+        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in listed):
+            return value
+        return ",".join(str(int(n)) for n in listed) or value
+
+    @field_validator("gain_interpolate", mode="before")
+    @classmethod
+    def _digit(cls, value: Any) -> Any:
+        """A number that comes as text."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+    @field_validator("atmosphere", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        """A path as text."""
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("codec")
     @classmethod
@@ -177,23 +316,13 @@ class CalibrationConfig(BaseModel):
             raise ValueError("devices and scheduler exclude each other")
         return self
 
-    def __repr__(self) -> str:
-        """The options that differ from the defaults."""
-        defaults = {k: f.default for k, f in type(self).model_fields.items()}
-        chosen = [f"{k}={v!r}" for k, v in self if v != defaults[k]]
-        return f"CalibrationConfig({', '.join(chosen) or 'all defaults'})"
-
-    __str__ = __repr__
-
     def result_keys(self) -> dict[str, Any]:
         """The options that can change a number in L1 (not how fast or where it is computed)."""
         return self.model_dump(
             exclude={
-                *("scans", "overwrite", "backend", "workers", "scheduler", "devices", "io", "ring"),
-                *(
-                    "strict",
-                    *(name for name in type(self).model_fields if name.startswith("alarm_")),
-                ),
+                *("scans", "overwrite", "flags", "strict", "backend", "workers"),
+                *("scheduler", "devices", "io", "ring"),
+                *(name for name in type(self).model_fields if name.startswith("alarm_")),
             }
         )
 
@@ -207,56 +336,45 @@ class CalibrationConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse_scans(text: str) -> frozenset[int] | None:
-    """Read ``"1,5-9"``; None means all scans."""
-    if not text.strip():
-        return None
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError(f"scans is {text!r}, expected numbers and ranges such as 1,5-9")
-        lo, hi = int(first), int(last) if dash else int(first)
-        if hi < lo:
-            raise ValueError(f"scans holds the range {part.strip()!r}, which runs backwards")
-        numbers.update(range(lo, hi + 1))
-    return frozenset(numbers)
-
-
 def load_config(path: str | Path | None = None, **overrides: Any) -> CalibrationConfig:
     """The configuration of a TOML file, with ``overrides`` (None = not given) on top.
 
     path: the file, None for the defaults. overrides: fields of ``CalibrationConfig`` by name. Raises
     ConfigError, with one sentence per wrong key, also when the file cannot be read.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(
-                f"configuration file {path} cannot be read: {error.strerror}."
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"configuration file {path} is not valid TOML: {error}.") from error
-        values = {key.replace("-", "_"): value for key, value in values.items()}
-    values.update({key: value for key, value in overrides.items() if value is not None})
+    values = read_toml(path) if path is not None else {}
+    given = {key: value for key, value in overrides.items() if value is not None}
     try:
-        return CalibrationConfig(**values)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error), hint="See gpucal calibrate --help.") from error
+        return CalibrationConfig(**{**values, **given})
+    except ConfigError as error:
+        place = f"{path}: " if values and _is_wrong(values) else ""
+        raise ConfigError(f"{place}{error.message}", hint="See gpucal calibrate --help.") from None
 
 
-def _sentence(error: ValidationError) -> str:
-    """All errors of pydantic as one sentence, each once, in the words of the options."""
-    texts = []
-    for item in error.errors():
-        key = ".".join(str(x) for x in item["loc"][:1])
-        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        if item["type"] == "extra_forbidden":
-            texts.append(f"option {key!r} does not exist")
-        elif key and not message.startswith(key):
-            texts.append(f"{key} is {item['input']!r}: {message}")
-        else:
-            texts.append(message)
-    return "; ".join(dict.fromkeys(texts)) + "."
+def _is_wrong(values: dict[str, Any]) -> bool:
+    """Whether fields are wrong by themselves, so that it is not an override that is."""
+    try:
+        CalibrationConfig(**values)
+    except ConfigError:
+        return True
+    return False
+
+
+def as_config(
+    given: CalibrationConfig | Mapping[str, Any] | str | Path | None,
+) -> CalibrationConfig:
+    """The configuration from what a caller may give for it.
+
+    given: a configuration, its fields by name, the path of a TOML file, or None for the defaults. Raises
+    ConfigError for anything else, and as ``load_config``.
+    """
+    if isinstance(given, CalibrationConfig):
+        return given
+    if given is None or isinstance(given, str | os.PathLike):
+        return load_config(given)
+    if isinstance(given, Mapping):
+        return load_config(None, **{str(key).replace("-", "_"): v for key, v in given.items()})
+    raise ConfigError(
+        f"config is {given!r}, expected a CalibrationConfig, a dict of its fields such as "
+        "{'tau': 0.1}, or the path of a TOML file."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class GpucalError(Exception):
     """Base of all errors of this package.
@@ -88,6 +90,14 @@ class L1Error(GpucalError, ValueError):
     """The calibrated store cannot be read, or holds something that is in the way."""
 
 
+class L0KeyError(L0Error, KeyError):
+    """The raw store has no such scan or band."""
+
+
+class L1KeyError(L1Error, KeyError):
+    """The calibrated store has no such scan, band or array."""
+
+
 class CorruptDataError(GpucalError, OSError):
     """A chunk could not be decoded, or its checksum does not match."""
 
@@ -130,3 +140,11 @@ class DeviceLostError(BackendError):
 
 class GpucalWarning(UserWarning):
     """Warning about something that a user should know but that does not stop the work."""
+
+
+def did_you_mean(found: str, names: Iterable[str]) -> str:
+    """ "did you mean 'tau'?" where one of the names is near, else ""."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(found.lower(), {name.lower(): name for name in names}, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.notebook import html_of
+
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
@@ -188,11 +190,15 @@ class SubscanGroup:
         """Mean elevation of the recorded dumps of a subscan, rad."""
         return float(np.mean(self.recorded_of(self.elevation, subscan)))
 
-    def __repr__(self) -> str:
+    def said(self) -> tuple[str, str]:
+        """The subscans by mode, and the shape and type of the counts."""
         shape = ", ".join(f"{k} {n}" for n, k in zip(self.shape, "CDRAS", strict=True))
         counted = {mode: self.sobsmode.count(mode) for mode in dict.fromkeys(self.sobsmode)}
         modes = ", ".join(f"{count} {mode}" for mode, count in counted.items())
-        return f"<subscans: {modes}; [{shape}] {self.counts.dtype}>"
+        return modes, f"[{shape}] {self.counts.dtype}"
+
+    def __repr__(self) -> str:
+        return f"<subscans: {'; '.join(self.said())}>"
 
     def select(self, mode: str) -> list[int]:
         """Indices of the subscans whose sobsmode is ``mode``."""
@@ -231,3 +237,11 @@ class Scan:
             if group is not None:
                 lines.append(f"  {name:11}  {group!r}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The subscans of both groups; no counts are read."""
+        said = [str(self.attrs[k]) for k in ("source", "line", "instmode") if self.attrs.get(k)]
+        groups = {"source": self.source, "calibration": self.calibration}
+        rows = [(name, *group.said()) for name, group in groups.items() if group is not None]
+        title = f"raw {', '.join([self.label, *said])}"
+        return html_of(title, ("group", "subscans", "counts"), rows, " ".join(self.warnings))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,41 @@ settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+LACKING = (
+    (
+        "GPUCAL_REALDATA",
+        "real telescope data: set GPUCAL_REALDATA to their folder (README, The tests)",
+    ),
+    ("chromium", "a browser: install chromium and chromedriver"),
+    ("PostgreSQL", "a database server: install PostgreSQL"),
+)
+"""What the reason of a skipped test holds -> what it needed, and how to get that."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests were skipped for want of something that the user can provide."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [str(report.longrepr) for report in skipped]
+    for mark, needed in LACKING:
+        count = sum(mark in reason for reason in reasons)
+        if count:
+            plural = "s were" if count > 1 else " was"
+            terminalreporter.write_line(f"{count} test{plural} skipped for want of {needed}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigint_is_heard() -> Iterator[None]:
+    """Tests that send SIGINT work also where it is ignored, as in ``scripts/test &`` of a script.
+
+    What a test starts inherits it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _realdata_folder() -> Path:
     folder = os.environ.get("GPUCAL_REALDATA", "")
     return Path(folder) if folder else REPOSITORY.parent / "shared" / "data"
@@ -33,7 +69,7 @@ def realdata() -> Path:
     Without it the test is skipped, or fails when GPUCAL_REQUIRE_REALDATA=1.
     """
     folder = _realdata_folder()
-    if not folder.is_dir():
+    if not folder.is_dir() or not any(folder.iterdir()):
         text = f"no real data at {folder}: set GPUCAL_REALDATA to their folder"
         if os.environ.get("GPUCAL_REQUIRE_REALDATA") == "1":
             pytest.fail(text)

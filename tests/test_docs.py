@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpucal import CalibrationConfig
+from gpucal import CalibrationConfig, main, open_l1
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -282,6 +282,26 @@ def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     exec(compile("\n".join(blocks), f"{name}.md", "exec"), {"__name__": name})
+
+
+def test_the_example_of_the_l0_page_calibrates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pasted from the page as it stands, block after block, then the commands below it."""
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "reference" / "l0.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile("\n".join(blocks), "l0.md", "exec"), {"__name__": "pasted"})
+    lines = re.findall(r"^    gpucal (.*)$", text, re.MULTILINE)
+    assert lines == ["inspect night.zarr", "calibrate night.zarr l1.zarr"]
+    for line in lines:
+        assert main(line.split()) == 0
+    said = capsys.readouterr().out
+    assert "problem" not in said
+    assert "2 calibrated, 0 skipped, 0 failed" in said
+    scan = open_l1("l1.zarr")[25650]
+    assert 100 < float(scan.attrs["qa"]["t_rec_median"]) < 200
+    assert float(scan.attrs["qa"]["flagged_fraction"]) == 0
 
 
 # --- pages that follow the code --------------------------------------------------------------------

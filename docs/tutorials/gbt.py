@@ -30,7 +30,7 @@ data = Path(os.environ["GPUCAL_REALDATA"]) / "gbt"
 
 # %%
 gpucal.import_sdfits(sorted((data / "TGBT22A_603_05").glob("*.fits")), "dr21.zarr")
-print(gpucal.open_l0("dr21.zarr").load(12)[0])
+print(gpucal.open_l0("dr21.zarr")[12])
 
 # %% [markdown]
 # The load is a vane at ambient temperature, so there is neither T_rec nor a fit of the water: opacity and

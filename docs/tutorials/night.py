@@ -36,8 +36,7 @@ assert gpucal.main(["inspect", "night.zarr"]) == 0
 # %%
 night = gpucal.open_l0("night.zarr")
 print(night)
-(scan,) = night.load(1)  # one Scan per band; the counts stay on disk
-print(scan)
+print(night[1])  # with bands night[1, "band_1"]; the counts stay on disk
 
 # %% [markdown]
 # ## Calibrate

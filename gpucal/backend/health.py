@@ -60,9 +60,11 @@ class Health:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, the outermost first."""
+    """The error and its causes, the outermost first, each once."""
     one: BaseException | None = error
-    while one is not None:
+    seen: set[int] = set()
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
         yield one
         one = one.__cause__
 

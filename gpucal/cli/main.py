@@ -12,16 +12,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gpucal.cli.commands.atm import app as atm_app
-from gpucal.cli.commands.calibrate import calibrate
-from gpucal.cli.commands.export import app as export_app
-from gpucal.cli.commands.import_ import app as import_app
-from gpucal.cli.commands.info import info
-from gpucal.cli.commands.inspect import inspect_store
-from gpucal.cli.commands.online.app import app as online_app
-from gpucal.cli.commands.plot import plot
-from gpucal.cli.commands.reduce import reduce
-from gpucal.cli.commands.simulate import simulate
+from gpucal.cli.lazy import Entry, LazyGroup
 from gpucal.errors import GpucalError, GpucalWarning
 from gpucal.version import __version__
 
@@ -35,8 +26,65 @@ _USAGE: Any = importlib.import_module(typer.BadParameter.__module__)
 _HELP_WANTED: Any = getattr(_USAGE, "NoArgsIsHelpError", ())
 """Raised by a command without arguments; versions that have no such error show the help by themselves."""
 
+_COMMANDS = "gpucal.cli.commands"
+
+
+class Commands(LazyGroup):
+    """All commands; the line of each is the first sentence of its own help."""
+
+    ENTRIES = {
+        "calibrate": Entry(
+            f"{_COMMANDS}.calibrate",
+            "calibrate",
+            "Calibrate the scans of the raw store L0 into the store OUT (T_A*).",
+        ),
+        "simulate": Entry(
+            f"{_COMMANDS}.simulate",
+            "simulate",
+            "Write a synthetic night: raw counts made from the equations that calibrate them.",
+        ),
+        "import": Entry(
+            f"{_COMMANDS}.import_", "app", "Turn the raw data of a telescope into an L0 store."
+        ),
+        "inspect": Entry(
+            f"{_COMMANDS}.inspect",
+            "inspect_store",
+            "Show the scans of a store: modes, shapes, sizes, which load scan serves which, problems.",
+        ),
+        "flag": Entry(
+            f"{_COMMANDS}.flag",
+            "flag",
+            "Flag samples of a calibrated store as unusable (bit MANUAL), with a reason.",
+        ),
+        "plot": Entry(
+            f"{_COMMANDS}.plot",
+            "plot",
+            "Draw spectra, T_rec and T_sys on the array footprint, waterfall, OTF map, and the night.",
+        ),
+        "reduce": Entry(
+            f"{_COMMANDS}.reduce",
+            "reduce",
+            "Reduce a scan, or several: offsets, best focus, opacity or average, with errors and what is "
+            "wrong.",
+        ),
+        "export": Entry(f"{_COMMANDS}.export", "app", "Write spectra for other programs."),
+        "online": Entry(f"{_COMMANDS}.online.app", "app", "Process a night while it is observed."),
+        "atm": Entry(
+            f"{_COMMANDS}.atm",
+            "app",
+            "Atmosphere tables: from pyrtlib, from am output; range and provenance.",
+        ),
+        "info": Entry(
+            f"{_COMMANDS}.info",
+            "info",
+            "Show versions, backends, the device, and what is missing and how to install it.",
+        ),
+    }
+
+
 app = typer.Typer(
     name="gpucal",
+    cls=Commands,
     help="Calibrate large heterodyne arrays: raw counts to T_A*.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,18 +108,6 @@ def root(
     ] = False,
 ) -> None:
     """Calibrate large heterodyne arrays: raw counts to T_A*."""
-
-
-app.command("calibrate")(calibrate)
-app.command("simulate")(simulate)
-app.add_typer(import_app, name="import")
-app.command("inspect")(inspect_store)
-app.command("plot")(plot)
-app.command("reduce")(reduce)
-app.add_typer(export_app, name="export")
-app.add_typer(online_app, name="online")
-app.add_typer(atm_app, name="atm")
-app.command("info")(info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

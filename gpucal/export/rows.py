@@ -5,17 +5,18 @@ Weights are t dnu / T_sys*^2 (the radiometer equation); dnu is the same for all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L1Error
+from gpucal.errors import ConfigError, L1Error
 from gpucal.export.blocks import BUDGET_BYTES, SpectraReader, slabs
 from gpucal.export.scan_table import TRACKED, Scale, ScanTable
-from gpucal.io.l1.reader import L1, L1Scan
+from gpucal.io.l1.reader import L1, L1Scan, open_l1
 from gpucal.spectrum import Spectrum
 
 F64 = npt.NDArray[np.float64]
@@ -26,29 +27,48 @@ Average = Literal["none", "dumps", "subscans"]
 class Selection:
     """Which spectra of a calibrated store to export, and how.
 
-    scans    numbers, None = all
+    scans    numbers, e.g. [1, 5], None = all
     average  "none" every dump, "dumps" one spectrum per subscan, "subscans" one per scan
     scale    "ta" T_A*, or "tmb" T_mb = T_A* f_eff / b_eff
     b_eff    main-beam efficiency 0..1 for T_mb, None = the scan's own
     budget   bytes of spectra in work at a time
     """
 
-    scans: frozenset[int] | None = None
+    scans: Collection[int] | None = None
     average: Average = "none"
     scale: Scale = "ta"
     b_eff: float | None = None
     budget: int = BUDGET_BYTES
 
+    def __post_init__(self) -> None:
+        """Scans as a set of numbers; raises ConfigError for a value that is not listed above."""
+        for name, words in (("average", get_args(Average)), ("scale", get_args(Scale))):
+            found = getattr(self, name)
+            if found not in words:
+                raise ConfigError(f"{name} is {found!r}, expected {', '.join(words)}.")
+        if self.b_eff is not None and not 0 < self.b_eff <= 1:
+            raise ConfigError(f"b_eff is {self.b_eff!r}, expected a number above 0 and at most 1.")
+        if self.scans is not None:
+            several = [self.scans] if isinstance(self.scans, int | np.integer) else self.scans
+            try:
+                numbers = frozenset(int(n) for n in several)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"scans is {self.scans!r}, expected scan numbers such as [1, 5]."
+                ) from None
+            object.__setattr__(self, "scans", numbers)
 
-def spectra_of_store(store: L1, selection: Selection) -> Iterator[Spectrum]:
+
+def spectra_of_store(store: L1 | str | Path, selection: Selection) -> Iterator[Spectrum]:
     """Spectra [C] of the scans asked for, one after the other, for the writers of other formats.
 
-    Their order is scan, band, subscan, dump, receiver, pixel. store: from ``open_l1``. Those without
+    Their order is scan, band, subscan, dump, receiver, pixel. store: from ``open_l1``, or its path. Those without
     a single good channel are left out. Raises L1Error for a scan that is not there, CorruptDataError
     for a chunk that cannot be decoded, ConfigError when T_mb lacks an efficiency.
     """
+    store = store if isinstance(store, L1) else open_l1(store)
     numbers = store.scans()
-    missing = sorted((selection.scans or frozenset()) - set(numbers))
+    missing = sorted(set(selection.scans or ()) - set(numbers))
     if missing:
         store.scan(missing[0])  # its error names the scans there are
     root = store.attrs

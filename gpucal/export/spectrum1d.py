@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gpucal.axes import UNUSABLE
 from gpucal.errors import L1Error
 from gpucal.export.frames import Pointing, Site, number, scan_frame
-from gpucal.io.chunks.zarr_metadata import read_group
+from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan
 from gpucal.physics.doppler import LIGHT
 from gpucal.physics.radiometry import airmass
@@ -31,7 +31,7 @@ class _Rows:
 
 
 def to_spectrum1d(
-    scan: L1Scan,
+    scan: L1Scan | MemoryScan,
     *,
     receiver: int = 0,
     pixel: int = 0,
@@ -86,12 +86,19 @@ def to_spectrum1d(
     )
 
 
-def _check(scan: L1Scan, receiver: int, pixel: int, subscan: int | None, average: str) -> list[int]:
+def _check(
+    scan: L1Scan | MemoryScan, receiver: int, pixel: int, subscan: int | None, average: str
+) -> list[int]:
     """The ON subscans asked for; raises L1Error for what the scan does not have."""
+    if not isinstance(scan, L1Scan | MemoryScan):
+        raise L1Error(
+            f"scan is a {type(scan).__name__}, expected a calibrated scan.",
+            hint="Take gpucal.open_l1(path)[number].",
+        )
     if scan.bands:
         raise L1Error(
             f"the scan has the bands {', '.join(scan.bands)}.",
-            hint="Give one of them: store.scan(number, band).",
+            hint=f"Give one of them: store[{scan.number}, {scan.bands[0]!r}].",
             scan=scan.number,
         )
     _, _, receivers, pixels, subscans = scan["spectra"].shape
@@ -100,14 +107,16 @@ def _check(scan: L1Scan, receiver: int, pixel: int, subscan: int | None, average
         ("pixel", pixel, pixels),
         ("subscan", 0 if subscan is None else subscan, subscans),
     ):
-        if not 0 <= value < size:
-            raise L1Error(f"there is no {name} {value}, only 0 to {size - 1}.", scan=scan.number)
+        if not isinstance(value, int | np.integer) or not 0 <= value < size:
+            raise L1Error(f"there is no {name} {value!r}, only 0 to {size - 1}.", scan=scan.number)
     if average not in ("subscans", "dumps", "none"):
         raise L1Error(f"average is {average!r}, expected subscans, dumps or none.")
     return list(range(subscans)) if subscan is None else [subscan]
 
 
-def _average(scan: L1Scan, receiver: int, pixel: int, chosen: list[int], average: str) -> _Rows:
+def _average(
+    scan: L1Scan | MemoryScan, receiver: int, pixel: int, chosen: list[int], average: str
+) -> _Rows:
     """Read one subscan after the other; sums with weights t/T_sys*^2, K^-2 s."""
     parts = []
     for s in chosen:
@@ -133,7 +142,7 @@ def _average(scan: L1Scan, receiver: int, pixel: int, chosen: list[int], average
     return _Rows(flux, sigma, bad, flags)
 
 
-def _t_sys_star(scan: L1Scan, receiver: int, pixel: int, subscan: int) -> F64:
+def _t_sys_star(scan: L1Scan | MemoryScan, receiver: int, pixel: int, subscan: int) -> F64:
     """T_sys* f64 [C], K: t_sys / (g_s f_eff t_sig) where L1 holds the DSB value; physics section 6.
 
     Without a T_sys all channels weigh the same and the uncertainty is that of 1 K.
@@ -157,13 +166,13 @@ def _t_sys_star(scan: L1Scan, receiver: int, pixel: int, subscan: int) -> F64:
     return np.asarray(values / (line * np.exp(-slant * own)))
 
 
-def _channel_width(scan: L1Scan, receiver: int) -> float:
+def _channel_width(scan: L1Scan | MemoryScan, receiver: int) -> float:
     """Median width of a channel, Hz; 1 for a single channel."""
     frequency = _frequency(scan, receiver)
     return float(np.median(np.abs(np.diff(frequency)))) if frequency.size > 1 else 1.0
 
 
-def _frequency(scan: L1Scan, receiver: int) -> F64:
+def _frequency(scan: L1Scan | MemoryScan, receiver: int) -> F64:
     """Frequency f64 [C], Hz, of a receiver; L1 has one axis for all receivers where they agree."""
     values = np.asarray(scan["frequency"][...], dtype=np.float64)
     values = values.reshape(values.shape[0], -1)
@@ -171,13 +180,13 @@ def _frequency(scan: L1Scan, receiver: int) -> F64:
 
 
 def _spectral(
-    scan: L1Scan, receiver: int, chosen: list[int]
+    scan: L1Scan | MemoryScan, receiver: int, chosen: list[int]
 ) -> tuple[F64, dict[str, Any], dict[str, Any]]:
     """Spectral axis in Hz, keywords of Spectrum (SI numbers), meta data."""
     attrs = scan.attrs
     axis = _frequency(scan, receiver)
     known: dict[str, Any] = {}
-    root = read_group(scan.path.parent if not scan.band else scan.path.parent.parent) or {}
+    root = dict(scan.store_attrs)
     frame = scan_frame(attrs, _site(root), _pointing(scan, chosen))
     moving = frame.site_velocity[np.isfinite(frame.site_velocity)]
     told, source = "TOPOCENT", {}
@@ -201,7 +210,7 @@ def _site(root: dict[str, Any]) -> Site:
     return Site(*(number(site.get(key)) for key in ("lat_deg", "lon_deg", "alt_m")))
 
 
-def _pointing(scan: L1Scan, chosen: list[int]) -> Pointing:
+def _pointing(scan: L1Scan | MemoryScan, chosen: list[int]) -> Pointing:
     _, dumps, _, _, subscans = scan["spectra"].shape
     arrays = []
     for name in ("mjd", "azimuth", "elevation", "otf_lon", "otf_lat"):

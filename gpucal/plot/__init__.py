@@ -41,7 +41,7 @@ def plot_store(
     fmt: str = "png",
     options: PlotOptions | None = None,
 ) -> list[Path]:
-    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``), and the night.
+    """Draw spectra, array footprint, waterfall and map of every scan (or of ``scan``, one or several), and the night.
 
     ``scan``: a scan number, or several.
 
@@ -114,6 +114,8 @@ def _check(options: PlotOptions) -> None:
     from gpucal.errors import ConfigError
     from gpucal.plot.sky_map import parse_window
 
+    if not isinstance(options, PlotOptions):
+        raise ConfigError(f"options is {options!r}, expected a gpucal.PlotOptions.")
     if options.window:
         parse_window(options.window)
     if options.beam is not None and not options.beam > 0:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.io.l1.usable import usable_block
 from gpucal.plot.source import F64, ScanView, frequency_axis
 
 MAX_BINS = 4000
@@ -52,7 +53,7 @@ def read_binned(view: ScanView, pixel: tuple[int, int]) -> Binned:
     fall = _Mean((bins, rows))
     row_of = np.arange(dumps * subscans) * rows // max(1, dumps * subscans)
     for c0, c1, s in block_ranges(view, "spectra"):
-        block = np.asarray(view.arrays["spectra"][c0:c1, :, :, :, s], dtype=np.float64)
+        block = usable_block(view.arrays, (slice(c0, c1), ..., s))
         good = np.isfinite(block)
         block[~good] = 0.0
         scale = weight[:, :, s]

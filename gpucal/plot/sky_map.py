@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ConfigError, GpucalError
+from gpucal.io.l1.usable import usable_block
+from gpucal.physics.velocity import C_KMS, velocity_scale
 from gpucal.plot.array import ARCSEC
 from gpucal.plot.binning import block_ranges
 from gpucal.plot.source import F64, ScanView, frequency_axis
 from gpucal.plot.style import COLOUR_MAP, MISSING, T_A, picture, robust_limits, say_in
-from gpucal.plot.velocity import C_KMS, velocity_scale
 
 DIAMETER_M = {"GBT": 100.0, "IRAM-30M": 30.0, "APEX": 12.0, "FYST": 6.0, "SOFIA": 2.5}
 """Telescopes whose stores need no attribute ``telescope_diameter_m``."""
@@ -229,7 +230,7 @@ def _integrate(view: ScanView, channels: npt.NDArray[np.bool_]) -> F64:
         chosen = channels[c0:c1]
         if not chosen.any():
             continue
-        block = np.asarray(view.arrays["spectra"][c0:c1, :, :, :, s], dtype=np.float64)
+        block = usable_block(view.arrays, (slice(c0, c1), ..., s))
         good = np.isfinite(block) & chosen[:, None, :, None]
         total[..., s] += np.where(good, block, 0.0).sum(axis=0)
         count[..., s] += good.sum(axis=0)

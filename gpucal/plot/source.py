@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import L1Error
+from gpucal.errors import L1Error, L1KeyError
+from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan, open_l1
 from gpucal.plot.style import T_SYS, T_SYS_STAR
+from gpucal.scan_numbers import counted_scans, runs_of
 
 F64 = npt.NDArray[np.float64]
 MJD_EPOCH = datetime.datetime(1858, 11, 17)
@@ -24,7 +26,7 @@ MJD_EPOCH = datetime.datetime(1858, 11, 17)
 
 @dataclass(frozen=True, eq=False)
 class ScanView:
-    """One scan and band of an L1 store; ``arrays`` gives its lazy Zarr arrays by name.
+    """One scan and band of an L1 store; ``arrays`` gives its arrays by name, lazy ones of Zarr from a store.
 
     ``store_attrs`` are the attributes of the store: telescope, instrument.
     """
@@ -32,7 +34,7 @@ class ScanView:
     number: int
     band: str
     attrs: Mapping[str, Any]
-    arrays: L1Scan
+    arrays: L1Scan | MemoryScan
     store_attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -105,9 +107,8 @@ def open_views(path: str | Path, scan: int | Collection[int] | None = None) -> l
     wanted = [scan] if isinstance(scan, int) else sorted(numbers if scan is None else scan)
     missing = [n for n in wanted if n not in numbers]
     if missing:
-        known = ", ".join(str(n) for n in numbers) or "no scan"
-        lacking = ", ".join(str(n) for n in missing)
-        raise L1Error(f"there is no scan {lacking} in {path}, which holds {known}.")
+        lacking = ", ".join(runs_of(missing))
+        raise L1KeyError(f"{path} has no scan {lacking}.", hint=f"It has {counted_scans(numbers)}.")
     views = []
     for number in numbers if scan is None else wanted:
         for band in store.scan(number).bands or [""]:

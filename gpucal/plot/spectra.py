@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import L1Error
+from gpucal.physics.velocity import velocity_scale
 from gpucal.plot.binning import Binned, bin_channels, bin_width
 from gpucal.plot.source import F64, ScanView, t_sys_name
 from gpucal.plot.style import (
@@ -28,7 +29,6 @@ from gpucal.plot.style import (
     smooth_style,
     what_is_missing,
 )
-from gpucal.plot.velocity import velocity_scale
 
 MAX_PIXELS = 6
 """Single pixels shown below the mean over all pixels."""

@@ -52,9 +52,12 @@ def kind_of_mode(mode: str) -> str | None:
 def procedure_of(name: str, modes: Sequence[str], calibration_modes: Sequence[str] = ()) -> str:
     """One of KINDS for every scan: by the name that the telescope gives, else by the observing mode.
 
-    ``modes``: sobsmode of its source subscans; ``calibration_modes``: the same of calibration/.
+    ``modes``: sobsmode of its source subscans; ``calibration_modes``: the same of calibration/. A scan that
+    holds loads alone is a calibration, also where the telescope names it by its motion (a vane is a "Track").
     """
     known = kind_of(name)
+    if calibration_modes and not modes and known in _OF_MODE.values():
+        return "calibration"
     if known is None and modes:
         known = kind_of_mode(detect_mode(modes))
     return known or ("calibration" if calibration_modes and not modes else "on-off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpucal.io.l0.schema import GroupName, fill_value
 from gpucal.physics.radiometry import airmass
 from gpucal.simulate.receiver import DEAD, DEAD_COUNTS, BandModel
 from gpucal.simulate.schedule import ScanPlan, SubscanPlan
+from gpucal.simulate.setup import CONTINUUM_KINDS
 from gpucal.simulate.sky import Conditions, line_spectrum, source_map
 
 F64 = npt.NDArray[np.float64]
@@ -88,6 +90,8 @@ class ScanCounts:
 
     def elevation(self, sub: SubscanPlan) -> F64:
         """Elevation of each dump, f64 [D], rad; one value unless the sky drifts freely."""
+        if not math.isnan(sub.elevation):
+            return np.full(sub.dumps, sub.elevation)
         drift = self.model.setup.sky_drift
         if drift == "free":
             return self.conditions.elevation(sub.dump_mjd())
@@ -153,6 +157,8 @@ class ScanCounts:
     def footprint(self, sub: SubscanPlan) -> F64:
         """Brightness of the source in each pixel relative to its peak, f64 [D,R,A]."""
         setup = self.model.setup
+        if self.plan.kind in CONTINUUM_KINDS:
+            return sub.gain * self._point(sub)
         if self.plan.kind == "nod":
             r, a = setup.nod_beams[sub.phase]
             beam = np.zeros((sub.dumps, setup.receivers, setup.pixels))
@@ -162,6 +168,23 @@ class ScanCounts:
         return source_map(
             sub.lon[:, None, None] + lon, sub.lat[:, None, None] + lat, setup.source_fwhm_deg
         )
+
+    def _point(self, sub: SubscanPlan) -> F64:
+        """Response to a point, f64 [D,R,A]: off by the pointing error, which a focus scan has corrected."""
+        setup = self.model.setup
+        beam = setup.beam_fwhm_deg
+        lon, lat = setup.pixel_offsets()
+        if self.plan.kind == "pointing":
+            lon, lat = (
+                x - beam * o for x, o in zip((lon, lat), setup.procedures.offset, strict=True)
+            )
+        return source_map(sub.lon[:, None, None] + lon, sub.lat[:, None, None] + lat, beam)
+
+    def _brightness(self, freq_hz: F64) -> F64:
+        """T_A* of the source's peak at any sky frequency, K, same shape."""
+        if self.plan.kind in CONTINUUM_KINDS:
+            return np.full(np.shape(freq_hz), self.model.setup.procedures.peak_k)
+        return line_spectrum(self.model.band.lines, freq_hz)
 
     def peak_input(self, sub: SubscanPlan) -> F64:
         """Contribution of the peak of the source at the receiver's input, f64 [C, D|1, R, P], K."""
@@ -177,8 +200,8 @@ class ScanCounts:
         m = self.model
         t_sig = self.sidebands(sub, throw_sig)[0]
         t_img = self.sidebands(sub, throw_img)[1]
-        sig = line_spectrum(m.band.lines, m.nu_sig + throw_sig)[:, None] * t_sig
-        img = line_spectrum(m.band.lines, m.nu_img + throw_img)[:, None] * t_img
+        sig = self._brightness(m.nu_sig + throw_sig)[:, None] * t_sig
+        img = self._brightness(m.nu_img + throw_img)[:, None] * t_img
         return np.asarray(sig[..., None] + (m.g_img / m.g_sig)[:, None] * img[..., None])
 
     # counts

@@ -20,6 +20,7 @@ from gpucal.physics.atm import AtmosphereTable
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
 from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.presets import preset
+from gpucal.simulate.procedures import ProcedureTruth, procedure_truth
 from gpucal.simulate.receiver import build_band
 from gpucal.simulate.schedule import ScanPlan, plan_night, plan_scan
 from gpucal.simulate.setup import BandSetup, InstrumentSetup, Kind
@@ -34,12 +35,14 @@ EPOCH = datetime(1858, 11, 17)
 
 @dataclass(frozen=True, eq=False)
 class SimulatedScan:
-    """A scan in memory: one Scan and one Truth per band (no truth for a load scan)."""
+    """A scan in memory: one Scan and one Truth per band (no truth for a load scan); ``procedures``: what a
+    pointing, focus or skydip must find, per band."""
 
     plan: ScanPlan
     scans: tuple[Scan, ...]
     truths: tuple[Truth, ...]
     table: AtmosphereTable
+    procedures: tuple[ProcedureTruth, ...] = ()
 
     @property
     def scan(self) -> Scan:
@@ -77,7 +80,8 @@ def simulate_scan(
     ]
     scans = tuple(_scan_value(maker) for maker in makers)
     truths = tuple(make_truth(maker) for maker in makers) if plan.source else ()
-    return SimulatedScan(plan, scans, truths, table)
+    found = [truth for maker in makers if (truth := procedure_truth(maker)) is not None]
+    return SimulatedScan(plan, scans, truths, table, tuple(found))
 
 
 def simulate_night(
@@ -95,9 +99,9 @@ def simulate_night(
     """Write an L0 store with ``scans`` science scans and the load scans they need.
 
     Counts are made and written one subscan at a time. truth: file for what must come back;
-    table_out: .npz file for the opacities used (by default those of ``synthetic_table``); on_scan is
-    called after each scan. Returns the numbers of all scans. Raises L0Error when ``path`` holds
-    other data, ConfigError for an unknown preset.
+        table_out: .npz file for the opacities used (by default those of ``synthetic_table``); on_scan is
+        called after each scan. Returns the numbers of all scans. Raises L0Error when ``path`` holds
+        other data, ConfigError for an unknown preset.
     """
     setup = preset(setup) if isinstance(setup, str) else setup
     recording = recording or Recording()
@@ -119,9 +123,11 @@ def simulate_night(
         for plan in plan_night(setup, scans, mjd0=MJD0):
             makers = [ScanCounts(model, i, plan, recording) for i, model in enumerate(models)]
             write_scan(path, makers, codec=codec)
-            if writer is not None and plan.source:
-                for maker in makers:
+            for maker in makers if writer is not None else ():
+                assert writer is not None
+                if plan.source:
                     writer.add(make_truth(maker))
+                writer.add_procedure(procedure_truth(maker))
             numbers.append(plan.number)
             if on_scan is not None:
                 on_scan(plan)
@@ -171,6 +177,9 @@ def scan_attrs(setup: InstrumentSetup, band: BandSetup, plan: ScanPlan) -> dict[
     }
     if plan.kind == "nod":
         attrs["nod_beams"] = setup.nod_beams
+    if plan.kind == "focus":
+        attrs["focus_mm"] = [sub.focus_mm for sub in plan.source]
+        attrs["focus_axis"] = "z"
     return attrs
 
 
@@ -212,7 +221,7 @@ def small_arrays(counts: ScanCounts, group: GroupName) -> dict[str, npt.NDArray[
         if not setup.loads.vane:
             arrays["tcold"] = per_subscan(setup.loads.t_cold)
         return arrays
-    if plan.kind.startswith("otf"):
+    if plan.kind.startswith("otf") or plan.kind == "pointing":
         arrays["otf_lon"] = np.stack([s.lon for s in subs], axis=1)
         arrays["otf_lat"] = np.stack([s.lat for s in subs], axis=1)
     if plan.kind == "wsw-chopped":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,7 @@ class SubscanPlan:
     lon, lat  f64 [D] deg, pointing relative to the source
     chop      u8 [D] chop phase, or None
     phase     0, 1: which throw (frequency switch) or beam (nod); -1 none
+    elevation rad, NaN: that of the night; focus_mm position of the focus; gain that of the telescope there
     """
 
     mode: str
@@ -38,6 +40,9 @@ class SubscanPlan:
     lat: F64
     chop: npt.NDArray[np.uint8] | None = None
     phase: int = -1
+    elevation: float = math.nan
+    focus_mm: float = 0.0
+    gain: float = 1.0
 
     @property
     def dumps(self) -> int:
@@ -121,8 +126,6 @@ def plan_scan(
     """
     clock = _Clock(setup, start)
     calibration: list[SubscanPlan] = []
-    if kind == "load" or lloadsn < 0:
-        calibration = _loads(setup, clock)
     makers = {
         "tp": lambda: _bracketed(setup, clock, "ON", "OFF"),
         "otf": lambda: _bracketed(setup, clock, "OTF-ON", "OTF-OFF"),
@@ -131,10 +134,16 @@ def plan_scan(
         "fsw": lambda: _pairs(setup, clock, "FSW-SIG", "FSW-REF", off_on_source=True),
         "wsw": lambda: _pairs(setup, clock, "WSW-ON", "WSW-OFF", off_on_source=False),
         "wsw-chopped": lambda: _wobbler(setup, clock),
+        "pointing": lambda: _cross(setup, clock),
+        "focus": lambda: _focus_series(setup, clock),
     }
-    if kind != "load" and kind not in makers:
-        raise ConfigError(f"kind of scan is {kind!r}, expected load, {', '.join(makers)}.")
-    source = tuple(makers[kind]()) if kind != "load" else ()
+    if kind == "skydip":
+        calibration = [*_loads(setup, clock), *_tip(setup, clock)]
+    elif kind == "load" or lloadsn < 0:
+        calibration = _loads(setup, clock)
+    if kind not in ("load", "skydip", *makers):
+        raise ConfigError(f"kind of scan is {kind!r}, expected load, skydip, {', '.join(makers)}.")
+    source = tuple(makers[kind]()) if kind in makers else ()
     return ScanPlan(
         number,
         kind,
@@ -143,7 +152,7 @@ def plan_scan(
         clock.now,
         source,
         tuple(calibration),
-        -1 if kind == "load" else lloadsn,
+        lloadsn if source else -1,
     )
 
 
@@ -211,18 +220,49 @@ def _wobbler(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan]:
         yield replace(plan, chop=chop, on_source=on, phase=-1)
 
 
+def _cross(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan]:
+    """OFF, drifts to and fro along azimuth and along elevation, OFF."""
+    p = setup.procedures
+    along = p.reach * setup.beam_fwhm_deg * np.linspace(-1.0, 1.0, p.drift_dumps)
+    still = np.zeros(p.drift_dumps)
+    yield clock.take("OTF-OFF", p.drift_dumps, on=False)
+    for lon, lat in ((along, still), (-along, still), (still, along), (still, -along)):
+        yield replace(clock.take("OTF-ON", p.drift_dumps, on=True), lon=lon, lat=lat)
+    yield clock.take("OTF-OFF", p.drift_dumps, on=False)
+
+
+def _focus_series(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan]:
+    """An ON at each position of the focus, OFFs around each of them."""
+    p, dumps = setup.procedures, setup.timing.dumps
+    yield clock.take("OFF", dumps, on=False)
+    for position in p.focus_positions:
+        at = position * setup.wavelength_mm
+        gain = 1.0 - ((position - p.best_focus) / p.focus_depth) ** 2
+        yield replace(clock.take("ON", dumps, on=True), gain=gain, focus_mm=at)
+        yield replace(clock.take("OFF", dumps, on=False), focus_mm=at)
+
+
+def _tip(setup: InstrumentSetup, clock: _Clock) -> Iterator[SubscanPlan]:
+    """SKY at each airmass, down and up again."""
+    setup.require_cold_load()
+    one_way = setup.procedures.airmasses
+    for airmass in (*one_way, *reversed(one_way)):
+        elevation = float(np.float32(np.arcsin(1.0 / airmass)))
+        yield replace(clock.take("SKY", setup.timing.cal_dumps, on=False), elevation=elevation)
+
+
 def plan_night(setup: InstrumentSetup, scans: int, *, mjd0: float) -> Iterator[ScanPlan]:
-    """Yield ``scans`` science scans, numbered from 1, and the load scans they need between them."""
+    """Yield the scans of ``setup.procedures``, then ``scans`` science scans, numbered from 1, and the load scans
+    they need between them."""
     number, start, load = 1, mjd0, -1
-    for index in range(scans):
+    science = [setup.kinds[index % len(setup.kinds)] for index in range(scans)]
+    for index, kind in enumerate((*setup.procedures.scans, *science)):
         if setup.loads.separate and index % setup.loads.every == 0:
             load = number
             plan = plan_scan(setup, "load", number, start, mjd0=mjd0)
             yield plan
             number, start = number + 1, plan.end + 10.0 / DAY_S
-        plan = plan_scan(
-            setup, setup.kinds[index % len(setup.kinds)], number, start, mjd0=mjd0, lloadsn=load
-        )
+        plan = plan_scan(setup, kind, number, start, mjd0=mjd0, lloadsn=load)
         yield plan
         number, start = number + 1, plan.end + 10.0 / DAY_S
     if setup.loads.separate:

@@ -12,7 +12,22 @@ from gpucal.errors import ConfigError
 
 F64 = npt.NDArray[np.float64]
 
-Kind = Literal["load", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped"]
+Kind = Literal[
+    "load",
+    "tp",
+    "otf",
+    "otf-chopped",
+    "nod",
+    "fsw",
+    "wsw",
+    "wsw-chopped",
+    "pointing",
+    "focus",
+    "skydip",
+]
+PROCEDURES: tuple[Kind, ...] = ("pointing", "focus", "skydip")
+CONTINUUM_KINDS = frozenset({"pointing", "focus"})
+"""Kinds of scan whose source is a point without lines, equally bright at all frequencies."""
 SkyDrift = Literal["none", "linear", "linear-dump", "free"]
 
 
@@ -145,6 +160,33 @@ class Loads:
     every: int = 3
 
 
+@dataclass(frozen=True)
+class Procedures:
+    """What pointing, focus and skydip scans are to find, and how they are taken.
+
+    scans which of them come before the science scans of a night, in this order.
+    offset where the source is seen, azimuth and elevation, in beam widths; peak_k its T_A* in the middle of the
+    beam at best focus. best_focus in wavelengths; the gain falls as 1 - ((z - best_focus)/focus_depth)^2.
+    drift_dumps dumps per drift, which reaches ``reach`` beam widths to both sides; focus_positions in
+    wavelengths; airmasses of the skydip, which goes up and down again.
+    """
+
+    scans: tuple[Kind, ...] = ()
+    offset: tuple[float, float] = (0.21, -0.14)
+    peak_k: float = 12.0
+    best_focus: float = 0.12
+    focus_depth: float = 1.2
+    drift_dumps: int = 41
+    reach: float = 3.0
+    focus_positions: tuple[float, ...] = (-0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6)
+    airmasses: tuple[float, ...] = (1.05, 1.25, 1.5, 1.8, 2.2, 2.7, 3.2)
+
+    def __post_init__(self) -> None:
+        for kind in self.scans:
+            if kind not in PROCEDURES:
+                raise ConfigError(f"procedure is {kind!r}, expected {', '.join(PROCEDURES)}.")
+
+
 @dataclass(frozen=True, eq=False)
 class InstrumentSetup:
     """A telescope with its array receiver, the sky over it and the scans it makes.
@@ -171,6 +213,7 @@ class InstrumentSetup:
     kinds: tuple[Kind, ...] = ("tp",)
     sky_drift: SkyDrift = "linear"
     fill_fraction: float = 1e-5
+    procedures: Procedures = field(default_factory=Procedures)
 
     def __post_init__(self) -> None:
         for band in self.bands:
@@ -181,14 +224,34 @@ class InstrumentSetup:
                 )
             if band.channels < 16:
                 raise ConfigError(f"{self.name}: {band.channels} channels, expected at least 16.")
+        if "skydip" in self.procedures.scans:
+            self.require_cold_load()
         t = self.timing
         if min(t.dumps, t.n_on, t.on_per_off, t.cal_dumps, self.loads.every) < 1 or t.exptime <= 0:
             raise ConfigError(f"{self.name}: {t} holds a value that is not positive.")
+
+    def require_cold_load(self) -> None:
+        """Raise ConfigError where a skydip is not possible."""
+        if self.loads.vane:
+            raise ConfigError(
+                f"{self.name} has a vane and no cold load, a skydip needs both.",
+                hint="Choose pointing and focus, or an instrument with a cold load.",
+            )
 
     @property
     def source_fwhm_deg(self) -> float:
         """Full width of the source, a Gaussian in longitude and latitude."""
         return 1.5 * self.pixel_spacing_deg
+
+    @property
+    def beam_fwhm_deg(self) -> float:
+        """Full width of the telescope's beam, in which a point is seen."""
+        return 0.5 * self.pixel_spacing_deg
+
+    @property
+    def wavelength_mm(self) -> float:
+        """Wavelength of the first band."""
+        return 299792458.0 / self.bands[0].signal_freq[0] * 1e3
 
     @property
     def nod_beams(self) -> list[list[int]]:

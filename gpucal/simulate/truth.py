@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,6 +17,7 @@ from gpucal.axes import ON_MODES
 from gpucal.errors import ImportFormatError
 from gpucal.physics.radiometry import T_BACKGROUND, airmass
 from gpucal.simulate.counts import NOISE_BLOCK, ScanCounts
+from gpucal.simulate.procedures import ProcedureTruth
 from gpucal.simulate.receiver import GOOD
 from gpucal.simulate.schedule import SubscanPlan
 
@@ -45,6 +46,8 @@ class Truth:
     vane_tsys     f64 [C,S,R,A]  T_sys* of the vane scheme (empty with a cold load)
     vane_ratio    f64 [C,S,R,A]  what that scheme returns over T_A* (empty with a cold load)
     folded_profile f64 [C,S,R,A] K: frequency-switched and folded (empty for other kinds)
+    noise         f64 [C,S,R,P]  noise of T_A* in a dump over T_sys (DSB); 0 where none was added
+    t_rec_error   f64 [C,R,A]    K: what the noise of the loads does to T_rec (empty with a vane)
     """
 
     scan: int
@@ -67,6 +70,8 @@ class Truth:
     vane_tsys: F64
     vane_ratio: F64
     folded_profile: F64
+    noise: F64 = field(default_factory=lambda: np.empty(0))
+    t_rec_error: F64 = field(default_factory=lambda: np.empty(0))
 
     def position(self, subscan: int) -> int:
         """Index of L0 subscan ``subscan`` among the ON subscans; KeyError when it is none."""
@@ -139,7 +144,39 @@ def make_truth(counts: ScanCounts) -> Truth:
         vane_tsys=vane_tsys,
         vane_ratio=vane_ratio,
         folded_profile=np.stack(folded, axis=1) if folded else np.empty(0),
+        noise=np.stack([_noise(counts, sub) for sub in subs], axis=1),
+        t_rec_error=_t_rec_error(counts),
     )
+
+
+def _noise(counts: ScanCounts, sub: SubscanPlan) -> F64:
+    """sigma(T_A*) / T_sys of a dump against the mean of as many dumps of an OFF, f64 [C,R,P]; physics equation (6.3).
+
+    sqrt((1 + 1/D) / (dnu t)) / (g_s f_eff t_sig): exact for one OFF per ON of the same length, an estimate else.
+    """
+    m = counts.model
+    t_sig = np.mean(counts.sidebands(sub, 0.0)[0], axis=1)[:, :, None]
+    seen = m.g_sig * m.setup.f_eff * t_sig
+    if not counts.recording.noise:
+        return np.zeros_like(seen)
+    rate = (1.0 + 1.0 / sub.dumps) / (abs(m.band.freq_res) * sub.exptime)
+    return np.asarray(np.sqrt(rate) / seen)
+
+
+def _t_rec_error(counts: ScanCounts) -> F64:
+    """sigma(T_rec), f64 [C,R,A] K, of one hot and one cold load of ``cal_dumps`` dumps each.
+
+    T_rec = (J_h C_c - J_c C_h) / (C_h - C_c), so that with sigma(C)/C = (dnu t)^-1/2 both loads contribute
+    (T_rec + J_h) (T_rec + J_c) / (J_h - J_c) each.
+    """
+    m = counts.model
+    if m.setup.loads.vane:
+        return np.empty(0)
+    if not counts.recording.noise:
+        return np.zeros(m.shape)
+    time = m.setup.timing.cal_dumps * float(np.float32(m.setup.timing.exptime))
+    relative = np.sqrt(2.0 / (abs(m.band.freq_res) * time))
+    return np.asarray(relative * (m.t_rec + m.j_hot) * (m.t_rec + m.j_cold) / (m.j_hot - m.j_cold))
 
 
 def _profile(counts: ScanCounts, sub: SubscanPlan) -> F64:
@@ -249,6 +286,7 @@ class TruthWriter:
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._seen: set[str] = set()
         self._scans: list[dict[str, Any]] = []
+        self._procedures: list[dict[str, Any]] = []
 
     def __enter__(self) -> TruthWriter:
         return self
@@ -259,7 +297,12 @@ class TruthWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        index = {"format": TRUTH_FORMAT, "version": TRUTH_VERSION, "scans": self._scans}
+        index: dict[str, Any] = {
+            "format": TRUTH_FORMAT,
+            "version": TRUTH_VERSION,
+            "scans": self._scans,
+        }
+        index["procedures"] = self._procedures
         self._put("index", np.array(json.dumps(index)))
         self._zip.close()
 
@@ -272,6 +315,11 @@ class TruthWriter:
             if key not in self._seen:
                 self._seen.add(key)
                 self._put(key, value)
+
+    def add_procedure(self, truth: ProcedureTruth | None) -> None:
+        """Append what a pointing, focus or skydip must find in one band; None: the scan is none of them."""
+        if truth is not None:
+            self._procedures.append(truth.record())
 
     def _put(self, key: str, value: npt.NDArray[Any]) -> None:
         with self._zip.open(f"{key}.npy", "w", force_zip64=True) as file:
@@ -293,10 +341,14 @@ def _key(scan: int, band: str, name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TruthFile:
-    """An opened truth file: ``truths[scan, band]``; band is "" where a scan has only one."""
+    """An opened truth file: ``truths[scan, band]``; band is "" where a scan has only one.
+
+    ``procedures[scan, band]``: what a pointing, focus or skydip must find.
+    """
 
     path: Path
     entries: Mapping[tuple[int, str], Mapping[str, Any]]
+    procedures: Mapping[tuple[int, str], ProcedureTruth] = field(default_factory=dict)
 
     def __getitem__(self, key: tuple[int, str]) -> Truth:
         scan, band = key
@@ -330,4 +382,5 @@ def load_truth(path: str | Path) -> TruthFile:
             f"{TRUTH_FORMAT} {TRUTH_VERSION}."
         )
     entries = {(e["scan"], e["band"]): e for e in index["scans"]}
-    return TruthFile(Path(path), entries)
+    found = [ProcedureTruth(**record) for record in index.get("procedures", ())]
+    return TruthFile(Path(path), entries, {(t.scan, t.band): t for t in found})

@@ -105,6 +105,9 @@ def tile_statistics(
 def _median_and_decile(values: Array, xp: Any) -> tuple[Array, Array]:
     """Median, as ``nan_median``, and first decile along axis 0 of the values that are not NaN."""
     n_good = xp.sum(xp.astype(~xp.isnan(values), xp.int64), axis=0)
+    if not values.shape[0]:  # one channel has no neighbour to differ from
+        nothing = xp.full(values.shape[1:], xp.nan)
+        return nothing, nothing
     ordered = xp.sort(xp.where(xp.isnan(values), xp.inf, values), axis=0)
     top = xp.maximum(n_good - 1, xp.zeros_like(n_good))
     low, high, tenth = (

@@ -21,6 +21,10 @@ Array = Any
 F64 = npt.NDArray[np.float64]
 
 
+T_AMB_POSSIBLE_K = (150.0, 350.0)
+_AIR_HINT = "Correct it in the raw store, or use --t-atm."
+
+
 class OpacityColumns(Protocol):
     """b, q, c of J points in each of C channels, f64 [J,C] (``physics.atm.ChannelOpacity``)."""
 
@@ -60,12 +64,24 @@ def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
     )
 
 
+def _impossible_air(value: float) -> str:
+    """The sentence about an ambient temperature that cannot be right."""
+    lo, hi = T_AMB_POSSIBLE_K
+    celsius = "; it looks like deg C, add 273.15" if -100 < value < 60 else ""
+    return f"tamb is {value:g}, expected {lo:g}..{hi:g} K{celsius}."
+
+
 def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirTemperatures:
     """Ambient and effective atmospheric temperature, K: T_atm = factor T_amb + offset.
 
-    Raises AtmosphereError when neither the data nor the options hold them.
+    Raises AtmosphereError when neither the data nor the options hold them, or when the recorded one is impossible.
     """
-    recorded = group.tamb[np.isfinite(group.tamb) & (group.tamb > 0)]
+    # 0 and values like -999 say that nothing was recorded
+    recorded = group.tamb[(group.tamb > -273.15) & (group.tamb != 0) & (group.tamb < np.inf)]
+    impossible = recorded[(recorded < T_AMB_POSSIBLE_K[0]) | (recorded > T_AMB_POSSIBLE_K[1])]
+    if impossible.size and config.t_atm is None:
+        raise AtmosphereError(_impossible_air(float(impossible[0])), hint=_AIR_HINT)
+    recorded = recorded[:0] if impossible.size else recorded
     t_amb = float(np.mean(recorded)) if recorded.size else config.t_atm
     if t_amb is None:
         raise AtmosphereError(

@@ -559,3 +559,12 @@ def test_auto_takes_a_card_that_works_and_has_room(
 
     card = replace(card, health=_Card(1 << 30), kernels=Wrong(device))
     assert select_backend("auto").reason == "auto: fake gives a wrong mean of small numbers"
+
+
+def test_errors_that_cause_each_other_are_looked_at_once() -> None:
+    """A wrapped error raised from its own wrapper: an answer, not a loop without end."""
+    one, other = ValueError("one"), OSError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert Health().failure(one) is None
+    other.__cause__ = MemoryError("full")
+    assert isinstance(Health().failure(one), DeviceMemoryError)

@@ -132,7 +132,7 @@ def add_plot(config: OnlineConfig, results: Results, scan: int, name: str, **mor
     (folder / name).write_bytes(data)
     job = Job("night.zarr", scan, 0, PROJECT)
     kind, title = more.get("kind", "look"), more.get("title", f"scan {scan} {name}")
-    Context(config, results, "plot").plotted(job, folder / name, kind, title)
+    Context(config, results, "plot").plotted(job, folder / name, kind, title, mjd=START + 0.01)
     return folder / name
 
 
@@ -201,14 +201,15 @@ def served(
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not server.started:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         yield int(server.servers[0].sockets[0].getsockname()[1])
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(120)
+        assert not thread.is_alive()
 
 
 def call(

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from gpucal import CalibrationConfig, L0Error, StoreReport, load_config, main
-from gpucal.cli.commands.calibrate import OPTIONS, option_name
+from gpucal.cli.commands.calibrate import option_name
 from gpucal.pipeline.store.report import Failure, ScanSummary
 
 SAMPLE = {
     # field: (what is typed, what the configuration must hold)
     "scans": ("1,5-9", "1,5-9"),
+    "flags": ("rules.toml", "rules.toml"),
     "mode": ("otf-chopped", "otf-chopped"),
     "cal_scheme": ("vane-channel", "vane-channel"),
     "t_hot": ("290.5", 290.5),
@@ -26,6 +27,9 @@ SAMPLE = {
     "gain_interpolate": ("3", 3),
     "vane_sky": ("sky", "sky"),
     "vane_average": ("median", "median"),
+    "vane_airmass": ("each", "each"),
+    "pixel_t_rec": ("4", 4.0),
+    "pixel_sky": ("0.2", 0.2),
     "max_cal_age": ("1200", 1200.0),
     "clip_counts": ("0.02", 0.02),
     "clip_trec": ("5000", 5000.0),
@@ -124,8 +128,14 @@ def batch(monkeypatch: pytest.MonkeyPatch) -> FakeBatch:
     return fake
 
 
-def test_every_field_has_an_option_and_a_help_text() -> None:
-    assert set(OPTIONS) == set(CalibrationConfig.model_fields)
+def test_every_field_has_an_option_and_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "--help"]) == 0
+    shown = "".join(c for c in capsys.readouterr().out if c.isalnum() or c in "-=*")
+    for field, info in CalibrationConfig.model_fields.items():
+        assert option_name(field) in shown
+        assert info.description
+        assert info.description[0].isupper() or field == "codec"
+        assert info.description.endswith(".")
     assert set(SAMPLE) | BOOLEANS == set(CalibrationConfig.model_fields)
 
 
@@ -171,7 +181,10 @@ def test_pwv_fit_on_the_command_line_beats_a_number_in_the_file(
     [
         (["--mode", "bogus"], "mode is 'bogus'"),
         (["--pwv", "wet"], "pwv is 'wet', expected fit or a number"),
-        (["--t-hot", "warm"], "--t-hot"),
+        (["--t-hot", "warm"], "t_hot is 'warm', expected a number above 0 in K"),
+        (["--workers", "2.5"], "workers is '2.5', expected a whole number at least 0"),
+        (["--gain-interpolate", "1"], "gain_interpolate is 1, expected 0, 2 or 3"),
+        (["--mode", "odf"], "did you mean 'otf'?"),
         (["--t-hot", "-3"], "t_hot is -3.0"),
         (["--no-such-option"], "No such option: --no-such-option"),
         (["--config", "/no/such/file.toml"], "/no/such/file.toml cannot be read"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ import zarr
 from builders.synthetic_l1 import write_l1
 
 from gpucal import GpucalWarning, __version__, main
+from gpucal.cli.commands.info import collect, extras
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,6 +110,41 @@ def test_info_says_how_to_install_what_is_missing(
         assert f"pip install 'gpucal[{extra}]'" in out
     assert "not available" in out
     assert "\x1b" not in out
+
+
+def test_info_names_every_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["extras"]
+    assert set(stated["optional-dependencies"]) <= set(found)
+    assert found["fits"]["available"] is True
+    assert found["cuda13"]["available"] is False
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for name in stated["optional-dependencies"]:
+        assert f"extra {name}" in text
+
+
+def test_info_tells_an_extra_that_is_there_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    class About:
+        def get_all(self, key: str) -> list[str]:
+            return {
+                "Provides-Extra": ["fits", "mine", "both"],
+                "Requires-Dist": [
+                    "astropy>=6; extra == 'fits'",
+                    'no-such-thing[x]>=2; sys_platform == "linux" and extra == "fits"',
+                    "elsewhere; sys_platform == 'plan9' and extra == 'fits'",
+                    "numpy; extra == 'mine'",
+                    "gpucal[fits,mine]; extra == 'both'",
+                ],
+            }[key]
+
+    monkeypatch.setattr("importlib.metadata.metadata", lambda name: About())
+    assert extras()["both"] == ["astropy", "no-such-thing", "numpy"]
+    found = collect()["extras"]
+    assert found["fits"]["missing"] == ["no-such-thing"]
+    assert found["fits"]["available"] is False
+    assert found["mine"]["available"] is True
 
 
 # --- inspect
@@ -280,5 +319,5 @@ def test_plot_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert listed == sorted(map(str, (tmp_path / "p").iterdir()), key=listed.index)
     assert len(listed) == 4
     assert main(["plot", str(path), "--scan", "9", "-o", str(tmp_path / "p")]) == 1
-    assert "there is no scan 9" in capsys.readouterr().err
+    assert "has no scan 9. It has 2 scans: 7-8" in capsys.readouterr().err
     assert main(["plot", str(path), "-o", str(tmp_path / "p"), "--format", "gif"]) == 64

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from gpucal.cli.show.progress import JsonObserver, PlainObserver, RichObserver, make_observer
 from gpucal.io.files.json_text import dumps
-from gpucal.pipeline.store.report import ScanSummary, scan_ranges
+from gpucal.pipeline.store.report import ScanSummary
+from gpucal.scan_numbers import scan_ranges
 
 THREADS, TILES = 4, 25
 

@@ -371,13 +371,22 @@ def test_gzipped_files_and_a_folder(tmp_path: Path, good: Path) -> None:
         import_raw_fits([folder], tmp_path / "other.zarr")
 
 
-def test_packed_counts_are_not_written_as_plain_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "factor"), [("float64", 2.0), ("int32", 1.0)])
+def test_packed_counts_are_written_unpacked(tmp_path: Path, dtype: str, factor: float) -> None:
+    """Counts of the same type as the packed ones too, where nothing but the value shows it."""
     store = build.new_store(tmp_path / "night.zarr")
     build.write_scan(store, 7)
-    array: Any = zarr.open_array(str(store / "scan_000007" / "source" / "data_5d"))
-    array.attrs["scale_factor"] = 0.5
-    with pytest.raises(L0Error, match=r"scan 7: its counts are packed \(scale_factor\)"):
-        export_raw_fits(store, tmp_path / "fits")
+    place = store / "scan_000007" / "source" / "data_5d"
+    right = np.asarray(zarr.open_array(str(place), mode="r")[...], dtype=np.float64)
+    shutil.rmtree(place)
+    group = zarr.open_group(str(store / "scan_000007" / "source"), mode="r+")
+    array = group.create_array("data_5d", data=((right - 20.0) / factor).astype(dtype))
+    array.attrs.update({"scale_factor": factor, "add_offset": 20.0, "units": "count"})
+    (file,) = export_raw_fits(store, tmp_path / "fits")
+    import_raw_fits([file], tmp_path / "back.zarr")
+    back: Any = zarr.open_array(str(tmp_path / "back.zarr/scan_000007/source/data_5d"), mode="r")
+    np.testing.assert_array_equal(back[...], right)
+    assert "scale_factor" not in back.attrs
 
 
 # --- malformed files -----------------------------------------------------------------------------
@@ -763,7 +772,7 @@ def test_a_night_of_each_preset_is_calibrated_as_before(tmp_path: Path, name: st
         assert not report.failures
         spectra.append(
             [
-                open_l1(out).scan(n, band)["spectra"][...].tobytes()
+                np.asarray(open_l1(out).scan(n, band)["spectra"][...]).tobytes()
                 for n in open_l1(out).scans()
                 for band in open_l1(out).scan(n).bands or [""]
             ]

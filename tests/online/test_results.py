@@ -57,6 +57,28 @@ def test_the_same_row_again_is_an_update(results: Results) -> None:
     assert results.rows("pointings", scan=8) == []
 
 
+def test_tables_of_an_earlier_release_get_their_new_columns(url: str) -> None:
+    first = Results(url)
+    first.save("spectra", [pixel(4, t_sys=200.0)])
+    with first.engine.begin() as connection:
+        for table, name in (("spectra", "tau"), ("calibrations", "t_sys_star"), ("plots", "mjd")):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {name}"))
+    first.close()
+    again = Results(url)
+    (row,) = again.rows("spectra")
+    assert (row["t_sys"], row["tau"]) == (200.0, None)
+    again.save("spectra", [pixel(4, tau=0.2)])
+    (row,) = again.rows("spectra")
+    assert (row["t_sys"], row["tau"]) == (200.0, 0.2)
+    assert again.rows("plots") == again.rows("calibrations") == []
+    again.close()
+
+
+def pixel(number: int, **values: float) -> dict[str, Any]:
+    place = {"project": "p", "scan": 1, "band": "", "receiver": 0, "pixel": number}
+    return {**place, **values}
+
+
 def test_a_partial_row_keeps_the_rest(results: Results) -> None:
     results.save("scans", [{"project": "p", "scan": 1, "source": "Orion", "state": "open"}])
     results.save("scans", [{"project": "p", "scan": 1, "state": "calibrated"}])

@@ -23,6 +23,7 @@ from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.table import TASK_FUNCTIONS
+from gpucal.online.workers import supervise
 from gpucal.online.workers import worker as worker_module
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
@@ -45,11 +46,11 @@ def running(config: OnlineConfig) -> Iterator[Supervisor]:
         yield supervisor
     finally:
         supervisor.stop()
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
 
 
-def wait_for(what: Callable[[], Any], limit: float = 60.0) -> Any:
+def wait_for(what: Callable[[], Any], limit: float = 300.0) -> Any:
     deadline = time.monotonic() + limit
     while not (found := what()):
         assert time.monotonic() < deadline
@@ -80,8 +81,9 @@ def test_a_job_that_hangs_is_given_up_and_the_next_is_done(tmp_path: Path) -> No
     pipe = Pipe(config.pipe)
     task = pipe.task("fits_heterodyne")
     task.put(Job(str(stuck), 1, 0, "p", end_of_scan=True))
-    with running(config):
+    with running(config) as supervisor:
         wait_for(lambda: list(task.failed()))
+        supervisor.config = config.model_copy(update={"timeout": 600.0})  # this one is only slow
         task.put(Job(str(tmp_path / "missing.zarr"), 2, 0, "p", end_of_scan=True))
         wait_for(lambda: len(list(task.failed())) == 2)
     first, second = (reason["error"] for _, reason in task.failed())
@@ -92,13 +94,17 @@ def test_a_job_that_hangs_is_given_up_and_the_next_is_done(tmp_path: Path) -> No
     assert any("gave up p.00000001" in text for text in said)
 
 
-def test_a_dead_worker_is_told_and_comes_back(tmp_path: Path) -> None:
+def test_a_dead_worker_is_told_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "RECOVERED_S", 0.0)
     config = only(tmp_path, "plot")
     with running(config):
         (pid,) = wait_for(lambda: worker_pids(config, "plot"))
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: [p for p in worker_pids(config, "plot") if p != pid])
         assert any("a worker of plot was killed by signal 9" in text for text in texts(config))
+        wait_for(lambda: "a worker of plot runs again" in texts(config))
 
 
 def test_the_operator_restarts_a_task_and_stops_all(tmp_path: Path) -> None:
@@ -185,6 +191,28 @@ def test_errors_are_counted_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (row,) = worker.results.rows("jobs")
     assert (row["state"], row["task"], row["scan"]) == ("failed", "plot", 3)
     worker.results.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AssertionError(), KeyError("x"), OSError(), EOFError(), StopIteration(), ValueError("  ")],
+)
+def test_no_error_is_told_without_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What says nothing by itself is named, with the place it comes from."""
+
+    def work(job: Job, context: Context) -> list[str]:
+        raise error
+
+    worker = one_job(tmp_path, work, monkeypatch, attempts=1)
+    worker.step()
+    (message,) = worker.results.rows("messages")
+    worker.results.close()
+    line = work.__code__.co_firstlineno + 1
+    reason = f"unexpected {type(error).__name__} in test_supervise.py, line {line}: "
+    assert reason in message["text"]
+    assert len(message["text"].partition(reason)[2]) >= 3
 
 
 def test_a_scan_that_nobody_ends_is_ended(tmp_path: Path) -> None:

@@ -220,6 +220,19 @@ def test_a_subscan_that_is_not_there_yet() -> None:
         decide(ScanView(7, ("OTF-OFF",)), job(3))
 
 
+@pytest.mark.parametrize("name", ["Track", "OnOff", "otf", "fsw", "", "CALSEQ"])
+def test_loads_alone_are_a_calibration_whatever_the_motion_is_called(name: str) -> None:
+    """A vane scan is a "Track" of the telescope: nothing is reduced, and nothing is missing."""
+    view = ScanView(7, (), calibration_modes=("HOT", "SKY"))
+    last = replace(job(END, name), group="calibration")
+    assert decide(view, last) == (NewCalibration(), EndOfScan("calibration", False))
+
+
+def test_tips_and_drifts_keep_their_name_without_a_source() -> None:
+    for kind in ("skydip", "pointing", "focus"):
+        assert procedure_of(kind, (), ("HOT", "SKY")) == kind
+
+
 def test_an_empty_scan_ends_with_a_word() -> None:
     assert decide(ScanView(7), job(END)) == (
         Notice("the scan ended without a subscan"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from builders.plot_scenes import FITS, load_scan, pointing, unfolded
+from builders.pictures.plot_scenes import FITS, load_scan, pointing, unfolded
 from builders.synthetic_l1 import write_l1
 from numpy.typing import NDArray
 from oracle import ink as plot_ink

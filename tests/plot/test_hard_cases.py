@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from builders import gallery
-from builders.gallery_stores import SPIKE_K, feeds_of_a_nod, gallery_look, gallery_views
-from builders.plot_scenes import load_scan
+from builders.pictures import gallery
+from builders.pictures.gallery_stores import SPIKE_K, feeds_of_a_nod, gallery_look, gallery_views
+from builders.pictures.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 from matplotlib.collections import PatchCollection
 from numpy.typing import NDArray
 from oracle import ink as plot_ink
 
 from gpucal import main
+from gpucal.io.l1.reader import L1Scan
 from gpucal.online.looks.drawing import draw_look
 from gpucal.plot import array, trend
 from gpucal.plot.binning import read_binned
@@ -195,6 +196,7 @@ def test_numbers_fit_into_64_pixels(tmp_path: Path) -> None:
 
 def test_the_pixel_of_a_vane_scan_is_one_that_works(tmp_path: Path) -> None:
     view = gallery_views("feeds_16", tmp_path, (3,))[0]
+    assert isinstance(view.arrays, L1Scan)
     group: Any = zarr.open_group(view.arrays.path, mode="a")
     t_sys = group["t_sys"][...]
     t_sys[:, :, [0, *range(2, 16)]] = np.nan

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import zarr
 from builders.groups import known, loads_of
-from builders.plot_scenes import load_scan
+from builders.pictures.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
 from gpucal import ConfigError, GpucalWarning, PlotOptions, main, open_l0, open_l1, plot_store
 from gpucal.cli.commands.plot import unfolded_mean
+from gpucal.physics.velocity import C_KMS, velocity_scale
 from gpucal.plot import binning
 from gpucal.plot.loads import load_age, load_scan_of, mean_counts
 from gpucal.plot.sky_map import Window, grid, is_map, make_map, parse_window
 from gpucal.plot.source import ScanView, open_views
-from gpucal.plot.velocity import C_KMS, velocity_scale
 from gpucal.scan import ArrayCounts
 
 REST = 460.8e9
@@ -77,7 +77,7 @@ def test_map_of_a_gaussian_source(tmp_path: Path) -> None:
 
 def test_map_without_velocity_and_without_beam(tmp_path: Path) -> None:
     view = mapped(tmp_path / "l1.zarr")
-    zarr.open_group(view.arrays.path, mode="a").attrs["rest_freq_hz"] = 1e11
+    zarr.open_group(view.arrays.path, mode="a").attrs["rest_freq_hz"] = 1e11  # type: ignore[union-attr]
     view = open_views(tmp_path / "l1.zarr")[0]
     made = make_map(view)
     assert (made.unit, made.beam_from) == ("K", "twice the sampling")
@@ -91,7 +91,7 @@ def test_map_without_velocity_and_without_beam(tmp_path: Path) -> None:
 def test_absolute_positions_become_offsets(tmp_path: Path) -> None:
     view = mapped(tmp_path / "l1.zarr")
     offsets = make_map(view, None, 15.0)
-    group: Any = zarr.open_group(view.arrays.path, mode="a")
+    group: Any = zarr.open_group(view.arrays.path, mode="a")  # type: ignore[union-attr]
     group["otf_lat"][...] = group["otf_lat"][...] + 60.0
     group["otf_lon"][...] = 2.0 * group["otf_lon"][...] + 300.0
     moved = make_map(open_views(tmp_path / "l1.zarr")[0], None, 15.0)

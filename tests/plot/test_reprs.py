@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from builders.plot_scenes import load_scan
+from builders.pictures.plot_scenes import load_scan
 from builders.synthetic_l1 import write_l1
 
 import gpucal

@@ -37,7 +37,7 @@ def night(
         if project not in done:
             folder = realdata / "gbt" / project
             if not folder.is_dir():
-                pytest.skip(f"{folder} is not there")
+                pytest.skip(f"{folder}, below GPUCAL_REALDATA, is not there")
             out = tmp_path_factory.mktemp("gbt") / "night.zarr"
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", GpucalWarning)
@@ -125,7 +125,7 @@ def test_dr21_unfolded_spectrum(night: Any, realdata: Path) -> None:
 def test_dr21_reference_called_folded_is_not_folded(realdata: Path) -> None:
     folder = realdata / "gbt" / DR21
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder}, below GPUCAL_REALDATA, is not there")
     plain, folded = (
         np.load(folder / f"{DR21}_dr21_fsw_{kind}.npz")["data"][0] for kind in ("nofold", "fold")
     )

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.summary import make_console
+from gpucal.cli.options.complete import complete_table_names
 from gpucal.errors import ConfigError
-from gpucal.io.atmosphere.tables import load_table, packaged_tables, save_table
-from gpucal.io.files.json_text import dumps
-from gpucal.physics.atm import AtmosphereTable
+
+if TYPE_CHECKING:
+    from gpucal.physics.atm import AtmosphereTable
 
 app = typer.Typer(
     help="Atmosphere tables: from pyrtlib, from am output; range and provenance.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -46,6 +46,7 @@ def build(
     from dataclasses import replace
 
     from gpucal.io.atmosphere.build import SITES, Site, build_table
+    from gpucal.io.atmosphere.tables import load_table, save_table
 
     given: dict[str, Any] = {
         "alt_m": alt_m,
@@ -86,6 +87,7 @@ def import_runs(
 ) -> None:
     """Make a table of am outputs that differ in water."""
     from gpucal.io.atmosphere.am import import_am
+    from gpucal.io.atmosphere.tables import load_table
 
     _check_ending(out)
     import_am(files, out, pwv_mm=pwv or None)
@@ -94,10 +96,19 @@ def import_runs(
 
 @app.command()
 def info(
-    table: Annotated[str, typer.Argument(help="Name of a packaged table, or a path.")] = "",
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a packaged table, or a path.", autocompletion=complete_table_names
+        ),
+    ] = "",
     json: Json = False,
 ) -> None:
     """Show what a table holds; without a name, list the packaged tables."""
+    from gpucal.cli.show.summary import make_console
+    from gpucal.io.atmosphere.tables import load_table, packaged_tables
+    from gpucal.io.files.json_text import dumps
+
     if table:
         _show(load_table(table), json)
         return
@@ -119,6 +130,8 @@ def info(
 
 def describe(table: AtmosphereTable) -> dict[str, Any]:
     """What ``gpucal atm info`` shows of a table: coverage, size, provenance."""
+    import numpy as np
+
     facts: dict[str, Any] = {
         "path": table.path,
         "sha256": table.sha256,
@@ -133,6 +146,11 @@ def describe(table: AtmosphereTable) -> dict[str, Any]:
 
 
 def _show(table: AtmosphereTable, json: bool) -> None:
+    import numpy as np
+
+    from gpucal.cli.show.summary import make_console
+    from gpucal.io.files.json_text import dumps
+
     facts = describe(table)
     if json:
         typer.echo(dumps(facts))
@@ -151,6 +169,8 @@ def _show(table: AtmosphereTable, json: bool) -> None:
 
 def _rows(value: Any) -> list[Any]:
     """The rows of a 2-D value; any other value as one row."""
+    import numpy as np
+
     array = np.asarray(value)
     return list(array) if array.ndim == 2 else [array]
 

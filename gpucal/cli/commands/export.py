@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpucal.config import parse_scans
+from gpucal.cli.options.complete import complete_scans
+from gpucal.cli.options.scans import chosen_scans
 
 if TYPE_CHECKING:
     from gpucal.export.rows import Selection
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Write spectra for other programs.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -48,7 +50,13 @@ L1Argument = Annotated[Path, typer.Argument(metavar="L1", help="Calibrated store
 FileArgument = Annotated[Path, typer.Argument(metavar="OUT", help="File to write.")]
 FolderArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")]
 ScansOption = Annotated[
-    str, typer.Option("--scans", metavar="1,5-9", help="Only these scans; all by default.")
+    str,
+    typer.Option(
+        "--scans",
+        metavar="1,5-9",
+        help="Only these scans; all by default.",
+        autocompletion=complete_scans,
+    ),
 ]
 AverageOption = Annotated[
     Average, typer.Option("--average", help="Average over dumps, or over dumps and subscans.")
@@ -149,7 +157,7 @@ def raw_fits(
     """
     from gpucal.io.raw_fits.writer import export_raw_fits
 
-    paths = export_raw_fits(store, out, scans=_numbers(scans), overwrite=overwrite)
+    paths = export_raw_fits(store, out, scans=chosen_scans(scans), overwrite=overwrite)
     if not quiet:
         print(f"{len(paths)} files in {out}")
 
@@ -160,15 +168,7 @@ def _selection(scans: str, average: Average, scale: Scale, b_eff: float | None) 
 
     if b_eff is not None and not 0 < b_eff <= 1:
         raise typer.BadParameter(f"--b-eff is {b_eff:g}, expected a number in 0..1")
-    return Selection(_numbers(scans), average.value, scale.value, b_eff)
-
-
-def _numbers(scans: str) -> frozenset[int] | None:
-    """The scans of ``--scans``, None = all."""
-    try:
-        return parse_scans(scans)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    return Selection(chosen_scans(scans), average.value, scale.value, b_eff)
 
 
 def _export(

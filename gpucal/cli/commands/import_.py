@@ -5,20 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.summary import make_console
-from gpucal.config import parse_scans
-from gpucal.io.gbt.plan import Lost
+from gpucal.cli.options.scans import chosen_scans
+
+if TYPE_CHECKING:
+    from gpucal.io.gbt.plan import Lost
 
 app = typer.Typer(
     help="Turn the raw data of a telescope into an L0 store.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -48,7 +50,7 @@ def sdfits(
         ),
     ] = True,
     scans: Annotated[
-        str, typer.Option("--scans", help="Only these scan numbers, e.g. 1,5-9.")
+        str, typer.Option("--scans", metavar="1,5-9", help="Only these scans; all by default.")
     ] = "",
     bands: Annotated[str, typer.Option("--bands", help="Only these IFNUM, e.g. 0,2.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
@@ -64,7 +66,7 @@ def sdfits(
         out,
         overwrite=overwrite,
         flags=flags,
-        scans=_numbers(scans, "--scans"),
+        scans=chosen_scans(scans),
         bands=_numbers(bands, "--bands"),
     )
     if not quiet:
@@ -88,6 +90,8 @@ def _lost(lost: Sequence[Lost]) -> list[str]:
 
 
 def _numbers(text: str, option: str) -> frozenset[int] | None:
+    from gpucal.scan_numbers import parse_scans
+
     try:
         return parse_scans(text)
     except ValueError as error:
@@ -103,6 +107,9 @@ def raw_fits(
             help="Files that gpucal export raw-fits wrote, then the L0 store to make or to add to.",
         ),
     ],
+    scans: Annotated[
+        str, typer.Option("--scans", metavar="1,5-9", help="Only these scans; all by default.")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings.")] = False,
 ) -> None:
     """Make an L0 store from raw FITS files; scans that are there already are kept."""
@@ -111,7 +118,7 @@ def raw_fits(
     *files, out = paths
     from gpucal.io.raw_fits.importer import import_raw_fits
 
-    report = import_raw_fits(files, out)
+    report = import_raw_fits(files, out, scans=chosen_scans(scans))
     if not quiet:
         kept = f", {len(report.present)} were there already" if report.present else ""
         print(f"{len(report.scans)} scans written to {out}{kept}")
@@ -123,6 +130,7 @@ def raw_fits(
 
 def _print_table(out: Path, numbers: Sequence[int]) -> None:
     """One row per scan and band: what it is, its shape, and its load scan."""
+    from gpucal.cli.show.summary import make_console
     from gpucal.io.l0.store import open_l0
 
     store = open_l0(out)
@@ -131,7 +139,7 @@ def _print_table(out: Path, numbers: Sequence[int]) -> None:
         table.add_column(name, justify="right" if name in ("channels", "dumps") else "left")
     table.add_column("load scan")
     for number in numbers:
-        for scan in store.load(number):
+        for scan in store.load(number, t_hot_given=True):
             members = scan.source or scan.calibration
             assert members is not None
             n_chan, n_dump, n_rec, n_pix, _ = members.shape

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
+import sys
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -15,22 +17,24 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.backend.cpu import usable_cores
-from gpucal.backend.select import select_backend
-from gpucal.cli.show.summary import make_console
 from gpucal.errors import BackendError
-from gpucal.io.files.json_text import dumps
 from gpucal.version import __version__
 
 LIBRARIES = ("numpy", "scipy", "zarr", "numcodecs", "pydantic", "rich", "typer", "array-api-compat")
 EXTRAS = {
     # extra: (module that shows it is there, what it is for)
-    "fits": ("astropy", "import sdfits"),
+    "fits": ("astropy", "import sdfits, export sdfits, class-fits and fits1d"),
     "plot": ("matplotlib", "plot"),
-    "cuda13": ("cupy", "calibrate --backend cuda (CUDA 13; cuda12 for CUDA 12)"),
+    "cuda12": ("cupy", "calibrate --backend cuda (CUDA 12)"),
+    "cuda13": ("cupy", "calibrate --backend cuda (CUDA 13)"),
     "cluster": ("distributed", "calibrate --scheduler"),
     "atm-build": ("pyrtlib", "atm build"),
+    "online": ("starlette", "online"),
+    "test": ("pytest", "the tests"),
+    "docs": ("mkdocs", "the site of the documentation"),
+    "dev": ("mypy", "the checks of the source"),
 }
+"""What the extras are for; which there are, and what belongs to them, the metadata of the package say."""
 TABLE_ENDINGS = (".npz", ".zarr")
 
 
@@ -38,6 +42,9 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show versions, backends, the device, and what is missing and how to install it."""
+    from gpucal.cli.show.summary import make_console
+    from gpucal.io.files.json_text import dumps
+
     facts = collect()
     if json:
         print(dumps(facts, indent=2))
@@ -53,6 +60,8 @@ def info(
 
 def collect() -> dict[str, Any]:
     """Return what ``gpucal info`` shows, as plain values."""
+    from gpucal.backend.cpu import usable_cores
+
     return {
         "gpucal": __version__,
         "python": platform.python_version(),
@@ -61,7 +70,7 @@ def collect() -> dict[str, Any]:
         "backends": {name: _backend(name) for name in ("cpu", "cuda")},
         "auto": _chosen(),
         "device": {"cpu": cpu_model(), "cores": usable_cores(), "memory_bytes": memory_bytes()},
-        "extras": {name: _extra(name) for name in EXTRAS},
+        "extras": {name: _extra(name, needed) for name, needed in extras().items()},
         "atmosphere_tables": packaged_tables(),
     }
 
@@ -75,6 +84,8 @@ def _version(distribution: str) -> str | None:
 
 def _backend(name: str) -> dict[str, Any]:
     """Whether a backend can be used here, why not, and the card of cuda."""
+    from gpucal.backend.select import select_backend
+
     try:
         backend = select_backend(name)
     except BackendError as error:
@@ -92,18 +103,51 @@ def _backend(name: str) -> dict[str, Any]:
 
 def _chosen() -> dict[str, str]:
     """The backend that ``--backend auto`` chooses here, and why."""
+    from gpucal.backend.select import select_backend
+
     backend = select_backend("auto")
     return {"backend": backend.name, "reason": backend.reason.removeprefix("auto: ")}
 
 
-def _extra(name: str) -> dict[str, Any]:
-    """Whether an optional package is there, found without importing it."""
-    module, purpose = EXTRAS[name]
-    there = importlib.util.find_spec(module) is not None
+def extras() -> dict[str, list[str]]:
+    """Extra -> distributions that it installs, from the metadata of the package; in the order given there."""
+    try:
+        about = metadata.metadata("gpucal")
+    except metadata.PackageNotFoundError:  # run from a folder that was never installed
+        return {name: [] for name in EXTRAS}
+    stated: dict[str, list[str]] = {name: [] for name in about.get_all("Provides-Extra") or []}
+    for requirement in about.get_all("Requires-Dist") or []:
+        what, _, marker = requirement.partition(";")
+        found = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", marker)
+        platforms = re.search(r"""sys_platform\s*==\s*['"](\w+)['"]""", marker)
+        if found and (not platforms or platforms[1] == sys.platform):
+            stated.setdefault(found[1], []).append(what.strip())
+    return {name: _distributions(name, stated) for name in dict.fromkeys([*stated, *EXTRAS])}
+
+
+def _distributions(extra: str, stated: dict[str, list[str]]) -> list[str]:
+    """The distributions of an extra, those of extras that it includes too: ``gpucal[fits,plot]``."""
+    names: list[str] = []
+    for what in stated.get(extra, []):
+        match = re.match(r"([\w.-]+)\s*(?:\[([\w,\s-]+)\])?", what)
+        assert match is not None
+        if match[1] != "gpucal":
+            names.append(match[1])
+        for inner in (match[2] or "").split(",") if match[1] == "gpucal" else ():
+            names += _distributions(inner.strip(), stated)
+    return list(dict.fromkeys(names))
+
+
+def _extra(name: str, distributions: list[str]) -> dict[str, Any]:
+    """Whether an extra is there, whole or in part, found without importing anything of it."""
+    module, purpose = EXTRAS.get(name, (None, name))
+    found = module is None or importlib.util.find_spec(module) is not None
+    missing = [each for each in distributions if _version(each) is None]
     return {
-        "available": there,
+        "available": found and not missing,
         "module": module,
-        "version": _version(module) if there else None,
+        "version": _version(module) if module and found else None,
+        "missing": missing if found else distributions,
         "for": purpose,
         "install": f"pip install 'gpucal[{name}]'",
     }
@@ -141,6 +185,17 @@ def packaged_tables() -> list[str]:
     return sorted(found)
 
 
+def _extra_words(extra: dict[str, Any]) -> str:
+    """What is said of an extra: its version, what of it is missing, or how to install it."""
+    there = f"{extra['module'] or ''} {extra['version'] or ''}".strip()
+    if extra["available"]:
+        return f"installed: {there}" if there else "installed"
+    if extra["version"] and extra["module"]:
+        parts = ", ".join(extra["missing"])
+        return f"in part: {there} without {parts}, for {extra['for']}: {extra['install']}"
+    return f"missing, for {extra['for']}: {extra['install']}"
+
+
 def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [(name, str(facts[name])) for name in ("gpucal", "python", "platform")]
     rows += [(name, version or "missing") for name, version in facts["libraries"].items()]
@@ -154,10 +209,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     memory = device["memory_bytes"]
     rows.append(("processor", f"{device['cpu']}, {device['cores']} cores usable"))
     rows.append(("memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"))
-    for name, extra in facts["extras"].items():
-        there = f"{extra['module']} {extra['version'] or ''}".strip()
-        missing = f"missing, needed for {extra['for']}: {extra['install']}"
-        rows.append((f"extra {name}", there if extra["available"] else missing))
+    rows += [(f"extra {name}", _extra_words(extra)) for name, extra in facts["extras"].items()]
     tables = ", ".join(facts["atmosphere_tables"]) or "none in this installation"
     rows.append(("atmosphere tables", tables))
     return rows

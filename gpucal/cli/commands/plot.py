@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gpucal.config import parse_scans
+from gpucal.cli.options.complete import complete_scans, complete_words
+from gpucal.cli.options.scans import chosen_scans
 from gpucal.errors import GpucalError, GpucalWarning
-from gpucal.io.gildas.reader import is_class_file
-from gpucal.plot import PlotOptions, plot_store
-from gpucal.plot.class_spectra import plot_class
 
 MAX_IN_MEMORY = 2 * 2**30
 """Bytes of spectra (as float64) up to which the picture before folding is offered."""
@@ -26,10 +24,22 @@ def plot(
     scans: Annotated[
         str,
         typer.Option(
-            "--scans", "--scan", metavar="1,5-9", help="Only these scans; all by default."
+            "--scans",
+            "--scan",
+            metavar="1,5-9",
+            help="Only these scans; all by default.",
+            autocompletion=complete_scans,
         ),
     ] = "",
-    fmt: Annotated[str, typer.Option("--format", metavar="png|svg", help="Kind of file.")] = "png",
+    fmt: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="png|svg",
+            help="Kind of file.",
+            autocompletion=complete_words("png", "svg"),
+        ),
+    ] = "png",
     l0: Annotated[
         Path | None,
         typer.Option(
@@ -53,11 +63,12 @@ def plot(
     ] = None,
 ) -> None:
     """Draw spectra, T_rec and T_sys on the array footprint, waterfall, OTF map, and the night."""
+    from gpucal.io.gildas.reader import is_class_file
+    from gpucal.plot import PlotOptions, plot_store
+    from gpucal.plot.class_spectra import plot_class
+
+    chosen = chosen_scans(scans)
     options = PlotOptions(l0=l0, unfold=unfolded_mean, window=window, beam=beam)
-    try:
-        chosen = parse_scans(scans)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     written = (
         plot_class(l1, out, chosen, fmt)
         if is_class_file(l1)
@@ -75,8 +86,8 @@ def unfolded_mean(scan: Any, load: Any, view: Any) -> Any:
     """
     import numpy as np
 
+    from gpucal.calibrated_scan import calibrate_scan
     from gpucal.config import CalibrationConfig
-    from gpucal.pipeline.scan.in_memory import calibrate_scan
 
     try:
         if 8 * int(np.prod(view.arrays["spectra"].shape)) > MAX_IN_MEMORY:

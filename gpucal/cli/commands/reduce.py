@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from gpucal.cli.show.summary import make_console
-from gpucal.config import load_config
-from gpucal.io.files.json_text import dumps
+from gpucal.cli.options.complete import complete_scans, complete_tables, complete_words
+from gpucal.cli.options.scans import chosen_scans
+from gpucal.errors import ConfigError, GpucalError
 
 EXIT_INVALID = 1
+EXIT_SOME = 2
 ROWS_SHOWN = 24
 """Fits in the table; an array has many pixels that did not see the source."""
 
@@ -26,9 +28,23 @@ Row = dict[str, Any]
 
 def reduce(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Raw (L0) or calibrated (L1).")],
-    scan: Annotated[int, typer.Option("--scan", metavar="N", help="Scan number.")],
+    scans: Annotated[
+        str,
+        typer.Option(
+            "--scans",
+            "--scan",
+            metavar="1,5-9",
+            help="Scan number, or several.",
+            autocompletion=complete_scans,
+        ),
+    ],
     procedure: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, pointing, focus, skydip or on-off.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="auto, pointing, focus, skydip or on-off.",
+            autocompletion=complete_words("auto", "pointing", "focus", "skydip", "on-off"),
+        ),
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     given: Annotated[
@@ -44,28 +60,58 @@ def reduce(
         Path | None, typer.Option("--config", metavar="F", help="TOML file of gpucal calibrate.")
     ] = None,
     atmosphere: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="As in gpucal calibrate.")
+        str | None,
+        typer.Option(
+            metavar="TABLE", help="As in gpucal calibrate.", autocompletion=complete_tables
+        ),
     ] = None,
     tau: Annotated[float | None, typer.Option(metavar="NP", help="Zenith opacity.")] = None,
 ) -> None:
-    """Reduce one scan: offsets, best focus, opacity or average, with errors and what is wrong.
+    """Reduce a scan, or several: offsets, best focus, opacity or average, with errors and what is wrong.
 
-    Exit codes: 0 the result is valid, 1 it is not (the table says why), 64 usage error.
+    Exit codes: 0 the result is valid, 1 it is not (the table says why), 2 some of several are not, 64 usage error.
+    With --json several scans are a list of objects.
     """
     from gpucal.cli.commands.reduce_settings import reduce_options
+    from gpucal.config import load_config
+    from gpucal.io.files.json_text import dumps
     from gpucal.pipeline.reduction.procedure_choice import known_procedure
-    from gpucal.pipeline.reduction.reduce import reduce_scan
 
+    numbers = sorted(chosen_scans(scans) or ())
+    if not numbers:
+        raise ConfigError(
+            "--scans names no scan.", hint="Give a number, or several: --scans 3,5-9."
+        )
     options = reduce_options(given or [])
     settings = load_config(config, atmosphere=atmosphere, tau=tau)
     chosen: Any = "auto" if procedure == "auto" else known_procedure(procedure)
-    found = reduce_scan(store, scan, procedure=chosen, config=settings, options=options)
-    report = describe(found)
+    how = {"procedure": chosen, "config": settings, "options": options}
+    reports = list(_reduced(store, numbers, how, shown=not json))
     if json:
-        print(dumps(report, indent=2))
-    else:
-        _print(report)
-    raise typer.Exit(0 if found.valid else EXIT_INVALID)
+        print(dumps(reports[0] if len(numbers) == 1 else reports, indent=2))
+    raise typer.Exit(_exit_code([report["valid"] for report in reports], len(numbers)))
+
+
+def _exit_code(valid: list[bool], asked: int) -> int:
+    """0 when all the scans that were asked for are valid, 1 when none is, else 2."""
+    return 0 if sum(valid) == asked else EXIT_SOME if any(valid) else EXIT_INVALID
+
+
+def _reduced(store: Path, numbers: list[int], how: dict[str, Any], *, shown: bool) -> Iterator[Row]:
+    """The reports of the scans, printed as they come; of several one that fails is told of and left out."""
+    from gpucal.pipeline.reduction.reduce import reduce_scan
+
+    for number in numbers:
+        try:
+            report = describe(reduce_scan(store, number, **how))
+        except GpucalError as error:
+            if len(numbers) == 1 or isinstance(error, ConfigError):
+                raise
+            print(f"gpucal: error: {error}", file=sys.stderr)
+            continue
+        if shown:
+            _print(report)
+        yield report
 
 
 def describe(found: Any) -> Row:
@@ -76,8 +122,8 @@ def describe(found: Any) -> Row:
         "source": found.source,
         "scale": found.scale,
         "mjd": found.mjd,
-        "azimuth_deg": float(np.degrees(found.azimuth)),
-        "elevation_deg": float(np.degrees(found.elevation)),
+        "azimuth_deg": math.degrees(found.azimuth),
+        "elevation_deg": math.degrees(found.elevation),
         "valid": found.valid,
         "reason": found.reason,
         "atmosphere": found.atmosphere,
@@ -122,7 +168,7 @@ def _fits(result: Any) -> Iterator[Row]:
             "receiver": fit.receiver,
             "pixel": fit.pixel,
             "parameters": {
-                k: _measured(v) for k, v in fit.parameters.items() if np.isfinite(v.value)
+                k: _measured(v) for k, v in fit.parameters.items() if math.isfinite(v.value)
             },
             "quality": asdict(fit.quality),
             "valid": fit.valid,
@@ -132,10 +178,12 @@ def _fits(result: Any) -> Iterator[Row]:
 
 def _pixels(band: str, switched: Any) -> Iterator[Row]:
     """One row per pixel of a switched average: rms, expected rms, time, and the line if one was asked for."""
+    import numpy as np
+
     lines = {(check.receiver, check.pixel): check for check in switched.line}
     for r, a in np.ndindex(*switched.rms.shape):
         line = lines.get((r, a))
-        seen = bool(np.isfinite(switched.rms[r, a]))
+        seen = math.isfinite(switched.rms[r, a])
         parameters = {
             "rms": {"value": float(switched.rms[r, a]), "unit": "K"},
             "expected": {"value": float(switched.expected[r, a]), "unit": "K"},
@@ -158,6 +206,8 @@ def _pixels(band: str, switched: Any) -> Iterator[Row]:
 
 
 def _print(report: Row) -> None:
+    from gpucal.cli.show.summary import make_console
+
     console = make_console()
     where = f"az {report['azimuth_deg']:.2f}, el {report['elevation_deg']:.2f} deg"
     console.print(
@@ -212,7 +262,7 @@ def _fits_table(rows: list[Row]) -> Table:
             str(row["pixel"]),
             *found,
             str(row["quality"].get("n", "")),
-            f"{number:.2f}" if number is not None and np.isfinite(number) else "",
+            f"{number:.2f}" if number is not None and math.isfinite(number) else "",
             escape(row["reason"]),
         )
     return table

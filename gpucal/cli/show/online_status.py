@@ -24,6 +24,12 @@ PERIOD_S = 1.0
 MESSAGES = 8
 STYLES = {"error": "bold red", "warning": "yellow", "info": ""}
 COLUMNS = ("task", "state", "pending", "oldest", "active", "failed", "done", "per min", "workers")
+NARROW = ("task", "state", "pending", "oldest", "failed", "done", "workers")
+"""The columns of a terminal in which there is no room for all."""
+GAP = 2
+"""Between two columns."""
+LEAST_MESSAGE = 24
+"""Columns of a terminal below which the last messages stand under the table, in whole."""
 
 
 def status(config: OnlineConfig, watch: bool = False, json: bool = False) -> None:
@@ -36,9 +42,9 @@ def status(config: OnlineConfig, watch: bool = False, json: bool = False) -> Non
         elif watch and sys.stdout.isatty():
             _live(states, Console())
         else:
-            console = make_console()
+            console = Console() if sys.stdout.isatty() else make_console()
             for state in states:
-                console.print(render(state))
+                console.print(render(state, console.width))
 
 
 def _looks(config: OnlineConfig, watch: bool) -> Iterator[Status]:
@@ -55,13 +61,13 @@ def _live(states: Iterator[Status], console: Console) -> None:
     """Redraw the whole screen for each state, until interrupted."""
     with Live(console=console, screen=True, auto_refresh=False) as live:
         for state in states:
-            live.update(render(state), refresh=True)
+            live.update(render(state, console.width), refresh=True)
 
 
-def render(state: Status) -> Group:
-    """Problems, a row per task, scans, disks, and the last messages."""
+def render(state: Status, width: int) -> Group:
+    """Problems, a row per task, scans, disks, and the last messages. width: columns of the terminal."""
     parts: list[Any] = [_problem(p) for p in state.problems]
-    parts.append(_tasks(state))
+    parts += _tasks(state, width)
     if state.scans:
         parts.append(Text("scans: " + ", ".join(f"{n} {name}" for name, n in state.scans.items())))
     parts += [
@@ -79,35 +85,67 @@ def _problem(problem: Problem) -> Text:
     return Text(f"{problem.level}: {printable(problem.text)}", style=STYLES[problem.level])
 
 
-def _tasks(state: Status) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
+def _tasks(state: Status, width: int) -> list[Any]:
+    """The table of tasks, whose headings are always whole, and the messages for which it has no room."""
+    rows = [_cells(task) for task in state.tasks]
+    needed = {c: max([len(c), *(row[c].cell_len for row in rows)]) for c in COLUMNS}
+    shown = COLUMNS if sum(needed.values()) + GAP * (len(COLUMNS) - 1) <= width else NARROW
+    room = width - sum(needed[c] + GAP for c in shown)
+    beside = room >= LEAST_MESSAGE
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for name in shown:
         left = name in ("task", "state")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    table.add_column("last message", overflow="ellipsis", no_wrap=True)
-    for task in state.tasks:
-        word, style = _word(task, state)
-        table.add_row(
-            task.task,
-            Text(word, style=style),
-            f"{task.pending}",
-            f"{task.oldest:.0f} s" if task.pending else "-",
-            f"{task.active}",
-            Text(f"{task.failed}", style="red" if task.failed else ""),
-            f"{task.done}",
-            f"{task.rate:.1f}",
-            f"{task.workers}",
-            Text(printable(task.message), style=STYLES.get(task.level, "")),
+        table.add_column(name, justify="left" if left else "right", width=needed[name])
+    if beside:
+        table.add_column(
+            "what it makes, last message", overflow="ellipsis", no_wrap=True, width=room
         )
-    return table
+    for task, row in zip(state.tasks, rows, strict=True):
+        table.add_row(*(row[c] for c in shown), *([_said(task)] if beside else []))
+    below = [
+        Text.assemble(f"{task.task}: ", _said(task))
+        for task in state.tasks
+        if task.message and not beside
+    ]
+    return [Text(""), table, Text(""), *below]
 
 
-def _word(task: TaskState, state: Status) -> tuple[str, str]:
+def _cells(task: TaskState) -> dict[str, Text]:
+    """Column -> what stands there about a task."""
+    word, style = _word(task)
+    plain = {
+        "task": task.task,
+        "pending": f"{task.pending}",
+        "oldest": f"{task.oldest:.0f} s" if task.pending else "-",
+        "active": f"{task.active}",
+        "done": f"{task.done}",
+        "per min": f"{task.rate:.1f}",
+        "workers": f"{task.workers}",
+    }
+    return {
+        **{name: Text(text) for name, text in plain.items()},
+        "state": Text(word, style=style),
+        "failed": Text(f"{task.failed}", style="red" if task.failed else ""),
+    }
+
+
+def _said(task: TaskState) -> Text:
+    """The last message about a task, else what it makes."""
+    if task.message:
+        return Text(printable(task.message), style=STYLES.get(task.level, ""))
+    return Text(task.name, style="dim")
+
+
+def _word(task: TaskState) -> tuple[str, str]:
     """The state of a task in one or two words, and their style."""
-    if any(p.task == task.task and p.level == "error" for p in state.problems):
-        return ("trouble" if task.workers else "no worker"), "bold red"
+    if not task.workers and task.wanted:
+        return "no worker", "bold red"
+    if task.failed:
+        return "trouble", "bold red"
     if not task.workers:
         return ("no worker", "yellow") if task.active or task.pending else ("off", "dim")
+    if task.workers < task.wanted:
+        return "few workers", "yellow"
     if task.active:
         return "working", "green"
     return ("waiting", "") if task.pending else ("idle", "dim")

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from gpucal.cli.show.progress import without_label
 from gpucal.io.files.json_text import dumps
-from gpucal.pipeline.store.report import ScanSummary, StoreReport, scan_ranges
+from gpucal.pipeline.store.report import ScanSummary, StoreReport
+from gpucal.scan_numbers import scan_ranges
 
 COLUMNS = (
     ("scan", "left"),

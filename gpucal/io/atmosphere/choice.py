@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.config import CalibrationConfig
+from gpucal.config import CalibrationConfig, as_config
 from gpucal.errors import TableError
 from gpucal.io.atmosphere.tables import load_table, packaged_tables, table_digest
 from gpucal.physics.atm import AtmosphereTable
@@ -41,15 +41,19 @@ BESIDE = ".atm.npz"
 
 
 def atmosphere_for(
-    config: CalibrationConfig, store_attrs: Mapping[str, Any], store_path: str | Path = ""
+    config: CalibrationConfig | Mapping[str, Any] | str | Path | None,
+    store_attrs: Mapping[str, Any],
+    store_path: str | Path = "",
 ) -> AtmosphereTable | None:
     """The table with which scans of a store are calibrated; None: none, the opacity is ``config.tau``.
 
     ``config.atmosphere`` "none", or "auto" with ``tau`` given: None. "auto": the table beside the store
     (``store_path`` + ".atm.npz"), else the packaged one of the site in the store's root attributes. Otherwise
-    the table of that name or path. Missing entries of a table are a GpucalWarning. Raises TableError when no
-    table fits or the table cannot be read.
+    the table of that name or path. Missing entries of a table are a GpucalWarning. config: as in
+    ``calibrate_store``. Raises ConfigError for a wrong option, TableError when no table fits or the table
+    cannot be read.
     """
+    config = as_config(config)
     choice = config.atmosphere
     if choice == "none" or (choice == "auto" and config.tau is not None):
         return None
@@ -135,7 +139,8 @@ def site_table(store_attrs: Mapping[str, Any]) -> str:
         f"no packaged atmosphere table fits telescope {telescope or 'without a name'} ({where}): "
         + "; ".join(f"{name} is for {place.alt_m:g} m" for name, place in _PLACES.items())
         + ".",
-        hint="Choose one, or a table of your own, with --atmosphere.",
+        hint="Give the opacity at the zenith, for instance --tau 0.1, or choose a table, your own or one of "
+        "these, with --atmosphere.",
     )
 
 

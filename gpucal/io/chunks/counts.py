@@ -67,6 +67,16 @@ class ZarrCounts:
         self._lock = threading.Lock()
         self.decoded_chunks = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; decoded chunks stay here."""
+        here = ("_cache", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in here}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cache = _DecodedChunks(self._cache_bytes)
+        self._lock = threading.Lock()
+
     @property
     def shape(self) -> Shape5:
         return self._shape

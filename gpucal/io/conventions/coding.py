@@ -17,6 +17,9 @@ Array = npt.NDArray[Any]
 Linear = tuple[float, float, float]
 """(factor, divisor, offset): value = stored * factor / divisor + offset; exact where a factor is not."""
 
+NO_COUNT = 1e30
+"""No counter reaches it: the fill value of netCDF (9.97e36) and the largest float, written without a word."""
+
 IDENTITY: Linear = (1.0, 1.0, 0.0)
 
 
@@ -86,7 +89,8 @@ class Coding:
     def counts(self, stored: Array, *, zeros_lost: bool) -> Array:
         """Decoded counts [c, D, R, A, S] of a whole chunk, in its memory where the dtype stays.
 
-        A float of -2147483648 is what is left of INT32_MIN after a cast: no data. With ``zeros_lost``
+        A float of -2147483648 is what is left of INT32_MIN after a cast, one of 1e30 or more a fill value:
+        no data. With ``zeros_lost``
         a dump whose counts are 0 in every channel of the chunk was never written, or not recorded:
         no data, where the dtype has a value for it (u32 has none).
         """
@@ -134,8 +138,10 @@ def _dead(stored: Array) -> npt.NDArray[np.bool_] | None:
 
 
 def _cast_fill(stored: Array) -> npt.NDArray[np.bool_] | None:
-    """Where floats are INT32_MIN; None for other dtypes and where there are none."""
-    if stored.dtype.kind != "f" or stored.min() > FILL_INT32:  # False for NaN
+    """Where floats are INT32_MIN or too large for counts; None for other dtypes and where there are none."""
+    if stored.dtype.kind != "f":
         return None
-    found = stored == FILL_INT32
+    if stored.min() > FILL_INT32 and stored.max() < NO_COUNT:  # False for NaN
+        return None
+    found = (stored == FILL_INT32) | (stored >= NO_COUNT)
     return found if found.any() else None

@@ -6,10 +6,8 @@ all rows may stand in the header of the table instead.
 
 from __future__ import annotations
 
-import gzip
 import os
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
-from gpucal.io.files.unpacked import let_go, open_unpacked
+from gpucal.io.files.unpacked import DAMAGED, let_go, open_unpacked
+from gpucal.io.fits.column_units import in_our_unit, unit_columns, unit_of_spectra
 from gpucal.io.fits.marks import marks_of, unscaled
 
 SPECTRA = "DATA"
@@ -190,6 +189,7 @@ def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any])
             with open_unpacked(path) as stream, fits.open(stream, mode="readonly") as hdus:
                 tables = [hdu for hdu in hdus if _is_single_dish(hdu)]
                 for hdu in tables:
+                    _check_unpacked(path, hdu)
                     _check_whole(path, stream, hdu)
                     if int(hdu.header["NAXIS2"]):
                         cards = [*_plain_cards(hdus[0].header), *_plain_cards(hdu.header)]
@@ -202,7 +202,7 @@ def _read_file(path: Path, required: Sequence[str], optional: Mapping[str, Any])
             raise
         except FileNotFoundError as error:
             raise ImportFormatError(f"{path} does not exist, expected an SDFITS file.") from error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise ImportFormatError(
                 f"{path} is compressed, and its end or a part is damaged ({error}).",
                 hint="Copy the file again.",
@@ -244,8 +244,8 @@ def _read_table(
     names = (*required, *optional)
     raw = _map_rows(stream, hdu)
     spectra = _spectra(path, hdu, raw)
-    unit = _unit_column(hdu)
-    copied = [n for n in dict.fromkeys((*names, unit)) if n in hdu.columns.names]
+    units = unit_columns(hdu)
+    copied = [n for n in dict.fromkeys((*names, *units)) if n in hdu.columns.names]
     fields = _fields(hdu, raw, copied)
     columns = {
         name: _column(
@@ -253,17 +253,12 @@ def _read_table(
         )
         for name in names
     }
-    stated = str(hdu.columns[SPECTRA].unit or "").strip()
-    columns[UNIT] = _column(path, hdu, unit, fields, default=stated, required=False)
+    texts = {n: _column(path, hdu, n, fields, default="", required=True) for n in units}
+    columns[UNIT] = unit_of_spectra(hdu, SPECTRA, texts)
     blank = hdu.columns[SPECTRA].null if spectra.dtype.kind in "iu" else None
     null = None if blank in (None, "") else int(blank)
     marks = marks_of(path, hdu, raw, spectra.shape[1])
     return _Table(path, columns, spectra, cards, null, marks)
-
-
-def _unit_column(hdu: Any) -> str:
-    """GBT files hold the unit of DATA in each row, in a column called TUNIT7 as the keyword would be."""
-    return f"TUNIT{hdu.columns.names.index(SPECTRA) + 1}" if SPECTRA in hdu.columns.names else ""
 
 
 def astropy_fits() -> Any:
@@ -276,6 +271,14 @@ def astropy_fits() -> Any:
             hint="Install it with: pip install gpucal[fits]",
         ) from error
     return fits
+
+
+def _check_unpacked(path: Path, hdu: Any) -> None:
+    if hdu.header.get("ZTABLE", False):
+        raise ImportFormatError(
+            f"{path} holds a table compressed with fpack, expected a plain one.",
+            hint="Unpack it with funpack.",
+        )
 
 
 def _check_whole(path: Path, stream: IO[bytes], hdu: Any) -> None:
@@ -359,7 +362,7 @@ def _column(
     """One column [N], else the header keyword, else the default unless it must be there."""
     n_rows = int(hdu.header["NAXIS2"])
     if name in fields:
-        values = fields[name]
+        values = in_our_unit(path, name, hdu.columns[name].unit, fields[name])
     elif name in hdu.header:
         values = np.full(n_rows, hdu.header[name])
     elif required:

@@ -1,7 +1,8 @@
 """Flag files of the GBT (``.flag`` beside an SDFITS file): which channels of which rows are bad.
 
 Format: GBTIDL and sdfits, also read by dysh. After a line ``[flags]`` one rule per line, columns
-separated by ``|``: RECNUM, SCAN, INTNUM, PLNUM, IFNUM, FDNUM, BCHAN, ECHAN, IDSTRING. All numbers
+separated by ``|``: RECNUM, SCAN, INTNUM, PLNUM, IFNUM, FDNUM, BCHAN, ECHAN, IDSTRING, or in the
+order that a comment names. All numbers
 count from 0. ``*`` is all; else a list such as ``3,7:9``, ranges with both ends, ``7:`` and ``:9``
 open. BCHAN and ECHAN are lists of the first and last channels of ranges, ``*`` is the end of the
 spectrum.
@@ -9,6 +10,7 @@ spectrum.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,33 +66,40 @@ def read_flags(path: Path) -> list[FlagRule]:
         )
     rules = []
     begun = False
+    columns: tuple[str, ...] = COLUMNS
     for number, line in enumerate((x.strip() for x in lines), 1):
         if line == "[flags]":
             begun = True
         elif begun and line.startswith("#"):
-            _check_columns(line[1:], f"{path}, line {number}")
+            columns = _columns(line[1:], f"{path}, line {number}") or columns
         elif begun and line:
-            rules.append(_rule(line, f"{path}, line {number}"))
+            rules.append(_rule(line, columns, f"{path}, line {number}"))
     return rules
 
 
-def _check_columns(text: str, place: str) -> None:
-    names = tuple(name.strip() for name in text.split(","))
-    if names[0] == COLUMNS[0] and names != COLUMNS:
+def _columns(text: str, place: str) -> tuple[str, ...] | None:
+    """The order of the columns that a comment names; None for another comment, a rule switched off."""
+    names = tuple(name.strip().upper() for name in re.split(r"[,|]", text))
+    if not set(names) & set(COLUMNS):
+        return None
+    if sorted(names) != sorted(COLUMNS):
         raise ImportFormatError(
             f"{place}: the columns are {', '.join(names)}, expected {', '.join(COLUMNS)}.",
             hint="Use --no-flags to import without it.",
         )
+    return names
 
 
-def _rule(line: str, place: str) -> FlagRule:
-    """One line of a flag file."""
+def _rule(line: str, columns: Sequence[str], place: str) -> FlagRule:
+    """One line of a flag file; ``columns``: their names in its order."""
     cells = [cell.strip() for cell in line.split("|", len(COLUMNS) - 1)]
     if len(cells) != len(COLUMNS):
         raise ImportFormatError(
             f"{place} has {len(cells)} columns, expected {len(COLUMNS)} separated by |.",
             hint="Use --no-flags to import without it.",
         )
+    named = dict(zip(columns, cells, strict=True))
+    cells = [named[name] for name in COLUMNS]
     try:
         given = zip(_SELECTING, cells, strict=False)
         select = {name: _spans(cell) for name, cell in given if cell != "*"}
@@ -133,7 +142,7 @@ def _channels(first: str, last: str) -> Spans:
 
 def flag_file(path: Path) -> Path:
     """Where the flags of an SDFITS file are: the same name that ends in .flag (x.fits.gz: x.flag)."""
-    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    plain = path.with_suffix("") if path.suffix.lower() in (".gz", ".bz2", ".xz") else path
     return plain.with_suffix(".flag")
 
 

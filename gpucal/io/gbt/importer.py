@@ -6,6 +6,7 @@ Source: the section on SDFITS import of the formats page; GBT Memo 302 for vane 
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,11 @@ from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
 from gpucal.io.gbt.plan import Lost, Plan, PlannedScan, check_load_spectra, plan_scans
 from gpucal.io.gbt.resume import Draft, resumable
 from gpucal.io.gbt.session import named_files, session_rows
+from gpucal.io.l0.checks import check_group
+from gpucal.io.l0.group import GroupContext
+from gpucal.io.l0.group import build_group as as_read
 from gpucal.io.l0.write import GroupArrays, create_l0, existing_root, write_l0_scan
+from gpucal.scan import ArrayCounts
 
 TELESCOPE = "GBT"
 LOAD_MISMATCH_K = 25.0
@@ -49,7 +54,7 @@ class ImportReport:
 
 
 def import_sdfits(
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -70,13 +75,15 @@ def import_sdfits(
     cannot be right.
     """
     target = Path(out)
+    files = [files] if isinstance(files, str | os.PathLike) else files
     _check_target(target, overwrite)
     paths = named_files(files)
     rows, used = session_rows(paths, flags=flags, scans=scans, bands=bands)
     plan, groups = _checked(rows, plan_scans(rows))
     _link_loads(plan.scans, groups)
     rows.forget()
-    with resumable(target, [*paths, *used]) as draft:
+    chosen = [None if numbers is None else sorted(numbers) for numbers in (scans, bands)]
+    with resumable(target, [*paths, *used], repr((flags, chosen))) as draft:
         _write(draft, rows, plan.scans, groups)
         sync_tree(draft.store)
         draft.retire()
@@ -167,7 +174,27 @@ def _band(
             f"IFNUM {ifnum} has no rows for {empty}, expected every band in every part."
         )
     layout = layouts[str(rows["FRONTEND"][parts[0].rows[0]])]
-    return build_group(rows, parts, layout, loads=scan.kind == "LOAD")
+    loads = scan.kind == "LOAD"
+    group = build_group(rows, parts, layout, loads=loads)
+    _check_values(group, loads=loads)
+    return group
+
+
+def _check_values(group: GroupArrays, *, loads: bool) -> None:
+    """Raise ImportFormatError for values with which nobody could read the scan again.
+
+    The temperature of the hot load may be anything: --t-hot replaces it.
+    """
+    counts = ArrayCounts(np.broadcast_to(np.zeros((), np.int32), group.shape))
+    context = GroupContext(0, "", loads, ref_channel_base=0, gain_zero=True, partial=False)
+    try:
+        check_group(
+            as_read(counts, tuple(group.sobsmode), dict(group.arrays), context),
+            calibration=loads,
+            t_hot_given=True,
+        )
+    except L0Error as error:
+        raise ImportFormatError(error.message, hint=error.hint, subscan=error.subscan) from None
 
 
 def _warn_about_loads(

@@ -64,10 +64,35 @@ def observations(rows: SdfitsRows, index: I64) -> list[Observation]:
 
 def _apart(rows: SdfitsRows, mine: I64, every: I64) -> Iterable[I64]:
     """Cut the rows of one number, in order of time, where another scan begins."""
+    group = _stamped(rows, mine)
+    if group is not None:
+        return [mine[group == n] for n in range(int(group.max()) + 1)]
     cuts = [
         k for k in range(1, mine.size) if _another_scan(rows, int(mine[k - 1]), int(mine[k]), every)
     ]
     return np.split(mine, cuts)
+
+
+def _stamped(rows: SdfitsRows, mine: I64) -> I64 | None:
+    """The scan to which each row belongs by its TIMESTAMP, counted from 0; None unless all rows have one.
+
+    Banks that wrote at the same time are one scan, also when their stamps differ by a second.
+    """
+    stamps, which = np.unique(rows["TIMESTAMP"][mine], return_inverse=True)
+    if not all(stamps):
+        return None
+    time = rows["MJD"][mine] * SECONDS_PER_DAY
+    half = 0.5 * np.nan_to_num(np.fmax(rows["DURATION"][mine], rows["EXPOSURE"][mine]))
+    begin = np.array([(time - half)[which == n].min() for n in range(stamps.size)])
+    end = np.array([(time + half)[which == n].max() for n in range(stamps.size)])
+    scan_of = np.zeros(stamps.size, dtype=np.int64)
+    number, until = -1, -np.inf
+    for n in np.argsort(begin, kind="stable").tolist():
+        # scans follow each other: what overlaps by half an integration was taken together
+        number += bool(begin[n] > until - half.max())
+        until = max(until, end[n])
+        scan_of[n] = number
+    return np.asarray(scan_of[which])
 
 
 def _another_scan(rows: SdfitsRows, a: int, b: int, every: I64) -> bool:

@@ -14,16 +14,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gpucal.errors import GpucalError, GpucalWarning, ImportFormatError
+from gpucal.io.fits.column_units import COUNT_UNITS
 from gpucal.io.fits.sdfits_read import UNIT, SdfitsRows
 from gpucal.io.gbt.arrays import I64, W_BAND, PlannedSubscan
-from gpucal.io.gbt.observations import Observation, observations
+from gpucal.io.gbt.observations import SECONDS_PER_DAY, Observation, observations
+from gpucal.io.gbt.pairs import PAIR_MODES, procedure_of, second_half, states_fit
+from gpucal.io.l0.checks import LONGEST_GAP_S
 
-PAIR_MODES = {"Nod": ("NOD-1", "NOD-2"), "OnOff": ("ON", "OFF"), "OffOn": ("OFF", "ON")}
-SWITCH_STATES = {"PSWITCHON": "ON", "PSWITCHOFF": "OFF"}
 WARM_POSITION = {0: "cold2", 1: "cold1"}
 """W-band: where the calibration wheel shows each feed (FDNUM) its warm load."""
-
-COUNT_UNITS = frozenset({"", "count", "counts", "ct", "adu"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,8 @@ def plan_scans(rows: SdfitsRows) -> Plan:
     _check_projects(rows)
     lost: list[Lost] = []
     good: list[Observation] = []
-    for seen in observations(rows, np.arange(len(rows))):
+    every = observations(rows, np.arange(len(rows)))
+    for seen in every:
         trouble = _trouble(rows, seen)
         if trouble is None:
             good.append(seen)
@@ -95,7 +95,7 @@ def plan_scans(rows: SdfitsRows) -> Plan:
             lost.append(Lost(seen.scan, "", trouble.locate(scan=seen.scan)))
     _tell_repeats(good)
     role = {o.number: _role(rows, o.rows) for o in good}
-    planned = _vane_scans(rows, good, role)
+    planned = _vane_scans(rows, every, role)
     paired: set[int] = set()
     gone = {o.scan for o in lost}
     for seen in good:
@@ -112,10 +112,10 @@ def plan_scans(rows: SdfitsRows) -> Plan:
             )
             planned.append(_planned("FSW", [seen], parts))
         elif kind in PAIR_MODES:
-            second = _second_half(rows, role, seen, good)
+            second = second_half(rows, role, seen, every)
             if second is None:
                 _warn(f"{seen.label} is the first half of a {kind} without its second: left out.")
-            elif _states_fit(rows, kind, (seen, second)):
+            elif states_fit(rows, kind, (seen, second)):
                 parts = tuple(
                     PlannedSubscan(m, o.rows)
                     for m, o in zip(PAIR_MODES[kind], (seen, second), strict=True)
@@ -273,7 +273,7 @@ def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
 def _role(rows: SdfitsRows, i: I64) -> str:
     """What a GBT scan is: VANE, SKY, CALSEQ, FSW, second (of a pair), or its procedure's name."""
     first = i[0]
-    procedure = _procedure(rows, int(first))
+    procedure = procedure_of(rows, int(first))
     target = str(rows["OBJECT"][first]).upper()
     if procedure.upper() == "CALSEQ" and rows["FRONTEND"][first] == W_BAND:
         return "CALSEQ"
@@ -289,22 +289,35 @@ def _role(rows: SdfitsRows, i: I64) -> str:
 
 
 def _vane_scans(
-    rows: SdfitsRows, good: Sequence[Observation], role: dict[int, str]
+    rows: SdfitsRows, every: Sequence[Observation], role: dict[int, str]
 ) -> list[PlannedScan]:
-    """Each vane scan with the sky scan of its setup right after it, or else right before it."""
-    free = {o.number for o in good if role[o.number] == "SKY"}
+    """Each vane scan with the sky scan of its setup right after it, or else right before it.
+
+    ``every``: all scans in order of time; those that cannot be used have no role. A sky observed hours
+    away from the vane does not belong to it.
+    """
+    free = {o.number for o in every if role.get(o.number) == "SKY"}
     planned = []
-    for near, vane in enumerate(good):
-        if role[vane.number] != "VANE":
+    for near, vane in enumerate(every):
+        if role.get(vane.number) != "VANE":
             continue
-        beside = (*good[near + 1 : near + 2], *good[max(near - 1, 0) : near])
-        sky = next((o for o in beside if o.number in free and _same_setup(rows, vane, o)), None)
+        beside = (*every[near + 1 : near + 2], *every[max(near - 1, 0) : near])
+        sky = next(
+            (
+                o
+                for o in beside
+                if o.number in free
+                and _same_setup(rows, vane, o)
+                and abs(o.begin - vane.begin) * SECONDS_PER_DAY < LONGEST_GAP_S
+            ),
+            None,
+        )
         parts = [PlannedSubscan("HOT", _one_phase(rows, vane.rows))]
         if sky is not None:
             free.discard(sky.number)
             parts.append(PlannedSubscan("SKY", _one_phase(rows, sky.rows)))
         planned.append(_planned("LOAD", [vane] if sky is None else [vane, sky], parts))
-    for o in good:
+    for o in every:
         if o.number in free:
             _warn(f"{o.label} looks at the sky, but no vane scan is beside it: it is left out.")
     return planned
@@ -352,48 +365,3 @@ def _calibration_sequence(rows: SdfitsRows, seen: Observation) -> PlannedScan:
             )
     parts = tuple(PlannedSubscan(mode, i[mask]) for mode, mask in choice.items())
     return _planned("LOAD", [seen], parts)
-
-
-def _second_half(
-    rows: SdfitsRows, role: dict[int, str], first: Observation, good: Sequence[Observation]
-) -> Observation | None:
-    """The second half of a pair: the next scan number, the same procedure and source, nearest after it."""
-    return next(
-        (
-            o
-            for o in good
-            if o.scan == first.scan + 1
-            and o.begin >= first.begin
-            and role[o.number] == "second"
-            and _same_target(rows, first, o)
-        ),
-        None,
-    )
-
-
-def _states_fit(rows: SdfitsRows, kind: str, pair: Sequence[Observation]) -> bool:
-    """Whether OBSMODE's second word (PSWITCHON, PSWITCHOFF) agrees with PROCSEQN; warns when not."""
-    if kind == "Nod":
-        return True
-    for mode, half in zip(PAIR_MODES[kind], pair, strict=True):
-        word = str(rows["OBSMODE"][half.rows[0]]).split(":")[1:2]
-        state = SWITCH_STATES.get(word[0].strip().upper(), mode) if word else mode
-        if state != mode:
-            _warn(
-                f"{half.label} is the {mode} of an {kind} by PROCSEQN, but OBSMODE says {word[0]}: the "
-                "pair is left out."
-            )
-            return False
-    return True
-
-
-def _same_target(rows: SdfitsRows, a: Observation, b: Observation) -> bool:
-    """Same procedure and source; the words of OBSMODE behind the procedure may differ."""
-    i, j = int(a.rows[0]), int(b.rows[0])
-    return bool(
-        _procedure(rows, i) == _procedure(rows, j) and rows["OBJECT"][i] == rows["OBJECT"][j]
-    )
-
-
-def _procedure(rows: SdfitsRows, i: int) -> str:
-    return str(rows["OBSMODE"][i]).partition(":")[0].strip()

@@ -52,11 +52,11 @@ class Draft:
 
 
 @contextlib.contextmanager
-def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
+def resumable(target: Path, inputs: Sequence[Path], options: str = "") -> Iterator[Draft]:
     """A draft for the store ``target``, kept when the run is interrupted or killed.
 
-    The next run with the same input files (name, size, time of change) and the same version of
-    this program finds it as it was; another one begins anew. An error removes it. Raises L0Error
+    The next run with the same input files (name, size, time of change), the same options and the same
+    version of this program finds it as it was; another one begins anew. An error removes it. Raises L0Error
     when another process is at it.
     """
     folder = target.with_name(target.name + ".importing")
@@ -73,7 +73,7 @@ def resumable(target: Path, inputs: Sequence[Path]) -> Iterator[Draft]:
             pass  # a file system without locks
         try:
             draft = Draft(folder, target.name)
-            _begin(draft, folder, _fingerprint(inputs))
+            _begin(draft, folder, _fingerprint(inputs, options))
             yield draft
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +96,7 @@ def _begin(draft: Draft, folder: Path, fingerprint: str) -> None:
     draft.clear_unfinished()
 
 
-def _fingerprint(inputs: Sequence[Path]) -> str:
-    """Digest of the input files (name, size, time of change) and the version of this program."""
+def _fingerprint(inputs: Sequence[Path], options: str) -> str:
+    """Digest of the input files (name, size, time of change), the options and the version of this program."""
     facts = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in inputs]
-    return hashlib.sha256(json.dumps([__version__, sorted(facts)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([__version__, options, sorted(facts)]).encode()).hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.fits.sdfits_read import SdfitsRows, read_sdfits
@@ -24,7 +25,7 @@ REQUIRED = (
 _NUMBERS = (
     *("DURATION", "TWARM", "TCOLD", "RESTFREQ", "VELOCITY", "VFRAME", "PRESSURE", "HUMIDITY"),
     *("CRVAL2", "CRVAL3", "FEEDXOFF", "FEEDEOFF", "BANDWID"),
-    *("SITELONG", "SITELAT", "SITEELEV", "VSPDELT", "VSPRVAL", "VSPRPIX"),
+    *("SITELONG", "SITELAT", "SITEELEV", "VSPDELT", "VSPRVAL", "VSPRPIX", "TIME"),
 )
 _TEXTS = (
     *("PROJID", "OBSERVER", "BACKEND", "MOLECULE", "VELDEF", "PROCSCAN", "PROCTYPE"),
@@ -38,6 +39,8 @@ OPTIONAL: Mapping[str, Any] = {
 }
 EXCHANGED_UNTIL = 58413.8125
 """MJD of 2018-10-22 19:30 UT. Source: the observatory's note on the swap of Argus beams 2 and 3."""
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_PACKED = re.compile(r"\.(gz|bz2|xz)$")
 LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
 
 
@@ -77,7 +80,7 @@ def named_files(files: Sequence[str | Path]) -> list[Path]:
         inside = sorted(
             p
             for p in path.iterdir()
-            if p.name.lower().endswith((".fits", ".fits.gz", ".fit", ".sdfits"))
+            if _PACKED.sub("", p.name.lower()).endswith((".fits", ".fit", ".sdfits"))
             and not p.name.startswith(".")
         )
         if not inside:
@@ -91,9 +94,28 @@ def named_files(files: Sequence[str | Path]) -> list[Path]:
 
 def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:
     rows = read_sdfits(files, REQUIRED, OPTIONAL)
+    rows = replace(rows, columns={**rows.columns, "DATE-OBS": _dates(rows)})
     start = np.array([_mjd(text) for text in rows["DATE-OBS"].tolist()])
     length = np.where(np.isfinite(rows["DURATION"]), rows["DURATION"], rows["EXPOSURE"])
     return replace(rows, columns={**rows.columns, "MJD": start + 0.5 * length / 86400.0})
+
+
+def _dates(rows: SdfitsRows) -> npt.NDArray[np.str_]:
+    """DATE-OBS [N]; the SDFITS convention also knows a day alone, with the seconds of the day in TIME.
+
+    A day without them says too little: it becomes one that cannot be read.
+    """
+    dates = rows["DATE-OBS"].astype("U32")
+    for i in np.flatnonzero([DAY.fullmatch(text) is not None for text in dates.tolist()]).tolist():
+        seconds = rows["TIME"][i]
+        if seconds.dtype.kind in "if" and 0 <= seconds < 86401:
+            moment = np.datetime64(dates[i], "us") + np.timedelta64(
+                round(float(seconds) * 1e6), "us"
+            )
+            dates[i] = str(moment)
+        else:
+            dates[i] += " without a time"
+    return dates
 
 
 def _mjd(text: str) -> float:
@@ -101,6 +123,7 @@ def _mjd(text: str) -> float:
 
     Second 60 is the leap second, or one that was rounded up: the end of its minute.
     """
+    text = re.sub(r"(Z|[+-]00:?00)$", "", text) if "T" in text else text
     leap = LEAP.fullmatch(text)
     if leap is not None:
         text = f"{leap[1]}59{leap[2] or ''}"

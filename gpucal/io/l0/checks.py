@@ -5,7 +5,7 @@ Shapes use C channels, D dumps, R receivers, A array pixels, S subscans.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,8 +75,38 @@ def _apart(group: SubscanGroup, modes: Iterable[str]) -> str:
     )
 
 
+def violations(
+    group: SubscanGroup,
+    *,
+    calibration: bool,
+    growing: bool = False,
+    leave_out: frozenset[str] = frozenset(),
+) -> list[L0Error]:
+    """What ``check_group`` would raise, all of it: an error for each rule that does not hold.
+
+    leave_out: arrays that are not judged. Of an array other than mjd only the first broken rule counts:
+    the others follow from it.
+    """
+    tables = [rules.TIMES, rules.ANGLES, rules.ABOVE_THE_HORIZON, rules.FREQUENCIES, rules.OFFSETS]
+    if calibration:
+        tables += [rules.HOT_IS_THERE, rules.LOADS, rules.HOT_TEMPERATURE]
+    elif not growing:
+        tables.append(rules.REFERENCES)
+    found: dict[tuple[str, int], L0Error] = {}
+    for rule, error in _broken(group, *tables):
+        if rule.looks_at not in leave_out:
+            found.setdefault((rule.looks_at, len(found) if rule.looks_at == "mjd" else 0), error)
+    return list(found.values())
+
+
 def _hold(group: SubscanGroup, *tables: Iterable[Rule]) -> None:
     """Raise L0Error for the first rule that does not hold, naming the first place."""
+    for _, error in _broken(group, *tables):
+        raise error
+
+
+def _broken(group: SubscanGroup, *tables: Iterable[Rule]) -> Iterator[tuple[Rule, L0Error]]:
+    """Each rule that does not hold, with an error that names the first place."""
     for rule in (rule for table in tables for rule in table):
         if getattr(group, rule.looks_at) is None:
             continue
@@ -84,7 +114,7 @@ def _hold(group: SubscanGroup, *tables: Iterable[Rule]) -> None:
         if at is not None:
             named = zip(rule.axes, at, strict=True)
             place: Any = {_PLACES[axis]: index for axis, index in named if axis in _PLACES}
-            raise L0Error(rule.says(group, at), hint=rule.hint, **place)
+            yield rule, L0Error(rule.says(group, at), hint=rule.hint, **place)
 
 
 def _first_false(holds: Any) -> Index | None:

@@ -26,6 +26,7 @@ from gpucal.io.l0.schema import (
     TRACK_ARRAYS,
     GroupName,
     check_array,
+    check_axis_order,
     check_counts,
     check_dtype,
     check_modes,
@@ -88,10 +89,11 @@ def read_group(zgroup: Any, context: GroupContext, digest: Any) -> SubscanGroup:
     if not hasattr(counts, "shape"):
         raise L0Error(f"array {COUNTS} is missing, expected counts [C, D, R, A, S].")
     check_counts(counts.shape, np.dtype(counts.dtype))
+    check_axis_order(COUNTS, counts)
     attrs = dict(zgroup.attrs)
     raw = _read_arrays(zgroup, counts.shape, digest, bolometer=context.bolometer)
     track = read_track(zgroup, digest) if context.bolometer else {}
-    modes = _read_modes(zgroup, attrs)
+    modes = read_modes(zgroup, attrs)
     feed(digest, {"name": COUNTS, "shape": counts.shape, "dtype": np.dtype(counts.dtype).str})
     coding = counts_coding(counts)
     if not coding.plain:
@@ -168,6 +170,7 @@ def _read_arrays(
             continue
         if len(node.shape) > 3:
             check_array(name, node.shape, np.dtype(node.dtype), shape)
+        check_axis_order(name, node)
         values = values_of(name, node)
         decoded = decoded_values(stored_array(name, node), values)
         raw[name] = decoded if values.dtype.kind == "f" else _without_gaps(name, decoded)
@@ -193,7 +196,7 @@ def _without_gaps(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values
 
 
-def _read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
+def read_modes(zgroup: Any, attrs: Mapping[str, Any]) -> list[str]:
     """Observing modes: attribute of the group, else a string array (fixed, vlen or object)."""
     if "sobsmode" in attrs:
         values = attrs["sobsmode"]

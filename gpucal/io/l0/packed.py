@@ -25,7 +25,13 @@ def open_packed(path: Path) -> Any:
     from zarr.storage import ZipStore
 
     place = _root_in_zip(path)
-    return zarr.open_group(ZipStore(path, mode="r"), path=place, mode="r", use_consolidated=False)
+    root = zarr.open_group(ZipStore(path, mode="r"), path=place, mode="r", use_consolidated=False)
+    if root.attrs.get("format") == "gpucal-l1":
+        raise L0Error(
+            f"{path} is a zip archive of a calibrated store, which is read unpacked only.",
+            hint=f"Unpack it: unzip {path.name} -d {path.stem}.l1; to calibrate, give the raw counts.",
+        )
+    return root
 
 
 def folders_in_zip(path: Path, inside: str) -> list[str]:

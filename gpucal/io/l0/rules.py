@@ -113,12 +113,15 @@ def _finite(name: str, axes: str, expected: str) -> Rule:
 
 
 def _load_spectrum(name: str) -> Rule:
-    """The rule that load temperatures per channel [C,S] are above 0 K; NaN is not judged."""
+    """The rule that load temperatures per channel [C,S] are possible in K; NaN is not judged."""
     return Rule(
         name,
         "CS",
-        lambda g: ~(getattr(g, name) <= 0),
-        lambda g, at: f"{name} of channel {at[0]} is {getattr(g, name)[at]:g}, expected K.",
+        lambda g: ~((getattr(g, name) <= 0) | (_is_mode(g, "HOT") & _impossible(getattr(g, name)))),
+        lambda g, at: (
+            f"{name} of channel {at[0]} is {getattr(g, name)[at]:g}, expected K"
+            f"{_celsius(getattr(g, name)[at])}."
+        ),
     )
 
 
@@ -213,7 +216,7 @@ LOADS = (
         "tcold",
         "RS",
         lambda g: ~(_cold(g) <= 0),
-        lambda g, at: f"tcold is {_cold(g)[at]:g}, expected K above 0.",
+        lambda g, at: f"tcold is {_cold(g)[at]:g}, expected K above 0{_celsius(_cold(g)[at])}.",
     ),
 )
 
@@ -221,14 +224,14 @@ HOT_TEMPERATURE = (
     Rule(
         "thot",
         "RS",
-        lambda g: ~(_hot_impossible(g) & _cold_could_be_hot(g)),
+        lambda g: ~(_impossible(_hot(g)) & _cold_could_be_hot(g)),
         lambda g, at: f"{_hot_expected(g, at)}, and tcold is {_cold_like_hot(g, at[0]):g} K.",
         "Are the two loads swapped?",
     ),
     Rule(
         "thot",
         "RS",
-        lambda g: ~_hot_impossible(g),
+        lambda g: ~_impossible(_hot(g)),
         lambda g, at: f"{_hot_expected(g, at)}{_celsius(_hot(g)[at])}.",
         "Correct it in the raw store, or use --t-hot.",
     ),
@@ -299,9 +302,8 @@ def _lowest(values: F64) -> F64:
     return np.where(np.isinf(lowest), np.nan, lowest)
 
 
-def _hot_impossible(group: SubscanGroup) -> Bools:
-    """Where [R,S] a HOT is outside the range possible in K."""
-    hot = _hot(group)
+def _impossible(hot: F64) -> Bools:
+    """Where a hot load is outside the range possible in K; False for NaN."""
     return (hot < T_HOT_POSSIBLE_K[0]) | (hot > T_HOT_POSSIBLE_K[1])
 
 
@@ -311,7 +313,7 @@ def _hot_expected(group: SubscanGroup, at: Index) -> str:
 
 
 def _celsius(value: float) -> str:
-    is_like = -60 <= value < T_HOT_POSSIBLE_K[0]
+    is_like = -270 <= value < T_HOT_POSSIBLE_K[0]
     return "; it looks like deg C, add 273.15" if is_like else ""
 
 

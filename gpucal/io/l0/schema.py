@@ -161,6 +161,28 @@ def dimension_names(name: str, ndim: int) -> list[str]:
     raise L0Error(f"array {name} has {ndim} axes, expected {wanted}.")
 
 
+def check_axis_order(name: str, node: Any) -> None:
+    """Raise L0Error when a Zarr array names its axes, and the names are ours in another order.
+
+    A shape alone cannot tell [D, S] from [S, D] where both are equal, nor C from D where nothing ties them.
+    """
+    metadata = getattr(node, "metadata", None)
+    names = getattr(metadata, "dimension_names", None)
+    if names is None:
+        names = getattr(node, "attrs", {}).get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, list | tuple):
+        return
+    found = [str(axis).strip().lower() for axis in names]
+    for dims in ARRAYS[name].dims:
+        wanted = [DIMENSIONS[d] for d in dims]
+        if found != wanted and sorted(found) == sorted(wanted):
+            raise L0Error(
+                f"the axes of array {name} are named [{', '.join(found)}], expected "
+                f"[{', '.join(wanted)}].",
+                hint="Transpose it.",
+            )
+
+
 def fill_value(dtype: npt.DTypeLike) -> int | float:
     """What a sample that was never written reads as: INT32_MIN, NaN, or 0 for u32."""
     kind = np.dtype(dtype)
@@ -281,9 +303,22 @@ def parse_scan_attrs(attrs: Mapping[str, Any]) -> ScanAttrs:
         raise L0Error(f"scan attribute {_sentence(error)}") from error
 
 
-def _sentence(error: ValidationError) -> str:
-    """The first problem that pydantic found, in one sentence."""
-    first = error.errors()[0]
+def faulty_attrs(attrs: Mapping[str, Any]) -> dict[str, str]:
+    """Name of each attribute of a scan that cannot be right -> a sentence about it."""
+    try:
+        ScanAttrs.model_validate(dict(attrs))
+    except ValidationError as error:
+        # a union is tried arm by arm: the first sentence about an attribute is enough
+        found: dict[str, str] = {}
+        for i, each in enumerate(error.errors()):
+            found.setdefault(str(each["loc"][0]), f"scan attribute {_sentence(error, i)}")
+        return found
+    return {}
+
+
+def _sentence(error: ValidationError, index: int = 0) -> str:
+    """A problem that pydantic found, in one sentence."""
+    first = error.errors()[index]
     rule = str(first["msg"])
     rule = rule.replace("Input should be", "expected").replace("Input", "input")
     union_arms = ("float", "list[any]")  # pydantic names the arm it tried, readers need not know

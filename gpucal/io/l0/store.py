@@ -7,12 +7,14 @@ import json
 import os
 import re
 import warnings as python_warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gpucal.errors import GpucalError, L0Error
+import numpy as np
+
+from gpucal.errors import GpucalError, L0Error, L0KeyError
 from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
@@ -32,7 +34,9 @@ from gpucal.io.l0.schema import (
     parse_root_attrs,
     parse_scan_attrs,
 )
+from gpucal.notebook import html_of
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.scan_numbers import counted_scans
 
 DRIFTS = frozenset({"pointing", "focus"})
 """Procedures whose scans may be without references."""
@@ -44,13 +48,14 @@ _READ_ERRORS = (GpucalError, OSError, ValueError, KeyError, TypeError, RuntimeEr
 _GROUPS: tuple[GroupName, ...] = ("source", "calibration")
 
 
-def open_l0(path: str | Path) -> L0Store:
+def open_l0(path: str | os.PathLike[str]) -> L0Store:
     """Open an L0 store, Zarr v3 or v2, for reading: a folder, or a zip file of one.
 
     Raises L0Error only when the root is unusable: not a Zarr group, another or a newer format.
     """
     import zarr
 
+    path = os.fspath(path)
     if "://" not in str(path) and not Path(path).exists():
         raise L0Error(f"{path} does not exist.", hint="Check the path of the L0 store.")
     try:
@@ -77,7 +82,7 @@ class L0Store:
 
     def __init__(self, path: str, root: Any) -> None:
         self.path = path
-        self._root = root
+        self.root = root
         self.attrs: Mapping[str, Any] = dict(root.attrs)
         parse_root_attrs(self.attrs)
         if "format" not in self.attrs and not self._names():
@@ -93,6 +98,46 @@ class L0Store:
         scans = f"{len(numbers)} scan{'' if len(numbers) == 1 else 's'}{ends}"
         return f"<gpucal L0 {', '.join([self.path, *said])}: {scans}>"
 
+    def _repr_html_(self) -> str:
+        """The scans with what their attributes say; no array is read."""
+        groups = [(n, name) for n, names in sorted(self._names().items()) for name in names]
+        rows = [_row(self.root, number, name) for number, name in groups]
+        said = [str(self.attrs[k]) for k in ("telescope", "instrument") if self.attrs.get(k)]
+        title = ", ".join([f"raw store {Path(self.path).name}", *said])
+        return html_of(title, ("scan", "source", "line", "mode", "groups"), rows, str(self.path))
+
+    def __getitem__(self, key: int | tuple[int, str]) -> Scan:
+        """``store[5]``, or ``store[5, "band_1"]`` where a scan has bands; raises as ``load``."""
+        number, band = key if isinstance(key, tuple) else (key, None)
+        scans = {scan.band: scan for scan in self.load(number)}
+        if band is None and len(scans) == 1:
+            band = next(iter(scans))
+        if band in scans:
+            return scans[band]
+        there = ", ".join(name or "no bands" for name in scans)
+        if band is None:
+            raise L0KeyError(
+                f"the scan has {there}.",
+                hint=f"Take one: store[{number}, {max(scans)!r}].",
+                scan=number,
+            )
+        raise L0KeyError(f"there is no band {band!r}.", hint=f"It has {there}.", scan=number)
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._names()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _ipython_key_completions_(self) -> list[int]:
+        return self.numbers()
+
     def numbers(self) -> list[int]:
         """Numbers of the scans that are there, sorted."""
         return sorted(self._names())
@@ -104,7 +149,7 @@ class L0Store:
         L0Error when it holds neither group.
         """
         group = self.scan_group(number)
-        bands = _bands(group, number)
+        bands = bands_in(group, number)
         if is_bolometer(dict(group.attrs)):
             return "bolometer"
         return "science" if any("source" in groups for groups in bands.values()) else "load"
@@ -141,35 +186,44 @@ class L0Store:
 
         scans = {scan.band: scan for scan in self.load(number, partial=True)}
         if band not in scans:
-            bands = ", ".join(repr(name) for name in scans)
-            raise L0Error(f"there is no band {band!r}, only {bands}.", scan=number)
+            there = ", ".join(name or "no bands" for name in scans)
+            raise L0KeyError(f"there is no band {band!r}.", hint=f"It has {there}.", scan=number)
+        if group not in (None, *_GROUPS):
+            raise L0KeyError(
+                f"there is no group {group!r}.", hint=f"Take {' or '.join(_GROUPS)}.", scan=number
+            )
         scan = scans[band]
         name = group or ("source" if scan.source else "calibration")
         chosen: SubscanGroup | None = getattr(scan, name)
         if chosen is None:
-            raise L0Error(f"there is no {name}/ group.", scan=number, band=band)
+            raise L0KeyError(f"there is no {name}/ group.", scan=number, band=band)
         return group_dataset(chosen, scan.attrs)
 
     def _names(self) -> dict[int, list[str]]:
         """Scan number -> names of its group; more than one where a number was used again."""
         found: dict[int, list[str]] = {}
-        for name in sorted(_children(self._root)):
+        for name in sorted(child_names(self.root)):
             if match := _SCAN_NAME.match(name):
                 found.setdefault(int(match[1]), []).append(name)
         return found
 
     def scan_group(self, number: int) -> Any:
         """The Zarr group of a scan; raises L0Error when it is not there or cannot be opened."""
-        names = self._names().get(number)
+        known = self._names()
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        names = known.get(number) if whole else None
         if names is None:
-            raise L0Error("the scan is not in the store.", scan=number)
+            has = f"It has {counted_scans(sorted(known))}."
+            if not whole:
+                raise L0KeyError(f"a scan is named by its number, not by {number!r}.", hint=has)
+            raise L0KeyError("the scan is not in the store.", hint=has, scan=number)
         if len(names) > 1:
             raise L0Error(
                 f"the number stands for {len(names)} groups, {' and '.join(names)}.",
                 hint="Rename all but one of them: a number names one scan.",
                 scan=number,
             )
-        return _group_of(self._root, names[0])
+        return _group_of(self.root, names[0])
 
 
 @dataclass(frozen=True)
@@ -202,7 +256,7 @@ def load_scan(
         digest = hashlib.sha256()
         feed(digest, {key: place.root_attrs.get(key) for key in _ROOT_IDENTITY})
         feed(digest, scan_attrs)
-        bands = _bands(zscan, number)
+        bands = bands_in(zscan, number)
     except _READ_ERRORS as error:
         raise _located(error, number, "") from error
     for band, names in bands.items():
@@ -218,17 +272,17 @@ def load_scan(
             errors[band] = _located(error, number, band)
             if broken is None:
                 raise errors[band] from error
-    if errors and not scans:
-        raise next(iter(errors.values()))
     if broken is not None:
         broken.update(errors)
+    if errors and not scans:
+        raise next(iter(errors.values()))
     return scans
 
 
-def _bands(zscan: Any, number: int) -> dict[str, list[GroupName]]:
+def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
     """Band name ("" for none) -> which of source/ and calibration/ it holds."""
     found = {}
-    children = sorted(_children(zscan), key=_natural)
+    children = sorted(child_names(zscan), key=_natural)
     for band in ["", *children]:
         inside = children if not band else _children_of(zscan, band)
         names = [name for name in _GROUPS if name in inside]
@@ -298,7 +352,7 @@ def may_lack_references(attrs: ScanAttrs) -> bool:
     return (attrs.obs_procedure or "").lower() in DRIFTS
 
 
-def _children(group: Any) -> list[str]:
+def child_names(group: Any) -> list[str]:
     """Names of the groups below a Zarr group, without opening them where the store is local."""
     from zarr.storage import LocalStore, ZipStore
 
@@ -313,10 +367,21 @@ def _children(group: Any) -> list[str]:
         return list(as_on_disk(group).group_keys())
 
 
+def _row(root: Any, number: int, name: str) -> tuple[object, ...]:
+    """What the attributes of a scan say, for a table; nothing where they cannot be read."""
+    try:
+        group = _group_of(root, name)
+        attrs, groups = dict(group.attrs), ", ".join(sorted(child_names(group), key=_natural))
+    except _READ_ERRORS as error:
+        return (number, "", "", "", f"cannot be read: {error}")
+    said = [str(attrs.get(key) or "") for key in ("source", "line", "instmode")]
+    return (number, *said, groups)
+
+
 def _children_of(group: Any, name: str) -> list[str]:
     """Names of the groups in a child that may be missing or an array."""
     node = node_of(group, name)
-    return [] if node is None or hasattr(node, "shape") else _children(node)
+    return [] if node is None or hasattr(node, "shape") else child_names(node)
 
 
 def _group_of(group: Any, name: str) -> Any:

@@ -29,6 +29,9 @@ from gpucal.io.chunks.zarr_metadata import (
     scan_name,
 )
 from gpucal.io.files import atomic
+from gpucal.io.l1.flag_array import rules_locked
+from gpucal.io.l1.flag_rules import FlagRule
+from gpucal.io.l1.flags_kept import keep_rules
 
 FORMAT = "gpucal-l1"
 FORMAT_VERSION = 1
@@ -237,11 +240,13 @@ class ScanWriter:
                     del known[key]
         atomic.discard(self._staged / name)
 
-    def commit(self, overwrite: bool = False) -> None:
+    def commit(self, overwrite: bool = False, rules: Sequence[FlagRule] = ()) -> list[str]:
         """Sync the scan and put it in place; with ``overwrite`` it replaces the one there.
 
-        Raises L1Error when chunks are missing, when the scan is there and not to be overwritten,
-        or when the disk refuses; the store then is as before.
+        The flag rules of the one there, and those of ``rules`` for this scan, are applied before; returns what
+        does not fit, in words. Raises L1Error when chunks are missing, when the scan is there and not to be
+        overwritten, when a rule names this scan and does not fit, or when the disk refuses; the store then is
+        as before.
         """
         self.check_open()
         missing = [f"{k} ({n} chunks)" for k, w in self._arrays.items() if (n := w.missing())]
@@ -253,16 +258,21 @@ class ScanWriter:
             )
         final = self.store.scan_path(self.number)
         try:
-            with self.errors():
-                for name, attributes in self._groups.items():
-                    folder = self._staged / name
-                    folder.mkdir(parents=True, exist_ok=True)
-                    (folder / "zarr.json").write_bytes(group_document(attributes))
+            with self.errors(), contextlib.ExitStack() as locks:
+                replaced = overwrite and final.exists()
+                notes: list[str] = []
+                if replaced or rules:
+                    locks.enter_context(rules_locked(self.store.path))
+                    old = final if replaced else self._staged
+                    notes, kept = keep_rules(self.store.path, self.number, old, self._staged, rules)
+                    self._groups[""].update(kept)
+                self._write_groups()
                 atomic.sync_tree(self._staged)
-                if overwrite and final.exists():
+                if replaced:
                     atomic.exchange(self._staged, final)
                 else:
                     atomic.rename_into_place(self._staged, final)
+                return notes
         except L1Error as error:
             if isinstance(error.__cause__, FileExistsError):
                 raise L1Error(
@@ -273,6 +283,12 @@ class ScanWriter:
             raise
         finally:
             self.abort()
+
+    def _write_groups(self) -> None:
+        for name, attributes in self._groups.items():
+            folder = self._staged / name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "zarr.json").write_bytes(group_document(attributes))
 
     def abort(self) -> None:
         """Discard what was written; does nothing after ``commit``."""

@@ -6,7 +6,8 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,23 @@ class RawFitsReport:
         return 2 if self.lost else 0
 
 
-def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> RawFitsReport:
+def import_raw_fits(
+    files: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    scans: Collection[int] | None = None,
+) -> RawFitsReport:
     """Put the scans of raw FITS files into the L0 store ``out``, made when it is not there.
 
-    ``files`` may be folders and gzipped files. A scan of which the store holds the same metadata is
-    present. A file that is not such a file or is damaged, and a scan of whose number the store holds
-    another one, is lost: the others are imported. Two scans of one number are told apart by their times:
-    the later one gets 100000 more, and lloadsn of the scans that name that number follows (GpucalWarning).
-    Each scan appears whole or not at all, so that the same call continues one that was interrupted.
+    ``files`` may be folders and gzipped files; ``scans``: only these numbers, None = all. A scan of which the
+    store holds the same metadata is present. A file that is not such a file or is damaged, and a scan of whose
+    number the store holds another one, is lost: the others are imported. Two scans of one number are told apart
+    by their times: the later one gets 100000 more, and lloadsn of the scans that name that number follows
+    (GpucalWarning). Each scan appears whole or not at all, so that the same call continues one that was interrupted.
     Raises the first error when nothing is left; ImportFormatError for files of several instruments,
     L0Error when ``out`` is something else.
     """
+    files = [files] if isinstance(files, str | os.PathLike) else files
     if not files:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
     lost: list[GpucalError] = []
@@ -60,17 +67,19 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> RawFitsRepo
             opened.append(RawFits(path))
         except ImportFormatError as error:
             lost.append(error)
-    scans = told_apart(opened, lost)
-    for scan in scans:
-        _check_root(scan, scans[0].root, str(scans[0].path))
+    if scans is not None:
+        opened = _chosen(opened, scans)
+    found = told_apart(opened, lost)
+    for scan in found:
+        _check_root(scan, found[0].root, str(found[0].path))
     store = Path(out)
-    present = _present(store, scans, lost)
-    waiting = [scan for scan in scans if scan not in present]
+    present = _present(store, found, lost)
+    waiting = [scan for scan in found if scan not in present]
     if waiting and not store.exists():
         import zarr
 
         with as_write_error(store):
-            zarr.create_group(str(store), zarr_format=3, attributes=dict(scans[0].root))
+            zarr.create_group(str(store), zarr_format=3, attributes=dict(found[0].root))
     written = []
     for scan in waiting:
         try:
@@ -84,6 +93,15 @@ def import_raw_fits(files: Sequence[str | Path], out: str | Path) -> RawFitsRepo
     if lost and not (written or there):
         raise lost[0]
     return RawFitsReport(tuple(written), tuple(sorted(there)), tuple(lost))
+
+
+def _chosen(files: Sequence[RawFits], scans: Collection[int]) -> list[RawFits]:
+    """The files of these scans; ImportFormatError when none of them is there."""
+    chosen = [scan for scan in files if scan.number in scans]
+    if not chosen:
+        there = ", ".join(str(scan.number) for scan in files)
+        raise ImportFormatError(f"none of the scans asked for is in the files, which hold {there}.")
+    return chosen
 
 
 def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:

@@ -166,13 +166,6 @@ def _decoded_counts(about: dict[str, Any], node: Any) -> dict[str, Any]:
     }
 
 
-def packed_by(node: Node) -> str:
-    """The attribute by which the numbers of an array are scaled or shifted; "" when they are as they are."""
-    plain = {"scale_factor": 1, "add_offset": 0}
-    found = (k for k, same in plain.items() if node.about["attributes"].get(k, same) != same)
-    return next(found, "")
-
-
 def _dimensions(node: Any) -> list[str] | None:
     """Names of the axes, from Zarr v3 or from xarray's attribute in v2; None when not named."""
     names = getattr(node.metadata, "dimension_names", None) or node.attrs.get("_ARRAY_DIMENSIONS")

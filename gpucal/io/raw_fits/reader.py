@@ -6,14 +6,12 @@ docs/reference/raw_fits.md. The counts stay on disk.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
 import tempfile
 import warnings
 import weakref
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,9 @@ import numpy.typing as npt
 
 from gpucal.axes import FILL_INT32
 from gpucal.errors import ImportFormatError
-from gpucal.io.files.unpacked import open_unpacked
+from gpucal.io.files.unpacked import DAMAGED, open_unpacked
+from gpucal.io.fits.column_units import COUNT_UNITS
 from gpucal.io.fits.sdfits_read import astropy_fits
-from gpucal.io.gbt.plan import COUNT_UNITS
 from gpucal.io.l0.schema import check_counts, parse_root_attrs
 from gpucal.io.raw_fits.layout import (
     ARRAYS,
@@ -337,7 +335,7 @@ def _unpacked(path: Path) -> Path | None:
         return Path(name)
     except FileNotFoundError as error:
         raise ImportFormatError(f"{path} does not exist, expected a FITS file.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise ImportFormatError(
             f"{path} is compressed, and its end or a part is damaged ({error}).",
             hint="Copy the file again.",

@@ -20,6 +20,7 @@ from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.files.atomic import as_write_error, clean_stale, discard, new_staged
 from gpucal.io.l0.group import GroupContext, read_group
+from gpucal.io.l0.nodes import counts_coding
 from gpucal.io.l0.schema import is_bolometer, parse_scan_attrs
 from gpucal.io.l0.store import L0Store, open_l0
 from gpucal.io.l0.track import outside_track
@@ -42,7 +43,6 @@ from gpucal.io.raw_fits.layout import (
     Node,
     encode,
     nodes_digest,
-    packed_by,
     read_nodes,
     table_cards,
 )
@@ -153,16 +153,18 @@ def _group_tables(
             partial=False,
             bolometer=is_bolometer(attrs),
         )
-        if packed_by(node):
-            raise L0Error(
-                f"its counts are packed ({packed_by(node)}), and raw FITS files hold plain ones.",
-                hint="Write the store with plain counts first.",
-                band=band,
-            )
         try:
             group = read_group(zscan[node.group], context, _NoDigest())
-            # the counts as they are stored, whatever a reader makes of them
-            raw = ZarrCounts(zscan[node.path], scan=number, band=band)
+            coding = counts_coding(zscan[node.path])
+            # plain counts as they are stored, whatever a reader makes of them; packed ones as they are
+            # described: unpacked
+            raw = ZarrCounts(
+                zscan[node.path],
+                scan=number,
+                band=band,
+                coding=None if coding.plain else coding,
+                zeros_lost=False,
+            )
             found[node.group] = replace(group, counts=raw)
         except L0Error as error:
             raise error.locate(scan=number, band=band) from None

@@ -18,6 +18,7 @@ def calibrated_look(result: AveragedScan) -> BandLook:
     group = result.solution.group
     on = [int(s) for s in result.solution.pairing.on_index]
     quality = result.quality
+    cold = result.solution.loads.cold is not None
     return BandLook(
         band=result.solution.scan.band,
         unit="K",
@@ -29,13 +30,16 @@ def calibrated_look(result: AveragedScan) -> BandLook:
         mjd=group.mjd[: result.continuum.shape[0], on],
         pixel_lon=group.pixel_offset_lon[..., on[0]],
         pixel_lat=group.pixel_offset_lat[..., on[0]],
-        t_sys=result.t_sys,
+        t_sys=result.t_sys if cold else np.full_like(result.t_sys, np.nan),
+        t_sys_star=result.t_sys_star,
         t_rec=result.t_rec,
         rms=_rms(result.spectrum),
         # that of the mean over the dumps of one subscan; the reference is shared, so this is a lower limit
         rms_expected=np.asarray(quality["rms_expected"]) / np.sqrt(result.continuum.shape[3]),
         modes=tuple(group.sobsmode[s] for s in on),
         pwv=float(quality["pwv"]),
+        pwv_error=float(quality["pwv_error"]),
+        tau=result.tau,
     )
 
 

@@ -42,7 +42,11 @@ def draw_look(look: Look, path: Path) -> None:
 
 def _notes(band: BandLook) -> list[str]:
     """T_sys, T_rec, PWV and noise of a band, as far as they are known; medians over its pixels."""
-    numbers = [("$T_\\mathrm{sys}$", band.t_sys, "K"), ("$T_\\mathrm{rec}$", band.t_rec, "K")]
+    known = np.isfinite(band.t_sys).any()
+    system = (
+        ("$T_\\mathrm{sys}$", band.t_sys) if known else ("$T_\\mathrm{sys}^*$", band.t_sys_star)
+    )
+    numbers = [(*system, "K"), ("$T_\\mathrm{rec}$", band.t_rec, "K")]
     notes = [
         f"{name} {np.nanmedian(values):.0f} {unit}"
         for name, values, unit in numbers

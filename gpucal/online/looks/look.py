@@ -27,6 +27,7 @@ class BandLook:
     frequency  f64 [C]  Hz, of the first receiver
     spectrum   f64 [C,R,A]  mean over dumps and subscans, in ``unit``
     t_sys, t_rec, rms, rms_expected  f64 [R,A] K, medians over channels; rms of ``spectrum``
+    t_sys_star f64 [R,A] K, median over channels; t_sys is NaN where a vane gave T_sys* alone
     continuum  f64 [D,R,A,S]  mean over channels of each dump
     lon, lat   f64 [D,S] deg;  mjd f64 [D,S];  pixel_lon, pixel_lat f64 [R,A] deg
     """
@@ -47,6 +48,9 @@ class BandLook:
     rms_expected: F64
     modes: tuple[str, ...] = ()
     pwv: float = float("nan")
+    pwv_error: float = float("nan")
+    tau: float = float("nan")
+    t_sys_star: F64 = field(default_factory=lambda: np.empty((0, 0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,12 @@ class Look:
     date_obs: str = ""
     warnings: tuple[str, ...] = ()
     bands: tuple[BandLook, ...] = field(default=())
+
+    @property
+    def mjd(self) -> float:
+        """UTC of the last dump that it shows; NaN where no band knows."""
+        times = [float(np.nanmax(b.mjd)) for b in self.bands if np.isfinite(b.mjd).any()]
+        return max(times, default=float("nan"))
 
 
 def save_look(look: Look, path: Path) -> None:

@@ -19,6 +19,7 @@ from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 
 ARCSEC = 3600.0
+SHOWN = ("t_rec", "t_sys", "t_sys_star", "rms", "rms_expected")
 
 
 class Footprints:
@@ -32,20 +33,22 @@ class Footprints:
     def latest(self, results: Results) -> list[Row]:
         """One entry per band and receiver: {project, band, receiver, placed, look, pixels, scans}.
 
-        pixels: {pixel, x, y, t_rec, t_sys, rms, rms_expected, valid, reason}; x and y in arcsec, or
-        the columns and rows of a square grid where placed is False; K.
+        pixels: {pixel, x, y, t_rec, t_sys, t_sys_star, rms, rms_expected, valid, reason}; x and y in arcsec, or
+        the columns and rows of a square grid where placed is False; K. scans: value -> the scan it is of.
         """
-        newest = newest_scans(results, "calibrations", 1) or newest_scans(results, "spectra", 1)
+        newest = newest_scans(results, MEDIANS, 1)
         if not newest:
             return []
         project = newest[0][0]
         merged: dict[tuple[str, int], dict[int, Row]] = defaultdict(dict)
         scans: dict[str, int] = {}
-        for table in MEDIANS:
-            for scan in last_scan(results, table, project):
-                scans[table] = scan
-                for row in results.rows(table, project=project, scan=scan):
-                    _merge(merged[str(row["band"]), int(row["receiver"])], row)
+        # The newest comes last and wins, value by value: loads alone tell nothing of the sky.
+        last = [(last_scan(results, table, project), table) for table in MEDIANS]
+        for (_, scan), table in sorted((found, table) for found, table in last if found):
+            rows = results.rows(table, project=project, scan=scan)
+            for row in rows:
+                _merge(merged[str(row["band"]), int(row["receiver"])], row)
+            scans |= {n: scan for n in SHOWN if any(row.get(n) is not None for row in rows)}
         look = self._newest_look(project)
         entries = []
         for (band, receiver), pixels in sorted(merged.items()):
@@ -87,11 +90,10 @@ def _merge(pixels: dict[int, Row], row: Mapping[str, Any]) -> None:
     pixel = int(row["pixel"])
     if pixel < 0:
         return
-    names = ("t_rec", "t_sys", "rms", "rms_expected")
     known = pixels.setdefault(
-        pixel, {"pixel": pixel, **dict.fromkeys(names), "valid": True, "reason": ""}
+        pixel, {"pixel": pixel, **dict.fromkeys(SHOWN), "valid": True, "reason": ""}
     )
-    known.update({n: row[n] for n in names if row.get(n) is not None})
+    known.update({n: row[n] for n in SHOWN if row.get(n) is not None})
     if not row["valid"]:
         known["valid"] = False
         known["reason"] = str(row["reason"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.online.page.result_queries import Key, Row, newest_scans
+from gpucal.online.page.result_queries import SOURCES, Key, Row, newest_scans, rows_of_scan
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import MEAN
 
@@ -19,7 +19,13 @@ VALUES: dict[str, tuple[tuple[str, str], ...]] = {
     "pointings": (("offset", "arcsec"), ("width", "arcsec"), ("amplitude", "K")),
     "foci": (("position", "mm"), ("peak", "K")),
     "skydips": (("tau", "Np"), ("f_eff", "")),
-    "calibrations": (("t_rec", "K"), ("t_sys", "K"), ("pwv", "mm")),
+    "calibrations": (
+        ("t_rec", "K"),
+        ("t_sys", "K"),
+        ("t_sys_star", "K"),
+        ("pwv", "mm"),
+        ("tau", "Np"),
+    ),
     "spectra": (("rms", "K"), ("rms_expected", "K"), ("exptime", "s")),
 }
 """What is shown of each table, with units."""
@@ -32,8 +38,8 @@ def latest_results(results: Results) -> dict[str, list[Row]]:
     found = {}
     for table in VALUES:
         lines: list[Row] = []
-        for project, scan in newest_scans(results, table, LAST_SCANS):
-            rows = results.rows(table, project=project, scan=scan)
+        for project, scan in newest_scans(results, SOURCES.get(table, (table,)), LAST_SCANS):
+            rows = rows_of_scan(results, table, project, scan)
             lines += _medians(table, rows) if table in MEDIANS else _means(table, rows)
         sources = _sources(results, {(line["project"], line["scan"]) for line in lines})
         for line in lines:
@@ -90,8 +96,8 @@ def _medians(table: str, rows: Sequence[Row]) -> list[Row]:
             {
                 "name": name,
                 "unit": unit,
-                "value": _median([m[name] for m in good or members]),
-                "error": _median([m.get(f"{name}_error") for m in good or members]),
+                "value": median([m[name] for m in good or members]),
+                "error": median([m.get(f"{name}_error") for m in good or members]),
             }
             for name, unit in VALUES[table]
         ]
@@ -103,7 +109,7 @@ def _medians(table: str, rows: Sequence[Row]) -> list[Row]:
     return lines
 
 
-def _median(values: Sequence[Any]) -> float | None:
+def median(values: Sequence[Any]) -> float | None:
     """The median of what is known; None when nothing is."""
     known = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
     return float(np.median(known)) if known else None

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from gpucal.errors import OnlineError
 from gpucal.online.page.footprints import Footprints
 from gpucal.online.page.latest_results import latest_results
-from gpucal.online.page.result_queries import pwv_trend
+from gpucal.online.page.trends import Trends
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import MESSAGES, PLOTS
@@ -40,6 +40,7 @@ class Site:
     def __init__(self, config: OnlineConfig) -> None:
         self.config = config
         self._footprints = Footprints(config)
+        self._trends = Trends()
         self._results: Results | None = None
         self._watching: sa.Connection | None = None
         self._lock = threading.RLock()
@@ -92,7 +93,7 @@ class Site:
                 raise
 
     def overview(self) -> State:
-        """Last results, footprints and PWV; computed once for all until the database changes."""
+        """Last results, footprints and trends; computed once for all until the database changes."""
         try:
             version = self._data_version()
             with self._lock:
@@ -101,7 +102,7 @@ class Site:
                     fresh = {
                         "results": latest_results(results),
                         "footprints": self._footprints.latest(results),
-                        "pwv": pwv_trend(results),
+                        "trends": self._trends.latest(results),
                     }
                     self._overview = (version, fresh)
                 return self._overview[1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,15 @@ class PageServer(uvicorn.Server):
         self._feed: Feed = app.state.feed
         settings = {"log_level": "warning", "timeout_graceful_shutdown": 1, **settings}
         super().__init__(uvicorn.Config(app, server_header=False, **settings))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take over SIGTERM and SIGINT; one that was ignored from the start, as in a background job, stays so."""
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        with super().capture_signals():
+            if ignored:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by the server when it was told to end."""

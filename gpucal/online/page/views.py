@@ -33,7 +33,7 @@ class Views:
         return json_answer({**self.site.state(), "controls": self.controls})
 
     def overview(self, _request: Request) -> Response:
-        """Last results, footprints, PWV."""
+        """Last results, footprints, trends."""
         return json_answer(self.site.overview())
 
     def results(self, request: Request) -> Response:

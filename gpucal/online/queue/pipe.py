@@ -25,6 +25,18 @@ TASKS = {
 }
 """Task -> its directory below the root of the pipe."""
 
+TASK_NAMES = {
+    "calibration": "Calibration",
+    "obs_procedure": "Fits and results",
+    "plot": "Pictures",
+    "class": "CLASS files",
+    "fits_heterodyne": "Raw FITS, spectra",
+    "plot_heterodyne": "Pictures of raw spectra",
+    "fits_bolometer": "Raw FITS, bolometers",
+    "plot_bolometer": "Pictures of raw bolometers",
+}
+"""Task -> what it makes, in plain words."""
+
 ENTRY_TASKS = {
     "heterodyne": ("calibration", "fits_heterodyne"),
     "bolometer": ("fits_bolometer",),

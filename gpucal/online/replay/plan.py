@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.errors import OnlineError
+from gpucal.errors import GpucalError, OnlineError
+from gpucal.io.l0.nodes import decoded_node
 from gpucal.io.l0.schema import COUNTS
 from gpucal.io.l0.store import L0Store
 from gpucal.online.queue.events import Group
@@ -53,6 +54,8 @@ def _steps_of(store: L0Store, number: int) -> list[Step]:
                 if node is not None:
                     for s, end in enumerate(_ends(node)):
                         ends[group, s] = max(end, ends.get((group, s), -np.inf))
+    except GpucalError as error:
+        raise OnlineError(error.message, hint=error.hint, scan=number) from error
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise OnlineError(f"its times cannot be read: {error}.", scan=number) from error
     if not ends:
@@ -68,8 +71,10 @@ def _steps_of(store: L0Store, number: int) -> list[Step]:
 
 def _ends(group: Any) -> list[float]:
     """MJD of the end of each subscan; a missing time follows the one before."""
-    mjd = np.asarray(group["mjd"][...], dtype=np.float64)
-    exposure = np.asarray(group["exptime"][...], dtype=np.float64)
+    mjd, exposure = (
+        np.asarray(decoded_node(name, group[name])[0], dtype=np.float64)
+        for name in ("mjd", "exptime")
+    )
     dumps, subscans = group[COUNTS].shape[1], group[COUNTS].shape[4]
     if mjd.ndim == 1:
         exposure = exposure if exposure.ndim == 1 else np.nanmax(exposure, axis=0)

@@ -14,6 +14,7 @@ from gpucal.online.queue.events import Job
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.replay.growing import GrowingScan
 from gpucal.online.replay.plan import DAY_S, Step, plan_replay
+from gpucal.online.site.reasons import reason_of
 
 
 class Replay:
@@ -60,7 +61,7 @@ class Replay:
             except (GpucalError, OSError, ValueError, KeyError) as error:
                 lost.add(step.scan)
                 if said is not None:
-                    said(f"scan {step.scan} cannot be copied and is left out: {error}")
+                    said(f"scan {step.scan} cannot be copied and is left out: {reason_of(error)}")
                 continue
             self._pipe.submit(job)
             done += 1

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, PrivateAttr
 
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError
 from gpucal.online.queue.events import safe_name
+from gpucal.option_model import OptionModel, read_toml
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class OnlineConfig(BaseModel):
+class OnlineConfig(OptionModel):
     """Options of ``gpucal online``; every field is a key of its TOML file. Times in s."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     data: Path = Field(Path("data"), description="results: one folder per project")
     work: Path = Field(Path("work"), description="what tasks leave for each other")
@@ -44,6 +43,12 @@ class OnlineConfig(BaseModel):
     feedback_url: str = Field("", description="the JSON is sent there by POST")
     calibration: CalibrationConfig = Field(default_factory=CalibrationConfig)
 
+    _given: tuple[str, ...] = PrivateAttr(())
+
+    def command(self, *words: str) -> str:
+        """A command of ``gpucal online`` for this site, with the options that chose it, as a shell takes it."""
+        return shlex.join(["gpucal", "online", *words, *self._given])
+
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{(self.data / 'gpucal.db').absolute()}"
@@ -65,12 +70,7 @@ def load_online_config(path: str | Path | None = None, **overrides: Any) -> Onli
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = tomllib.loads(Path(path).read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        values = read_toml(path)
         base = Path(path).absolute().parent
         for key in ("data", "work", "pipe"):
             if isinstance(values.get(key), str):
@@ -81,9 +81,12 @@ def load_online_config(path: str | Path | None = None, **overrides: Any) -> Onli
             if isinstance(table, str) and (base / table).exists():  # else a site, or "none"
                 values["calibration"] = {**calibration, "atmosphere": str(base / table)}
     values.update({key: value for key, value in overrides.items() if value is not None})
+    given = [("config", path), *((key, overrides.get(key)) for key in ("data", "work", "pipe"))]
     try:
-        return OnlineConfig(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{key} of the online configuration: {first['msg']}.") from error
+        config = OnlineConfig(**values)
+    except ConfigError as error:
+        place = f"{path}: " if path is not None else "online configuration: "
+        raise ConfigError(f"{place}{error.message}") from None
+    words = [(f"--{name}", str(value)) for name, value in given if value is not None]
+    config._given = tuple(word for pair in words for word in pair)
+    return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,19 @@ class Context:
         append_once(self.project(job) / "logs" / f"{name}.log", line)
 
     def plotted(
-        self, job: Job, path: Path, kind: str, title: str, *, of_subscan: bool = False
+        self,
+        job: Job,
+        path: Path,
+        kind: str,
+        title: str,
+        *,
+        mjd: float = math.nan,
+        of_subscan: bool = False,
     ) -> None:
-        """Add a picture of the job's subscan or scan to the index of its project, once."""
+        """Add a picture of the job's subscan or scan to the index of its project, once.
+
+        mjd: UTC at the end of what it shows, NaN where that is not known.
+        """
         file = path.relative_to(self.project(job)).as_posix()
         row: dict[str, Any] = {
             "project": job.project,
@@ -55,6 +66,7 @@ class Context:
             "file": file,
             "kind": kind,
             "title": title,
+            "mjd": mjd if math.isfinite(mjd) else None,
         }
         self.results.save("plots", [{**row, "made": os.stat(path).st_mtime}])
         append_once(self.project(job) / "plots" / "index.jsonl", json.dumps(row))

@@ -14,13 +14,14 @@ _LOGGED = {
     "amplitude": "K",
     "position": "mm",
     "peak": "K",
+    "t_rec": "K",
+    "t_sys": "K",
+    "t_sys_star": "K",
+    "pwv": "mm",
     "tau": "Np",
     "f_eff": "",
     "rms": "K",
     "rms_expected": "K",
-    "t_rec": "K",
-    "t_sys": "K",
-    "pwv": "mm",
 }
 """What a line tells, in this order, with units."""
 

@@ -15,11 +15,12 @@ from gpucal.online.site.context import Context
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a drawing, by the name of its file."""
+    """One picture of a drawing, by the name of its file. mjd: UTC at the end of what it shows, NaN: not known."""
 
     name: str
     kind: str
     title: str
+    mjd: float
 
 
 class Drawing:
@@ -29,14 +30,14 @@ class Drawing:
         self.aside = aside
         self.made: list[Picture] = []
 
-    def path(self, name: str, kind: str, title: str) -> Path:
+    def path(self, name: str, kind: str, title: str, mjd: float) -> Path:
         """Where to draw a picture called ``name``."""
-        self.made.append(Picture(name, kind, title))
+        self.made.append(Picture(name, kind, title, mjd))
         return self.aside / name
 
-    def add(self, path: Path, kind: str, title: str) -> None:
+    def add(self, path: Path, kind: str, title: str, mjd: float) -> None:
         """Enter a picture that lies in ``aside`` already."""
-        self.made.append(Picture(path.name, kind, title))
+        self.made.append(Picture(path.name, kind, title, mjd))
 
 
 @contextmanager
@@ -58,6 +59,7 @@ def pictures_of(job: Job, context: Context) -> Iterator[Drawing]:
             os.replace(drawing.aside / picture.name, folder / picture.name)
             of_subscan = picture.name.startswith(f"{job.part}_")
             place = folder / picture.name
-            context.plotted(job, place, picture.kind, picture.title, of_subscan=of_subscan)
+            what = (picture.kind, picture.title)
+            context.plotted(job, place, *what, mjd=picture.mjd, of_subscan=of_subscan)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gpucal.io.l1.reader import open_l1
+from gpucal.io.l1.reader import L1Scan, open_l1
 from gpucal.online.queue.events import Job
 from gpucal.online.site.context import Context
 from gpucal.online.site.tables import MEAN
+from gpucal.pipeline.reduction.collect import StoredBand
 from gpucal.procedures.results import (
     FocusResult,
     Measured,
@@ -21,6 +24,7 @@ from gpucal.procedures.results import (
 )
 
 Row = dict[str, Any]
+F64 = npt.NDArray[np.float64]
 
 
 def pointing_rows(result: PointingResult) -> Iterator[Row]:
@@ -84,29 +88,65 @@ def spectrum_rows(result: Mapping[str, SwitchedResult]) -> Iterator[Row]:
 
 
 def rows_of_l1(job: Job, context: Context) -> Iterator[Row]:
-    """T_sys (of the middle subscan) and rms of each pixel, as the calibrated store has them."""
+    """Temperatures (of the middle subscan), opacity and rms of each pixel, as the calibrated store has them."""
     scan = open_l1(context.l1(job)).scan(job.scan)
     for band in scan.bands or [""]:
         part = scan.band_scan(band) if band else scan
+        temperatures = _temperatures(part)
         quality = part.attrs["qa"]
-        t_sys = part["t_sys"]
-        middle = np.asarray(t_sys[..., t_sys.shape[-1] // 2], dtype=np.float64)
         rms, expected = (
             np.array(quality[k], dtype=object).astype(np.float64)
             for k in ("rms_measured", "rms_expected")
         )
         mjd = float(np.nanmean(np.asarray(part["mjd"][...])))
-        for r, a in np.ndindex(*middle.shape[1:]):
-            good = middle[:, r, a][np.isfinite(middle[:, r, a])]
+        for r, a in np.ndindex(*temperatures["t_sys_star"].shape):
+            good = bool(np.isfinite(temperatures["t_sys_star"][r, a]))
             yield {
                 "project": job.project,
                 "scan": job.scan,
                 "mjd": mjd,
-                **_pixel_place(band, r, a, bool(good.size), "" if good.size else "no good channel"),
-                "t_sys": float(np.median(good)) if good.size else float("nan"),
+                **_pixel_place(band, r, a, good, "" if good else "no good channel"),
+                **{name: float(values[r, a]) for name, values in temperatures.items()},
+                "pwv": _number(quality.get("pwv")),
+                "pwv_error": _number(quality.get("pwv_error")),
+                "tau": _opacity(part),
                 "rms": float(rms[r, a]),
                 "rms_expected": float(expected[r, a]),
             }
+
+
+def _temperatures(part: L1Scan) -> dict[str, F64]:
+    """t_rec, t_sys and t_sys_star f64 [R,A] K of the middle subscan, medians over the good channels.
+
+    t_sys is NaN where a vane gave T_sys* alone.
+    """
+    stored = part["t_sys"]
+    middle = stored.shape[-1] // 2
+    star = StoredBand(part).t_sys_star(middle, 0, stored.shape[0])
+    t_sys = np.asarray(stored[..., middle], dtype=np.float64)
+    if stored.attrs.get("t_sys_convention") == "T_sys*":
+        t_sys = np.full_like(t_sys, np.nan)
+    t_rec = np.asarray(part["t_rec"][...], dtype=np.float64)
+    return {"t_rec": _median(t_rec), "t_sys": _median(t_sys), "t_sys_star": _median(star)}
+
+
+def _median(values: F64) -> F64:
+    """The median over channels, f64 [R,A]; NaN where none is good."""
+    empty = ~np.isfinite(values).any(axis=0)
+    return np.where(empty, np.nan, np.nanmedian(np.where(empty, 0.0, values), axis=0))
+
+
+def _opacity(part: L1Scan) -> float:
+    """Opacity of the signal sideband, Np at the zenith; NaN where neither a fit nor the user gave one."""
+    tau = np.asarray(part["tau_signal"][...], dtype=np.float64)
+    middle = float(np.nanmedian(tau)) if np.isfinite(tau).any() else float("nan")
+    fitted = math.isfinite(_number(part.attrs["qa"].get("pwv")))
+    return middle if fitted or middle > 0 else float("nan")
+
+
+def _number(value: Any) -> float:
+    """A number of the attributes, where None stands for NaN."""
+    return float(value) if isinstance(value, int | float) else float("nan")
 
 
 def _pixel_place(band: str, receiver: int, pixel: int, valid: bool, reason: str) -> Row:

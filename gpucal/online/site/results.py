@@ -64,10 +64,24 @@ class Results:
         for last in (False, True):
             try:
                 METADATA.create_all(self.engine)
+                self._add_columns()
             except (sa.exc.OperationalError, sa.exc.ProgrammingError, sa.exc.IntegrityError):
                 if last:
                     raise
                 time.sleep(0.2)
+
+    def _add_columns(self) -> None:
+        """Add the columns that the tables of an earlier release do not have yet; what is in them stays."""
+        inspector = sa.inspect(self.engine)
+        for name, table in TABLES.items():
+            there = {column["name"] for column in inspector.get_columns(name)}
+            for column in table.columns:
+                if column.name not in there:
+                    kind = column.type.compile(self.engine.dialect)
+                    with self.engine.begin() as connection:
+                        connection.execute(
+                            sa.text(f"ALTER TABLE {name} ADD COLUMN {column.name} {kind}")
+                        )
 
     def close(self) -> None:
         """Close all connections."""

@@ -70,15 +70,18 @@ JOBS = Table(
     _text("message"),
 )
 
+_SKY = ("t_sys", "t_sys_star", "pwv", "pwv_error", "tau")
+
 CALIBRATIONS = Table(
     "calibrations",
     METADATA,
     *_of_pixel(),
     Column("setup", Text, nullable=False, default=""),
-    *(_number(n) for n in ("t_rec", "t_sys", "pwv", "pwv_error", "tau", "bad_fraction")),
+    *(_number(n) for n in ("t_rec", *_SKY, "bad_fraction")),
     *_verdict(),
 )
-"""K, K, mm, mm, Np at the zenith, fraction of the channels."""
+"""Of the loads alone: K, K, K, mm, mm, Np at the zenith, fraction of the channels. A SKY beside the loads gives
+what is not of the receiver."""
 
 POINTINGS = Table(
     "pointings",
@@ -110,10 +113,11 @@ SPECTRA = Table(
     "spectra",
     METADATA,
     *_of_pixel(),
-    *(_number(n) for n in ("t_sys", "rms", "rms_expected", "exptime")),
+    *(_number(n) for n in ("t_rec", *_SKY, "rms", "rms_expected", "exptime")),
     *_verdict(),
 )
-"""Averages of switched observations: K, K, K, s."""
+"""Calibrated scans as L1 has them: K, K, K, mm, mm, Np at the zenith; noise of their averages: K, K, s. t_sys is NULL
+where a vane gave T_sys* alone."""
 
 PLOTS = Table(
     "plots",
@@ -123,8 +127,9 @@ PLOTS = Table(
     Column("kind", String(40), nullable=False, default=""),
     _text("title"),
     _number("made"),
+    _number("mjd"),
 )
-"""file: path below the project's folder."""
+"""file: path below the project's folder; made: s since the epoch; mjd: UTC at the end of what is shown."""
 
 FEEDBACK = Table(
     "feedback",

@@ -37,7 +37,7 @@ def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator
     quality = load_quality(band, scan.options, scan.backend, scan.pool)
     sky = _sky(scan, band)
     for r, a in np.ndindex(*quality.t_rec.shape):
-        good = bool(np.isfinite(quality.t_rec[r, a]))
+        good = bool(quality.bad[r, a] < 1.0)
         yield {
             "project": scan.job.project,
             "scan": scan.job.scan,
@@ -50,9 +50,21 @@ def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator
             "mjd": float(np.mean(loads.mjd_mid)),
             "valid": good,
             "reason": "" if good else "every channel is bad",
-            "t_sys": float(sky.t_sys[r, a]) if sky is not None else NAN,
-            "pwv": sky.pwv if sky is not None else NAN,
+            **_of_sky(sky, r, a),
         }
+
+
+def _of_sky(sky: BandLook | None, receiver: int, pixel: int) -> dict[str, float]:
+    """The columns that only a look at the sky gives."""
+    if sky is None:
+        return dict.fromkeys(("t_sys", "t_sys_star", "pwv", "pwv_error", "tau"), NAN)
+    return {
+        "t_sys": float(sky.t_sys[receiver, pixel]),
+        "t_sys_star": float(sky.t_sys_star[receiver, pixel]),
+        "pwv": sky.pwv,
+        "pwv_error": sky.pwv_error,
+        "tau": sky.tau,
+    }
 
 
 def _sky(scan: ScanInHand, band: Scan) -> BandLook | None:

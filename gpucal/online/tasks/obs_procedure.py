@@ -8,7 +8,7 @@ from gpucal.online.looks.subset import choose_subscans
 from gpucal.online.queue.events import END, Job
 from gpucal.online.site.context import Context
 from gpucal.online.site.log_lines import log_line
-from gpucal.online.site.result_rows import rows_of_l1
+from gpucal.online.site.result_rows import Row, rows_of_l1
 from gpucal.online.tasks.outcome import Outcome, Product, outcome_path, save_product
 from gpucal.online.tasks.publishing import publish_result
 from gpucal.pipeline.reduction.procedure_choice import Procedure
@@ -33,7 +33,9 @@ def obs_procedure(job: Job, context: Context) -> list[str]:
     if outcome.loads:
         _log_calibration(job, context)
     if outcome.l1:
-        context.results.save("spectra", list(rows_of_l1(job, context)))
+        rows = list(rows_of_l1(job, context))
+        context.results.save("spectra", rows)
+        _log_scan(job, context, rows)
     if reduced is not None and outcome.end:
         publish_result(job, reduced, outcome, context)
     save_product(context.config, job, Product(reduced, final=bool(outcome.end)))
@@ -79,5 +81,14 @@ def _raw(job: Job, context: Context) -> RawScan:
 
 
 def _log_calibration(job: Job, context: Context) -> None:
+    """A line per pixel about the loads: what they alone tell, with SKY also the system and the sky."""
     for row in context.results.rows("calibrations", project=job.project, scan=job.scan):
-        context.log(job, "calibration", log_line(row, ""))
+        context.log(job, "calibration", log_line(row, "loads"))
+
+
+def _log_scan(job: Job, context: Context, rows: list[Row]) -> None:
+    """A line per pixel about a calibrated scan: receiver, system and sky together."""
+    (scan, *_) = context.results.rows("scans", project=job.project, scan=job.scan)
+    for row in rows:
+        known = {k: v for k, v in row.items() if not k.startswith("rms")}
+        context.log(job, "calibration", log_line(known, scan["source"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 from gpucal.errors import OnlineError
 from gpucal.online.queue.events import Job
 from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.reasons import reason_of
 from gpucal.online.site.whole_files import write_whole
 from gpucal.pipeline.reduction.products import Reduced
 
@@ -70,7 +71,8 @@ def load_product(config: OnlineConfig, job: Job) -> Product:
     try:
         found = pickle.loads(path.read_bytes())
     except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
-        raise OnlineError(f"{path.name} of the procedure cannot be read: {error}.") from error
+        reason = reason_of(error)
+        raise OnlineError(f"{path.name} of the procedure cannot be read: {reason}.") from error
     if not isinstance(found, Product):
         raise OnlineError(f"{path.name} of the procedure holds something else.")
     return found

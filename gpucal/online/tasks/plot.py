@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+
 from gpucal.errors import GpucalError
+from gpucal.io.l1.reader import open_l1
 from gpucal.online.looks.drawing import draw_look, look_title
 from gpucal.online.looks.look import load_look
 from gpucal.online.queue.events import Job
@@ -29,7 +34,7 @@ def _draw_looks(job: Job, context: Context, outcome: Outcome, drawing: Drawing) 
     for i, name in enumerate(outcome.looks):
         look = load_look(folder / name)
         picture = f"{job.part}_look{i if i else ''}.png"
-        draw_look(look, drawing.path(picture, "look", look_title(look)))
+        draw_look(look, drawing.path(picture, "look", look_title(look), look.mjd))
 
 
 def _draw_fit(job: Job, product: Product, drawing: Drawing) -> None:
@@ -42,9 +47,9 @@ def _draw_fit(job: Job, product: Product, drawing: Drawing) -> None:
     ending = "" if product.final else f" subscan {job.subscan}"
     title = f"scan {job.scan}{ending}   {reduced.procedure}   {reduced.source}".rstrip()
     name = reduced.procedure if product.final else f"{job.part}_{reduced.procedure}"
-    first = drawing.path(f"{name}.png", reduced.procedure, title)
+    first = drawing.path(f"{name}.png", reduced.procedure, title, reduced.mjd)
     for extra in plot_fits(reduced.result, first, title)[1:]:
-        drawing.add(extra, reduced.procedure, title)
+        drawing.add(extra, reduced.procedure, title, reduced.mjd)
 
 
 def _draw_l1(job: Job, context: Context, drawing: Drawing) -> None:
@@ -52,8 +57,18 @@ def _draw_l1(job: Job, context: Context, drawing: Drawing) -> None:
     from gpucal.plot import plot_scan
 
     try:
+        end = _end_of(context.l1(job), job.scan)
         for path in plot_scan(context.l1(job), drawing.aside, job.scan):
             kind = path.stem.rpartition("_")[2]
-            drawing.add(path, kind, f"scan {job.scan} {kind}")
+            drawing.add(path, kind, f"scan {job.scan} {kind}", end)
     except GpucalError as error:
         context.say(job, f"a picture could not be drawn: {error}", "warning")
+
+
+def _end_of(store: Path, number: int) -> float:
+    """UTC, as MJD, of the last dump of a calibrated scan; NaN where no time is known."""
+    scan = open_l1(store).scan(number)
+    parts = [scan.band_scan(band) for band in scan.bands] or [scan]
+    times = np.concatenate([np.asarray(part["mjd"][...]).ravel() for part in parts])
+    known = times[np.isfinite(times)]
+    return float(known.max()) if known.size else float("nan")

@@ -22,5 +22,5 @@ def plot_raw(job: Job, context: Context) -> list[str]:
     name = str(scan.attrs.get("source") or "")
     look = Look(job.scan, (last,), "counts", source=name, bands=bands)
     with pictures_of(job, context) as drawing:
-        draw_look(look, drawing.path("raw.png", "raw", look_title(look)))
+        draw_look(look, drawing.path("raw.png", "raw", look_title(look), look.mjd))
     return []

@@ -12,13 +12,14 @@ import sqlalchemy as sa
 
 from gpucal.errors import OnlineError
 from gpucal.online.queue.job_files import DONE
-from gpucal.online.queue.pipe import TASKS, Pipe
-from gpucal.online.queue.task_directory import TaskDirectory
+from gpucal.online.queue.pipe import TASK_NAMES, TASKS, Pipe
+from gpucal.online.queue.task_directory import TaskDirectory, TaskStatus
 from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.reasons import reason_of
 from gpucal.online.site.results import Results
 from gpucal.online.site.tables import SCANS
 from gpucal.online.workers.disks import disks_of
-from gpucal.online.workers.job_rate import job_rate
+from gpucal.online.workers.job_rate import job_rate, last_finished
 from gpucal.online.workers.problems import problems_of
 from gpucal.online.workers.status_values import FailedJob, Problem, Status, TaskState
 from gpucal.online.workers.worker_states import file_system_now, worker_states
@@ -46,10 +47,11 @@ def snapshot(config: OnlineConfig, results: Results | None = None) -> Status:
     for name in TASKS:
         directory = pipe.task(name)
         alive = sum(w.task == name and w.state == "alive" for w in workers)
-        states.append(_task_state(directory, now, alive, said.get(name, {})))
+        wanted = config.workers.get(name, 1)
+        states.append(_task_state(directory, now, (alive, wanted), said.get(name, {})))
     failed = tuple(_failed(pipe, [s.task for s in states if s.failed]))
     disks = tuple(disks_of(config))
-    problems += problems_of(states, workers, disks, config.workers)
+    problems += problems_of(config, states, workers, disks)
     return Status(
         time=now,
         tasks=tuple(states),
@@ -76,8 +78,9 @@ def _from_database(
         with opened.engine.connect() as connection:
             scans = {str(state): int(n) for state, n in connection.execute(query)}
     except (OnlineError, sa.exc.SQLAlchemyError) as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())
-        problems.append(Problem("error", f"the database cannot be read: {text}"))
+        text = reason_of(error).rstrip(".")
+        remedy = "Start it, or correct database in the configuration; no result is lost meanwhile"
+        problems.append(Problem("error", f"the database cannot be read: {text}. {remedy}"))
         return [], {}
     finally:
         if opened is not None and opened is not results:
@@ -95,10 +98,13 @@ def _not_made_yet(config: OnlineConfig) -> bool:
 
 
 def _task_state(
-    directory: TaskDirectory, now: float, workers: int, said: dict[str, Any]
+    directory: TaskDirectory, now: float, workers: tuple[int, int], said: dict[str, Any]
 ) -> TaskState:
-    """A task with its rate and the last message about it."""
+    """A task with its rate and the last message about it. workers: that live, that are wanted."""
     found = directory.status()
+    alive, wanted = workers
+    if alive and alive >= wanted and _is_over(found, directory, said):
+        said = {}
     return TaskState(
         task=found.task,
         pending=found.pending,
@@ -107,10 +113,21 @@ def _task_state(
         failed=found.failed,
         done=found.done,
         rate=job_rate(directory.path / DONE, now),
-        workers=workers,
+        workers=alive,
+        wanted=wanted,
+        name=TASK_NAMES[found.task],
         message=str(said.get("text", "")),
         level=str(said.get("level", "")),
     )
+
+
+def _is_over(found: TaskStatus, directory: TaskDirectory, said: dict[str, Any]) -> bool:
+    """Whether a trouble of the pipeline itself is past, all workers alive: jobs are done again, or none is left."""
+    if said.get("level") in (None, "", "info") or int(said.get("scan", -1)) >= 0:
+        return False
+    if not found.pending and not found.active:
+        return True
+    return last_finished(directory.path / DONE) > float(said.get("time") or 0.0)
 
 
 def _failed(pipe: Pipe, tasks: Iterable[str]) -> Iterable[FailedJob]:

@@ -11,7 +11,11 @@ LOW_FRACTION, LOW_BYTES = 0.05, 5 * 2**30
 
 @dataclass(frozen=True)
 class TaskState:
-    """One task. oldest: s, age of the oldest pending job; rate: jobs per minute, lately."""
+    """One task. oldest: s, age of the oldest pending job; rate: jobs per minute, lately.
+
+    workers, wanted: those that live, and those that the configuration asks for; message, level: the last that was
+    said about it, "" where that is over; name: what it makes, in plain words.
+    """
 
     task: str
     pending: int
@@ -21,6 +25,8 @@ class TaskState:
     done: int
     rate: float
     workers: int
+    wanted: int = 1
+    name: str = ""
     message: str = ""
     level: str = ""
 

@@ -23,6 +23,8 @@ TICK_S = 0.2
 FIRST_BACK_OFF_S, LONGEST_BACK_OFF_S = 0.5, 60.0
 HEALTHY_S = 60.0
 """A worker that lived so long starts again at once when it dies."""
+RECOVERED_S = 5.0
+"""A worker that lives so long after a crash has recovered, and the operator is told."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class _Slot:
     back_off: float = FIRST_BACK_OFF_S
     not_before: float = 0.0
     restarts: int = 0
+    crashed: bool = False
 
 
 class Supervisor:
@@ -106,6 +109,9 @@ class Supervisor:
                 self._time_out(slot)
             elif now - slot.started > HEALTHY_S:
                 slot.back_off = FIRST_BACK_OFF_S
+            if slot.crashed and now - slot.started > RECOVERED_S:
+                slot.crashed = False
+                self._tell(f"a worker of {slot.task} runs again", "info", slot.task)
             return
         self._died(slot, now)
 
@@ -128,6 +134,7 @@ class Supervisor:
         if code == 0:
             slot.not_before, slot.back_off = now, FIRST_BACK_OFF_S
             return
+        slot.crashed = True
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         self._tell(
             f"a worker of {slot.task} {how}; it is started again in {wait:.1f} s",
@@ -171,7 +178,7 @@ class Supervisor:
 
     def _tell(self, text: str, level: str, task: str) -> None:
         """Tell the operator; every time, however often it happens."""
-        log.warning("%s", text)
+        log.log(logging.INFO if level == "info" else logging.WARNING, "%s", text)
         with contextlib.suppress(Exception):  # telling must not stop the work
             self.results.message(
                 text, level=level, task=task, once=f"{text}{time.time()}{os.getpid()}"

@@ -20,6 +20,7 @@ from gpucal.online.queue.recovery import Recovery
 from gpucal.online.queue.task_directory import Claim, TaskDirectory
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
+from gpucal.online.site.reasons import reason_of
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.table import TASK_FUNCTIONS
 
@@ -94,8 +95,7 @@ class Worker:
 
     def _failed(self, claim: Claim, error: BaseException, spent: float) -> None:
         """Count a failure of the job; say so when it is given up."""
-        text = str(error) if isinstance(error, GpucalError) else f"{type(error).__name__}: {error}"
-        text = " ".join(text.split())
+        text = reason_of(error)
         try:
             final = self.directory.fail(
                 claim, text, traceback.format_exc(), attempts=self.config.attempts
@@ -133,7 +133,7 @@ class Worker:
 
     def _trouble(self, error: BaseException) -> bool:
         """Report that the disk or the database is not available, and pause; returns False: no job was done."""
-        text = f"{self.task} cannot go on and tries again: {' '.join(str(error).split())}"
+        text = f"{self.task} cannot go on and tries again: {reason_of(error)}"
         log.warning("%s", text)
         with contextlib.suppress(Exception):  # the database may be what is missing
             self.results.message(

@@ -20,6 +20,7 @@ from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.pipeline.reduction.continuum import Continuum, Track
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.noise import noise_of_attribute, noise_of_solution
+from gpucal.pipeline.scan.rules_in_memory import marks_of
 from gpucal.pipeline.scan.stream import stream_scan
 from gpucal.pipeline.store.l1_arrays import small_arrays
 from gpucal.procedures.switching import NoiseModel, SwitchedBlock, average_block, dump_mean
@@ -98,7 +99,7 @@ class StoredBand:
         rate = 1.0 / seconds
         expected = np.asarray((self.attrs.get("qa") or {}).get("rms_expected", np.nan), dtype=float)
         middle = self.shape[4] // 2
-        t_sys2 = np.nanmean(self._t_sys_star(middle, 0, self.shape[0]) ** 2, axis=0)
+        t_sys2 = np.nanmean(self.t_sys_star(middle, 0, self.shape[0]) ** 2, axis=0)
         total = float(np.nanmedian(expected**2 * self.width_hz / t_sys2))
         rest = np.clip(total - rate, 0.0, None) if math.isfinite(total) else np.zeros(rate.shape)
         nearest = np.asarray(self._scan["off_index_per_on"][...])
@@ -120,9 +121,9 @@ class StoredBand:
                 block = np.asarray(spectra[c0:c1, ..., output], dtype=np.float64)
                 if flags is not None:
                     block[(flags[c0:c1, ..., output] & np.uint16(int(UNUSABLE))) != 0] = np.nan
-                consumer.add(output, (c0, c1), block, self._t_sys_star(output, c0, c1))
+                consumer.add(output, (c0, c1), block, self.t_sys_star(output, c0, c1))
 
-    def _t_sys_star(self, output: int, c0: int, c1: int) -> F64:
+    def t_sys_star(self, output: int, c0: int, c1: int) -> F64:
         """T_sys* f64 [c,R,A] K: t_sys / (g_s f_eff t_sig) where t_sys is DSB; physics equation (6.3)."""
         stored = self._scan["t_sys"]
         t_sys = np.asarray(stored[c0:c1, ..., output], dtype=np.float64)
@@ -180,6 +181,7 @@ class _ToConsumer:
     def __init__(self, solution: ScanSolution, consumer: Consumer) -> None:
         self._solution = solution
         self._consumer = consumer
+        self._marks = marks_of(solution)
 
     def write_tile(
         self,
@@ -191,7 +193,11 @@ class _ToConsumer:
     ) -> None:
         scale = scale_of_output(self._solution, output, *channels)
         t_sys_star = np.asarray(self._solution.backend.to_host(scale.t_sys_star), dtype=np.float64)
-        self._consumer.add(output, channels, np.asarray(spectra, dtype=np.float64), t_sys_star)
+        values = np.asarray(spectra, dtype=np.float64)
+        for mark in self._marks:
+            by_hand = mark.within((slice(*channels), *[slice(None)] * 3, slice(output, output + 1)))
+            values = np.where(by_hand[..., 0], np.nan, values)
+        self._consumer.add(output, channels, values, t_sys_star)
 
     def write_t_sys(self, output: int, channels: tuple[int, int], t_sys: Array) -> None:
         """T_sys* came with the tiles."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpucal.backend.protocol import Backend
-from gpucal.config import CalibrationConfig
+from gpucal.config import CalibrationConfig, as_config
 from gpucal.errors import ConfigError, GpucalError
 from gpucal.io.atmosphere.choice import (
     atmosphere_for,
@@ -33,22 +33,23 @@ def reduce_scan(
     number: int,
     *,
     procedure: Procedure | Literal["auto"] = "auto",
-    config: CalibrationConfig | None = None,
+    config: CalibrationConfig | Mapping[str, Any] | str | Path | None = None,
     options: ReduceOptions | None = None,
     backend: Backend | None = None,
 ) -> Reduced:
     """Reduce one scan of an L0 or an L1 store; all its bands together.
 
-    config: how L0 is calibrated; incomplete scans are taken as far as they go. The atmosphere of an L1 store is
-    the one it was calibrated with. Raises ConfigError for an unknown procedure, a skydip from L1 or another
-    atmosphere for L1, and L0Error or L1Error for a scan that cannot be read. Data that do
-    not give a result do not raise: the result says why.
+    config: how L0 is calibrated, as in ``calibrate_store``; incomplete scans are taken as far as they go. The
+    atmosphere of an L1 store is the one it was calibrated with. Raises ConfigError for an unknown procedure, a
+    wrong option, a skydip from L1 or another atmosphere for L1, and L0Error or L1Error for a scan that cannot be
+    read. Data that do not give a result do not raise: the result says why.
     """
+    given = as_config(config)
     options = options or ReduceOptions()
     document = read_group(Path(store)) if "://" not in str(store) else None
     if document is not None and str(document.get("format", "")).startswith("gpucal-l1"):
-        return _reduce_l1(Path(store), number, procedure, config, options)
-    given = config or CalibrationConfig()
+        chosen = given if config is not None else None
+        return _reduce_l1(Path(store), number, procedure, chosen, options)
     work = RawScan(open_l0(store), number, given.model_copy(update={"partial": True}), backend)
     return work.reduce(procedure, options)
 

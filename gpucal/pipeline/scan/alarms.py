@@ -227,13 +227,12 @@ def _above_table(pressure: float, quality: Mapping[str, Any]) -> float:
 
 
 def _flagged(quality: Mapping[str, Any], config: CalibrationConfig) -> Iterator[tuple[str, str]]:
-    """How much of the scan is flagged."""
-    share = _number(quality.get("flagged_fraction"))
-    if share > config.alarm_flagged:
-        blank = _number(quality.get("nan_fraction"))
+    """How much of the scan is blank; flags that are remarks (an OFF on one side only) do not count."""
+    blank = _number(quality.get("nan_fraction"))
+    if blank > config.alarm_flagged:
         yield (
             "flagged",
-            f"{100 * share:.0f} % of the samples are flagged ({100 * blank:.0f} % blank), believable is up to "
+            f"{100 * blank:.0f} % of the samples are flagged and blank, believable is up to "
             f"{100 * config.alarm_flagged:g} %.",
         )
 

@@ -15,6 +15,8 @@ from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.in_memory import stream_in_memory
 from gpucal.scan import Scan
 from gpucal.steps.quality import quality_attributes
+from gpucal.steps.scale import scale_of_output
+from gpucal.steps.sky_model import zenith_opacity
 from gpucal.steps.solution import ScanSolution
 
 F64 = npt.NDArray[np.float64]
@@ -26,14 +28,18 @@ class AveragedScan:
 
     spectrum   f64 [C,R,A] K, mean over dumps and subscans
     continuum  f64 [D,R,A,S_on] K, mean over channels
-    t_sys, t_rec  f64 [R,A] K, medians over channels (and subscans)
+    t_sys, t_rec  f64 [R,A] K, medians over channels (and subscans); t_sys as L1 stores it
+    t_sys_star f64 [R,A] K, median over channels, of the middle output
+    tau        Np at the zenith, median over channels of the signal sideband; NaN where not known
     quality    the ``qa`` attribute of L1; solution: pairing, loads, atmosphere
     """
 
     spectrum: F64
     continuum: F64
     t_sys: F64
+    t_sys_star: F64
     t_rec: F64
+    tau: float
     quality: dict[str, Any]
     solution: ScanSolution
 
@@ -92,16 +98,30 @@ def average_scan(
     t_sys = _median(np.moveaxis(sink.t_sys, -1, 1).reshape(-1, *sink.total.shape[1:]))
     known = t_sys[np.isfinite(t_sys)]
     t_rec = np.asarray(backend.to_host(solution.loads.t_rec), dtype=np.float64)
+    n_channels, *_, n_outputs = solution.output_shape
+    star = scale_of_output(solution, n_outputs // 2, 0, n_channels).t_sys_star
     return AveragedScan(
         spectrum=_ratio(sink.total, sink.seen),
         continuum=_ratio(sink.row, sink.row_seen),
         t_sys=t_sys,
+        t_sys_star=_median(np.asarray(backend.to_host(star), dtype=np.float64)),
         t_rec=_median(t_rec),
+        tau=_opacity(solution),
         quality=quality_attributes(
             solution, streamed.sums, float(np.median(known)) if known.size else np.nan
         ),
         solution=solution,
     )
+
+
+def _opacity(solution: ScanSolution) -> float:
+    """Opacity of the signal sideband, Np at the zenith; NaN where neither a fit nor the user gave one."""
+    atmosphere = solution.atmosphere
+    pwv = atmosphere.pwv[np.isfinite(atmosphere.pwv)]
+    water = float(pwv.mean()) if pwv.size else 0.0
+    tau = np.asarray(solution.backend.to_host(zenith_opacity(atmosphere.model, 0, water)))
+    middle = float(np.nanmedian(tau))
+    return middle if pwv.size or middle > 0 else float("nan")
 
 
 def _ratio(total: F64, n: F64) -> F64:

@@ -102,7 +102,7 @@ def solve_scan(
     try:
         # Pair: which subscans make each output.
         pairing = timer.run("prepare", lambda: pair_subscans(scan, config))
-        moving = moving_axis(scan, pairing.on_index)
+        own = (*scan.warnings, *moving_axis(scan, pairing.on_index))
         # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
         drift, warnings = _drift(choice, scheme, config)
@@ -136,12 +136,7 @@ def solve_scan(
             atmosphere=atmosphere,
             drift=drift,
             verdict=verdict,
-            warnings=(
-                *scan.warnings,
-                *loads.warnings,
-                *choice.warnings,
-                *(*warnings, *moving, *verdict.warnings()),
-            ),
+            warnings=(*own, *loads.warnings, *choice.warnings, *warnings, *verdict.warnings()),
         )
         return timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
     except GpucalError as error:

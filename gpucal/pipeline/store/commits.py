@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.io.l1.writer import L1Store, ScanWriter
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.record import Record
@@ -37,8 +38,14 @@ class Commits:
     """Queue of scans to commit, in the order in which they come; leaving the block waits for all of them."""
 
     def __init__(
-        self, store: L1Store, record: Record, overwrite: bool, scan_done: ScanDone
+        self,
+        store: L1Store,
+        record: Record,
+        overwrite: bool,
+        scan_done: ScanDone,
+        rules: Sequence[FlagRule] = (),
     ) -> None:
+        self._rules = rules
         self._store = store
         self._record = record
         self._overwrite = overwrite
@@ -79,7 +86,7 @@ class Commits:
         begin = time.perf_counter()
         try:
             there = self._store.finished(number) is not None
-            staged.writer.commit(overwrite=self._overwrite or there)
+            notes = staged.writer.commit(self._overwrite or there, self._rules)
         except Exception as error:
             staged.writer.abort()
             self._record.scan_failed(failure_of(number, "write", error))
@@ -90,4 +97,6 @@ class Commits:
             timing["write"] = timing.get("write", 0.0) + spent
             timing["wall"] = 1e3 * summary.seconds + spent
             milliseconds = {f"{k}_ms": v for k, v in timing.items()}
-            self._record.calibrated(replace(summary, timing=milliseconds))
+            warnings = (*summary.warnings, *notes)
+            self._record.calibrated(replace(summary, timing=milliseconds, warnings=warnings))
+            notes = []

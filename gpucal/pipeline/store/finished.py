@@ -20,8 +20,9 @@ from gpucal.io.l0.store import L0Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.store.counts_identity import CountsIdentity, counts_identity
 from gpucal.pipeline.store.outcome import finished_summary
-from gpucal.pipeline.store.report import ScanSummary, scan_ranges
+from gpucal.pipeline.store.report import ScanSummary
 from gpucal.scan import Scan
+from gpucal.scan_numbers import scan_ranges
 from gpucal.version import __version__
 
 CLOCK_SLACK_S = 1.0

@@ -63,6 +63,23 @@ def scan_attributes(
     }
 
 
+def streamed_attributes(solution: ScanSolution) -> dict[str, dict[str, Any]]:
+    """Attributes of the arrays that stream: name -> units, names, what the bits mean."""
+    vane = solution.loads.cold is None
+    return {
+        "spectra": {"units": "K", "long_name": "T_A*"},
+        "flags": {
+            "flag_masks": [int(f) for f in Flag],
+            "flag_meanings": " ".join(str(f.name) for f in Flag),
+        },
+        "t_sys": {
+            "units": "K",
+            "t_sys_convention": "T_sys*" if vane else "DSB",
+            "t_sys_star": "t_sys" if vane else "t_sys / (g_s f_eff t_sig)",
+        },
+    }
+
+
 class L1Sink:
     """A TileSink that writes the tiles of one band into a staged scan."""
 
@@ -74,6 +91,7 @@ class L1Sink:
         self._t_sys_step = t_sys_blocks(solution)[0][1]
         dtype = writer.store.dtype
         chunk = (self._step, d, r, a, 1)
+        of = streamed_attributes(solution)
         self._spectra: ArrayWriter = writer.array(
             band,
             "spectra",
@@ -82,7 +100,7 @@ class L1Sink:
             dtype,
             SPECTRUM_DIMS,
             fill_value=np.nan,
-            attrs={"units": "K", "long_name": "T_A*", "coordinates": COORDINATES},
+            attrs={**of["spectra"], "coordinates": COORDINATES},
         )
         self._flags: ArrayWriter = writer.array(
             band,
@@ -91,13 +109,8 @@ class L1Sink:
             chunk,
             FLAG_DTYPE,
             SPECTRUM_DIMS,
-            attrs={
-                "flag_masks": [int(f) for f in Flag],
-                "flag_meanings": " ".join(str(f.name) for f in Flag),
-                "coordinates": COORDINATES,
-            },
+            attrs={**of["flags"], "coordinates": COORDINATES},
         )
-        vane = solution.loads.cold is None
         self._t_sys: ArrayWriter = writer.array(
             band,
             "t_sys",
@@ -106,12 +119,7 @@ class L1Sink:
             np.float64,
             (*CRA, "subscan"),
             fill_value=np.nan,
-            attrs={
-                "units": "K",
-                "t_sys_convention": "T_sys*" if vane else "DSB",
-                "t_sys_star": "t_sys" if vane else "t_sys / (g_s f_eff t_sig)",
-                "coordinates": "frequency",
-            },
+            attrs={**of["t_sys"], "coordinates": "frequency"},
         )
         self._payloads: dict[tuple[Any, ...], Payload] = {}
         self._lock = threading.Lock()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gpucal import errors
 from gpucal.errors import GpucalError
+from gpucal.notebook import html_of
 
 NAN = float("nan")
 
@@ -43,11 +44,19 @@ class ScanSummary:
         water = f"PWV {self.pwv:.4g} ± {self.pwv_error:.2g} mm, " if self.pwv == self.pwv else ""
         receiver = f"T_rec {self.t_rec:.4g} K, " if self.t_rec == self.t_rec else ""
         if self.t_sys != self.t_sys:
-            return f"<{place} {self.mode} {self.status}>"
+            return f"<{' '.join([place, *filter(None, [self.mode]), self.status])}>"
         return (
             f"<{place} {self.mode} {self.status}: {water}{receiver}T_sys {self.t_sys:.4g} K, "
             f"rms/expected {self.rms_ratio:.3g}>"
         )
+
+    def row(self) -> tuple[str, ...]:
+        """Cells of a table: scan, mode, PWV, T_rec, T_sys, rms/expected, status."""
+        numbers = (self.pwv, self.t_rec, self.t_sys, self.rms_ratio)
+        shown = ["" if n != n else f"{n:.4g}" for n in numbers]
+        status = f"{self.status}: {self.error}" if self.error else self.status
+        said = "; ".join([status, *self.warnings])
+        return (f"{self.scan} {self.band}".strip(), self.mode, *shown, said)
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,12 @@ class StoreReport:
         left = len(self.summaries) - len(shown)
         return "\n".join([*lines, *([f"  and {left} more"] if left else [])])
 
+    def _repr_html_(self) -> str:
+        columns = ("scan", "mode", "PWV [mm]", "T_rec [K]", "T_sys [K]", "rms/expected", "status")
+        rows = [summary.row() for summary in self.summaries]
+        end = ", interrupted" if self.interrupted else ""
+        return html_of(f"calibration{end}, exit code {self.exit_code}", columns, rows)
+
     @property
     def exit_code(self) -> int:
         if self.interrupted:
@@ -104,19 +119,6 @@ class StoreReport:
         if not self.failures:
             return 2 if self.strict and any(s.alarms for s in self.summaries) else 0
         return 2 if any(s.status != "failed" for s in self.summaries) else 1
-
-
-def scan_ranges(scans: Iterable[int]) -> str:
-    """``"scan 3"`` or ``"scans 1-4, 7"``."""
-    numbers = sorted(set(scans))
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    text = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
-    return f"scan{'s' if len(numbers) > 1 else ''} {text}"
 
 
 class Observer(Protocol):

@@ -19,9 +19,10 @@ from gpucal.backend.device_io import with_device_io
 from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
-from gpucal.errors import DeviceLostError, GpucalWarning
+from gpucal.errors import DeviceLostError, GpucalError, GpucalWarning
 from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store, open_l0
+from gpucal.io.l1.manual_flags import apply_rules
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
@@ -36,7 +37,7 @@ from gpucal.pipeline.store.prefetch import Prefetch
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.pipeline.store.record import Record
 from gpucal.pipeline.store.report import Observer, SilentObserver, StoreReport
-from gpucal.pipeline.store.selection import select_scans
+from gpucal.pipeline.store.selection import flag_rules_of, select_scans
 from gpucal.pipeline.store.solver import BandSolution, Solved, Solver
 
 
@@ -92,6 +93,7 @@ class Run:
             backend or select_backend(config.backend), config.io, config.codec, observer.message
         )
         self._l0 = open_l0(l0)
+        self._rules = flag_rules_of(config, self._l0)
         self._table = _atmosphere_of(self._l0, config, observer)
         self._l1 = L1Store(out, codec=config.codec, dtype=config.dtype)
         self._budget = MemoryBudget.of_config(config)
@@ -142,7 +144,9 @@ class Run:
         with ExitStack() as threads:
             # The commits come first, so that they end last: what is calibrated is kept, come what may.
             commits = threads.enter_context(
-                Commits(self._l1, self._record, self._config.overwrite, self._scan_done)
+                Commits(
+                    self._l1, self._record, self._config.overwrite, self._scan_done, self._rules
+                )
             )
             pool = threads.enter_context(ThreadPoolExecutor(self._budget.workers, "tile"))
             ahead = threads.enter_context(ThreadPoolExecutor(1, "prefetch"))
@@ -188,7 +192,7 @@ class Run:
         if solved.done:
             for band in solved.solutions:
                 self._bands.remember_sky(band.solution)
-            record.skipped(self._finished.of(number))
+            self._skip(number)
             return None
         if not solved.solutions:
             record.nothing_left(number, solved.failures)
@@ -200,6 +204,17 @@ class Run:
         except Exception as error:
             self._in_trouble(number, "calibrate", error)
             return None
+
+    def _skip(self, number: int) -> None:
+        """Leave a scan that is there as it is, but for flag rules that it does not have yet."""
+        try:
+            notes = apply_rules(self._l1.path, self._rules, [number]) if self._rules else []
+        except GpucalError as error:
+            self._record.scan_failed(failure_of(number, "write", error))
+            return
+        for note in notes:
+            self._observer.message("warning", note)
+        self._record.skipped(self._finished.of(number))
 
     def _stream(self, solved: Solved, prefetch: Prefetch, pool: ThreadPoolExecutor) -> StagedScan:
         """Stream all bands of a scan into a staged one; raises when none of them can be calibrated."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucal.config import CalibrationConfig, parse_scans
+from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, L0Error
 from gpucal.io.l0.store import L0Store
+from gpucal.io.l1.flag_file import check_scans, load_rules
+from gpucal.io.l1.flag_rules import FlagRule
 from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.report import Failure
+from gpucal.scan_numbers import parse_scans
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,15 @@ class Selection:
     numbers: tuple[int, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+
+
+def flag_rules_of(config: CalibrationConfig, store: L0Store) -> list[FlagRule]:
+    """The flag rules of the configuration's file; raises ConfigError for wrong ones and missing scans."""
+    if not config.flags:
+        return []
+    rules = load_rules(config.flags)
+    check_scans(rules, store.numbers(), config.flags)
+    return rules
 
 
 def select_scans(store: L0Store, config: CalibrationConfig) -> Selection:

@@ -166,7 +166,7 @@ def test_integration_numbers_count_each_output_in_time() -> None:
         (HEAD + "*|five|*|*|*|*|3|3|spur\n", r"line 7 cannot be understood \(.*five"),
         (HEAD + "*|5|*|*|*|*|3,4,5|3|spur\n", "3 first and 1 last channels"),
         (HEAD + "*|5|*|*|*|*|-3|3|spur\n", "'-3' is no number from 0 on"),
-        (HEAD.replace("BCHAN,ECHAN", "ECHAN,BCHAN"), "line 6: the columns are RECNUM, SCAN"),
+        (HEAD.replace("BCHAN,ECHAN", "BCHAN,LAST"), "line 6: the columns are RECNUM, SCAN"),
     ],
 )
 def test_a_malformed_flag_file_is_one_sentence(tmp_path: Path, text: str, pattern: str) -> None:
@@ -273,6 +273,18 @@ def test_other_input_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     assert seen == [2, 5, 8]
     assert open_l0(out).numbers() == [2, 5, 8]
+
+
+def test_other_options_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan written with one band must not count as done when all are wanted."""
+    out, file = tmp_path / "night.zarr", night_of_nods(tmp_path / "bank.fits", (5, 8))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8)
+        with pytest.raises(KeyboardInterrupt):
+            import_sdfits([file], out, bands=[0])
+    seen = interrupt_at(monkeypatch, None)
+    assert import_sdfits([file], out).scans == (2, 5, 8)
+    assert seen == [2, 5, 8]
 
 
 def test_a_kill_while_the_draft_is_cleared_loses_no_scan(

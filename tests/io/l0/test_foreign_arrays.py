@@ -102,6 +102,15 @@ def test_int32_fill_cast_to_float(path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(counts(path), right.astype(dtype))
 
 
+@pytest.mark.parametrize("fill", [9.969209968386869e36, 9.96921e36, 3.4e38, np.inf])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_float_fill_without_a_word(path: Path, dtype: str, fill: float) -> None:
+    """What netCDF and others write where there is no number is no count either."""
+    right = gappy(path)
+    put(path, "data_5d", np.where(np.isnan(right), fill, right).astype(dtype), {}, fill_value=0.0)
+    np.testing.assert_array_equal(counts(path), right.astype(dtype))
+
+
 def test_float_fill_as_xarray_writes_it(path: Path, tmp_path: Path) -> None:
     import xarray
 

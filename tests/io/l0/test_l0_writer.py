@@ -153,6 +153,7 @@ def two_nights(tmp_path_factory: pytest.TempPathFactory) -> Any:
             site=dict(setup.site.__dict__),
             instrument=setup.name,
             simulated=True,
+            noise_free=True,
         )
         for plan in plan_night(setup, 2, mjd0=MJD0):
             makers = [ScanCounts(model, i, plan, recording) for i, model in enumerate(models)]

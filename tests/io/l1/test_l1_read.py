@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
-from gpucal import L1Error, open_l1
+from gpucal import L0Error, L1Error, open_l0, open_l1
 from gpucal.axes import AXES
 from gpucal.io.l1.reader import L1
 from gpucal.io.l1.writer import L1Store, ScanWriter, write_failures
@@ -241,3 +241,15 @@ def test_stale_consolidated_metadata(tmp_path: Path) -> None:
     found = open_l1(store.path)[1]
     assert "pwv" not in list(found)
     assert "pwv" not in found.to_xarray()
+
+
+def test_a_zip_of_a_calibrated_store_says_unpack(tmp_path: Path) -> None:
+    """Every command names the cause, also those that take raw stores too."""
+    store = tmp_path / "night.l1"
+    root = zarr.create_group(str(store))
+    root.attrs.update({"format": "gpucal-l1", "format_version": 1})
+    packed = shutil.make_archive(str(tmp_path / "night"), "zip", store)
+    with pytest.raises(L1Error, match=r"night\.zip is a zip archive.*Unpack it: unzip night\.zip"):
+        open_l1(packed)
+    with pytest.raises(L0Error, match=r"zip archive of a calibrated store.*Unpack it: unzip"):
+        open_l0(packed)

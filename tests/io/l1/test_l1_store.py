@@ -291,9 +291,11 @@ def test_failures_are_written_and_removed(tmp_path: Path) -> None:
     root = zarr.open_group(store.path, mode="r")
     check_scan(store, 1, 1.0)
     assert root.attrs["format"] == "gpucal-l1"
-    write_failures(store, [])
+    write_failures(store, [], looked_at=[6])
+    assert [entry["scan"] for entry in json.loads(path.read_text())] == [5]
+    write_failures(store, [], looked_at=[5, 6])
     assert not path.exists()
-    write_failures(store, [])
+    write_failures(store, [], looked_at=[5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [name for name, _ in root.groups()] == ["scan_000001"]

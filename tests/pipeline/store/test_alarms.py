@@ -71,6 +71,12 @@ def site(**attrs: Any) -> Change:
     return change
 
 
+def mostly_lost(counts: Any) -> Any:
+    """All dumps but the last are fill."""
+    counts[:, :-1] = np.iinfo(np.int32).min
+    return counts
+
+
 CASES: dict[str, tuple[Change, dict[str, Any], dict[str, str]]] = {
     # what is wrong: (change of the store, options, kind of alarm -> words of its sentence)
     "ms for s": (values("exptime", lambda x: 1000 * x), {}, {"rms": "exptime"}),
@@ -103,14 +109,19 @@ CASES: dict[str, tuple[Change, dict[str, Any], dict[str, str]]] = {
         {"tau": "by the counts of the OFF"},
     ),
     "another gain for the sky": (
-        values("data_5d", lambda x: x // 3, "source"),
+        values("data_5d", lambda x: (0.55 * x).astype(x.dtype), "source"),
         {"atmosphere": "none", "tau": 0.1},
         {"sky": "same gain", "tau": "opacity"},
     ),
-    "loads too old": (
-        values("thot", lambda x: x),
-        {"max_cal_age": 0.1},
-        {"flagged": "100 % of the samples are flagged"},
+    "a sky below 0 K": (
+        values("data_5d", lambda x: x // 3, "source"),
+        {"atmosphere": "none", "tau": 0.1},
+        {"flagged": "100 % of the samples are flagged and blank"},
+    ),
+    "most of it never written": (
+        values("data_5d", mostly_lost, "source"),
+        {},
+        {"flagged": "of the samples are flagged and blank"},
     ),
 }
 

@@ -75,6 +75,23 @@ def test_ctrl_c_keeps_what_is_finished(night: Path, tmp_path: Path) -> None:
     assert_same(out, tmp_path / "whole")
 
 
+def test_a_job_in_the_background_goes_on(night: Path, tmp_path: Path) -> None:
+    """A script starts it with SIGINT ignored: Ctrl-C is meant for what is in front."""
+    with subprocess.Popen(
+        command(night, tmp_path / "l1"),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "[2/6] scan 2 calibrated" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert list(gpucal.open_l1(tmp_path / "l1")) == [1, 2, 3, 4, 5, 6]
+
+
 class Interrupting(SilentObserver):
     """Raises KeyboardInterrupt in the main thread at the n-th tile, as Ctrl-C does."""
 

@@ -14,6 +14,7 @@ from gpucal.cli.commands.online.submit import submit
 app = typer.Typer(
     help="Process a night while it is observed.",
     no_args_is_help=True,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

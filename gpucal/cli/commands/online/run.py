@@ -39,7 +39,10 @@ def run(settings: OnlineConfig) -> None:
         supervisor.stop()
         os.write(1, b"stopping; the jobs in hand are finished first\n")  # print is not reentrant
 
-    before = [(number, signal.signal(number, stop)) for number in (signal.SIGTERM, signal.SIGINT)]
+    # A shell starts jobs in the background with SIGINT ignored: Ctrl-C there is not meant for them.
+    heard = [signal.SIGTERM]
+    heard += [signal.SIGINT] if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else []
+    before = [(number, signal.signal(number, stop)) for number in heard]
     try:
         supervisor.run()
     finally:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from gpucal.config import parse_scans
+from gpucal.cli.options.complete import complete_scans
+from gpucal.cli.options.scans import chosen_scans
 from gpucal.errors import ConfigError, OnlineError
 from gpucal.online.queue.events import END, Group
 from gpucal.online.queue.pipe import ENTRY_TASKS, Pipe
@@ -74,7 +75,12 @@ def submit(
         float | None, typer.Option(metavar="X", help="Times faster than it was; inf: no waiting.")
     ] = None,
     scans: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Only these of --replay, e.g. 1,5-9.")
+        str | None,
+        typer.Option(
+            metavar="1,5-9",
+            help="Only these scans of --replay; all by default.",
+            autocompletion=complete_scans,
+        ),
     ] = None,
 ) -> None:
     """Announce a subscan, or replay a stored night: the way to try it without a telescope."""
@@ -138,10 +144,7 @@ def _replay(settings: OnlineConfig, stored: _StoredNight) -> None:
 
     if not stored.speed > 0:
         raise ConfigError(f"--speed is {stored.speed:g}, expected more than 0, or inf.")
-    try:
-        chosen = parse_scans(stored.scans) if stored.scans is not None else None
-    except ValueError as error:
-        raise ConfigError(f"{error}.") from error
+    chosen = chosen_scans(stored.scans)
     pipe = Pipe(settings.pipe)
     pipe.create()
     lines = 0

@@ -1,12 +1,16 @@
 // The page: asks for JSON, listens for events, and shows what it is told as text.
-import { clockText, dateOfMjd, footprint, known, measured, node, quantity, trend } from "./drawing.js";
+import { clockText, dateOfMjd, footprint, known, measured, node, quantity, trendChart } from "./drawing.js";
 
 const PAGE = 24, LATEST = 4, KEPT = 300, SILENT_S = 45;
 const byId = (id) => document.getElementById(id);
 const seen = { state: null, at: 0, overview: null, message: 0, plots: [], total: 0, chosen: {}, viewed: [], place: 0 };
 
 const TABLES = [["pointings", "Pointing"], ["foci", "Focus"], ["skydips", "Skydip"], ["calibrations", "Calibration"], ["spectra", "Averages"]];
-const NAMES = { width: "FWHM", position: "best focus", tau: "τ", f_eff: "f_eff", t_rec: "T_rec", t_sys: "T_sys", pwv: "PWV", rms_expected: "expected rms", exptime: "time" };
+const NAMES = { width: "FWHM", position: "best focus", tau: "τ", f_eff: "f_eff", t_rec: "T_rec", t_sys: "T_sys", t_sys_star: "T_sys*", pwv: "PWV", rms_expected: "expected rms", exptime: "time" };
+const TRENDS = [["pwv", "mm"], ["tau", "Np, zenith"], ["t_rec", "K"], ["t_sys", "K"], ["t_sys_star", "K"]];
+
+// Not on small screens: columns, and errors.
+const SECOND = new Set(["t_sys"]), SHORT = new Set(["pwv"]);
 
 async function ask(path) {
   const answer = await fetch(path, { headers: { Accept: "application/json" } });
@@ -32,14 +36,28 @@ function when(seconds) {
   return Math.abs(Date.now() - date) > 7.2e7 ? `${date.toISOString().slice(0, 10)} ${text}` : text;
 }
 
+// When the last dump was observed, not when the picture was drawn.
+function observed(mjd) {
+  const date = dateOfMjd(mjd);
+  const day = Math.abs(Date.now() - date) > 7.2e7 ? `${date.toISOString().slice(0, 10)} ` : "";
+  return `${day}${clockText(date)} UT`;
+}
+
 // Pipeline
 
-function taskWord(task, state) {
-  const own = state.problems.filter((p) => p.task === task.task);
-  if (own.some((p) => p.level === "error")) return ["error", task.workers ? "trouble" : "no worker"];
+function taskWord(task) {
+  if (!task.workers && task.wanted) return ["error", "no worker"];
+  if (task.failed) return ["error", "trouble"];
   if (!task.workers) return task.active || task.pending ? ["warning", "no worker"] : ["soft", "off"];
+  if (task.workers < task.wanted) return ["warning", "few workers"];
   if (task.active) return ["good", "working"];
   return task.pending ? ["", "waiting"] : ["soft", "idle"];
+}
+
+// What a task makes, in plain words.
+function nameOf(task) {
+  const found = seen.state?.tasks.find((t) => t.task === task);
+  return found ? found.name : task;
 }
 
 function showTasks(state) {
@@ -48,8 +66,8 @@ function showTasks(state) {
   if (state.controls) heads.push([""]);
   const head = node("thead", {}, node("tr", {}, heads.map(([text, kind]) => node("th", { class: kind }, text))));
   const rows = state.tasks.map((task) => {
-    const [kind, word] = taskWord(task, state);
-    const cells = [node("td", { class: "name" }, task.task), node("td", { class: `name ${kind}` }, word),
+    const [kind, word] = taskWord(task);
+    const cells = [node("td", { title: `${task.task} in commands` }, task.name), node("td", { class: `name ${kind}` }, word),
       node("td", { class: "number" }, task.pending),
       node("td", { class: "number" }, task.pending ? age(task.oldest + since) : "–"),
       node("td", { class: "number wide" }, task.active),
@@ -59,7 +77,7 @@ function showTasks(state) {
       node("td", { class: `text wide ${task.level === "info" ? "soft" : task.level}` }, task.message)];
     if (state.controls) {
       const button = node("button", { type: "button", "data-task": task.task }, "restart");
-      button.addEventListener("click", () => change("restart", { task: task.task }, `${task.task} will be restarted`));
+      button.addEventListener("click", () => change("restart", { task: task.task }, `${task.name} will be restarted`));
       cells.push(node("td", {}, button));
     }
     return node("tr", {}, cells);
@@ -77,7 +95,7 @@ function showStatus(state) {
   byId("operator").hidden = !state.controls;
   byId("failed").hidden = !state.failed.length;
   byId("failed-jobs").replaceChildren(...state.failed.map((job) => {
-    const item = node("li", {}, node("b", {}, `${job.task}: `), `${job.name} `, node("span", { class: "error" }, job.error), " ", node("span", { class: "soft" }, when(job.when)));
+    const item = node("li", {}, node("b", {}, `${nameOf(job.task)}: `), `${job.name} `, node("span", { class: "error" }, job.error), " ", node("span", { class: "soft" }, when(job.when)));
     if (state.controls) {
       const button = node("button", { type: "button" }, "try again");
       button.addEventListener("click", () => change("retry", { task: job.task, name: job.name }, `${job.name} is tried again`));
@@ -107,17 +125,26 @@ async function change(what, body, done) {
 
 // Results
 
+// The error stays away from small screens, where it would push other columns out of sight.
+function valueAndError({ name, value, error }) {
+  const [head, tail] = measured(value, error).split(" ± ");
+  if (!tail) return head;
+  return SHORT.has(name) ? [head, node("span", { class: "wide" }, ` ± ${tail}`)] : `${head} ± ${tail}`;
+}
+
 function resultTable(title, lines) {
   if (!lines.length) return null;
   const several = new Set(lines.map((l) => l.project)).size > 1;
   const first = lines[0].values;
-  const head = node("tr", {}, node("th", {}, "scan"), node("th", {}, "source"), node("th", { class: "wide" }, "UT"), node("th", {}, ""),
-    first.map((v) => node("th", { class: "number" }, quantity(NAMES[v.name] || v.name), v.unit ? ` [${v.unit}]` : "")));
+  // with bands the source is left out on small screens: both together push the last columns out of sight
+  const source = lines.some((l) => l.place.startsWith("band")) ? "wide" : null;
+  const head = node("tr", {}, node("th", {}, "scan"), node("th", { class: source }, "source"), node("th", { class: "wide" }, "UT"), node("th", {}, ""),
+    first.map((v) => node("th", { class: `number${SECOND.has(v.name) ? " wide" : ""}` }, quantity(NAMES[v.name] || v.name), v.unit ? ` [${v.unit}]` : "")));
   const rows = lines.flatMap((line) => {
     const row = node("tr", { class: line.valid ? null : "invalid" },
-      node("td", { class: "name" }, several ? `${line.project} ${line.scan}` : line.scan), node("td", {}, line.source),
+      node("td", { class: "name" }, several ? `${line.project} ${line.scan}` : line.scan), node("td", { class: source }, line.source),
       node("td", { class: "name wide soft" }, known(line.mjd) ? clockText(dateOfMjd(line.mjd), false) : "–"), node("td", { class: "name" }, line.place),
-      line.values.map((v) => node("td", { class: "number" }, measured(v.value, v.error))));
+      line.values.map((v) => node("td", { class: `number${SECOND.has(v.name) ? " wide" : ""}` }, valueAndError(v))));
     if (line.valid && !line.reason) return [row];
     const words = line.valid ? line.reason : `not valid: ${line.reason || "no reason given"}`;
     return [row, node("tr", { class: "reason" }, node("td", { colspan: 4 + first.length }, words))];
@@ -136,18 +163,28 @@ function showArray() {
     byId("footprint-note").textContent = "";
     return;
   }
-  const panels = [["t_rec", "T_rec", "K"], ["t_sys", "T_sys", "K"], ["rms", "rms", "K"]];
+  const panels = [["t_rec", "T_rec", "K"], ["t_sys", "T_sys", "K"], ["t_sys_star", "T_sys*", "K"], ["rms", "rms", "K"]];
   byId("footprints").replaceChildren(...panels.map(([key, title, unit]) => footprint(entry.pixels, key, title, unit)).filter(Boolean));
-  const scans = Object.entries(entry.scans).map(([table, scan]) => `${table === "spectra" ? "rms" : "temperatures"} of scan ${scan}`);
+  const scans = [...new Set(Object.values(entry.scans))].map((scan) => {
+    const names = panels.filter(([key]) => entry.scans[key] === scan).map(([, title]) => title);
+    return names.length ? `${names.join(", ")} of scan ${scan}` : "";
+  }).filter(Boolean);
   const dead = entry.pixels.filter((p) => !p.valid).length;
   const places = entry.placed ? `Places from the look at ${entry.look}, longitude to the left` : "The offsets of the pixels are not known: they are shown in the order of their numbers";
   byId("footprint-note").textContent = [`${entry.project}, ${scans.join(", ")}`, `${entry.pixels.length} pixels${dead ? `, ${dead} not valid (×)` : ""}`, places].join(". ") + ".";
 }
 
-function showTrend() {
-  const points = seen.overview.pwv, place = byId("pwv");
-  if (!points.length) place.replaceChildren(node("p", { class: "empty" }, "No PWV yet."));
-  else place.replaceChildren(...trend(points, Math.max(240, place.clientWidth)).filter(Boolean));
+function showTrends() {
+  const points = seen.overview.trends, place = byId("trends");
+  const charts = TRENDS.filter(([key]) => points.some((p) => known(p[key])));
+  if (!charts.length) {
+    place.replaceChildren(node("p", { class: "empty" }, "No calibration yet."));
+    return;
+  }
+  const columns = Math.min(charts.length, Math.max(1, Math.floor(place.clientWidth / 250)));
+  const width = Math.max(240, Math.floor((place.clientWidth - 14 * (columns - 1)) / columns));
+  place.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  place.replaceChildren(...charts.map(([key, unit]) => trendChart(points, key, NAMES[key], unit, width)));
 }
 
 async function refreshOverview() {
@@ -155,7 +192,7 @@ async function refreshOverview() {
   const tables = TABLES.map(([key, title]) => resultTable(title, seen.overview.results[key])).filter(Boolean);
   byId("tables").replaceChildren(...(tables.length ? tables : [node("p", { class: "empty" }, "No results yet.")]));
   showArray();
-  showTrend();
+  showTrends();
 }
 
 // Pictures
@@ -175,7 +212,7 @@ function card(plots, i) {
     event.preventDefault();
     view(plots, i);
   });
-  return node("figure", {}, link, node("figcaption", {}, title, known(plot.made) ? ` · ${when(plot.made)}` : ""));
+  return node("figure", {}, link, node("figcaption", {}, title, known(plot.mjd) ? ` · ${observed(plot.mjd)}` : ""));
 }
 
 function view(plots, i) {
@@ -185,7 +222,7 @@ function view(plots, i) {
   byId("large").src = plot.url;
   byId("large").alt = plot.title;
   byId("original").href = plot.url;
-  byId("caption").textContent = `${plot.project}, scan ${plot.scan}, ${plot.kind}: ${plot.title}`;
+  byId("caption").textContent = `${plot.project}, scan ${plot.scan}, ${plot.kind}: ${plot.title}${known(plot.mjd) ? `, ${observed(plot.mjd)}` : ""}`;
   byId("newer").disabled = seen.place === 0;
   byId("older").disabled = seen.place === plots.length - 1;
   if (!byId("viewer").open) byId("viewer").showModal();
@@ -218,7 +255,7 @@ async function refreshMessages() {
   const { messages } = await ask(seen.message ? `/api/messages?after=${seen.message}` : "/api/messages");
   for (const m of messages) {
     seen.message = Math.max(seen.message, m.id);
-    const place = [m.task, m.project, m.scan >= 0 ? `scan ${m.scan}` : ""].filter(Boolean).join(" ");
+    const place = [nameOf(m.task), m.project, m.scan >= 0 ? `scan ${m.scan}` : ""].filter(Boolean).join(" ");
     const kind = m.level === "error" ? "error" : m.level === "warning" ? "warning" : "soft";
     byId("messages").prepend(node("li", { "data-level": m.level }, node("span", { class: "soft number" }, when(m.time)), node("b", { class: kind }, m.level), node("span", { class: "soft" }, place), m.text));
   }
@@ -337,7 +374,7 @@ byId("viewer").addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") view(seen.viewed, seen.place - 1);
   if (event.key === "ArrowRight") view(seen.viewed, seen.place + 1);
 });
-new ResizeObserver(() => { if (seen.overview) showTrend(); }).observe(byId("pwv"));
+new ResizeObserver(() => { if (seen.overview) showTrends(); }).observe(byId("trends"));
 nameTheme();
 tick();
 setInterval(tick, 1000);

@@ -112,10 +112,12 @@ function dot(pixel, key, [x, y], radius, [low, high], scale, unit, count) {
   return draw("g", {}, parts);
 }
 
-// "t_sys" as T with an index.
+// "T_sys*" as T with an index and a star.
 export function quantity(name) {
   const [head, index] = name.split("_");
-  return index ? node("span", {}, head, node("sub", {}, index)) : node("span", {}, name);
+  if (!index) return node("span", {}, name);
+  const star = index.endsWith("*");
+  return node("span", {}, head, node("sub", {}, star ? index.slice(0, -1) : index), star ? "*" : null);
 }
 
 const STEPS = [5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 14400, 43200];
@@ -132,54 +134,64 @@ function niceStep(span, room) {
   return power * ([1, 2, 5].find((s) => s * power >= raw) ?? 10);
 }
 
-// PWV with errors against time, one colour per band.
-export function trend(points, width) {
-  const height = 190, left = 38, right = 10, top = 10, bottom = 36;
-  const times = points.map((p) => p.mjd);
+// One quantity against time, with errors where there are some, one colour per band and receiver.
+export function trendChart(all, key, name, unit, width) {
+  const points = all.filter((p) => known(p[key]));
+  const height = 150, left = 40, right = 12, top = 8, bottom = 34;
+  const error = (p) => (known(p[`${key}_error`]) ? p[`${key}_error`] : 0);
+  const times = all.map((p) => p.mjd);
   let first = Math.min(...times), last = Math.max(...times);
   const margin = Math.max(0.04 * (last - first), 0.004);
   first -= margin; last += margin;
-  const errors = points.map((p) => (known(p.pwv_error) ? p.pwv_error : 0));
-  const highest = 1.08 * Math.max(...points.map((p, i) => p.pwv + errors[i]), 0.1);
-  const lowest = Math.min(0, ...points.map((p) => p.pwv));
+  const [lowest, highest] = range(points, (p) => [p[key] - error(p), p[key] + error(p)]);
   const x = (t) => left + (width - left - right) * (t - first) / (last - first);
   const y = (v) => height - bottom - (height - top - bottom) * (v - lowest) / (highest - lowest);
-  const picture = draw("svg", { width, height, role: "img", "aria-label": "PWV against time" });
+  const picture = draw("svg", { width, height, role: "img", "aria-label": `${name} against time` });
   const step = niceStep(highest - lowest, 4);
   for (let v = Math.ceil(lowest / step) * step; v <= highest; v += step) {
     picture.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }),
-      draw("text", { class: "axis-text", x: left - 6, y: y(v) + 4, "text-anchor": "end" }, String(+v.toFixed(3))));
+      draw("text", { class: "axis-text", x: left - 6, y: y(v) + 4, "text-anchor": "end" }, String(+v.toFixed(4))));
   }
   const [places, days] = ticks(first, last, Math.max(2, (width - left) / 70));
   for (const t of places) {
     const text = days >= 1 ? dateOfMjd(t).toISOString().slice(5, 10) : clockText(dateOfMjd(t + 1e-6), false);
     picture.append(draw("line", { class: "axis", x1: x(t), x2: x(t), y1: height - bottom, y2: height - bottom + 4 }),
-      draw("text", { class: "axis-text", x: x(t), y: height - bottom + 16, "text-anchor": "middle" }, text));
+      draw("text", { class: "axis-text", x: Math.min(x(t), width - 18), y: height - bottom + 16, "text-anchor": "middle" }, text));
   }
   picture.append(draw("text", { class: "axis-text", x: width - right, y: height - 4, "text-anchor": "end" },
-    `UT, ${dateOfMjd(Math.max(...times)).toISOString().slice(0, 10)}`),
-  draw("text", { class: "axis-text", x: 2, y: height - 4 }, "mm, zenith"));
-  const bands = [...new Set(points.map((p) => p.band))];
-  bands.forEach((band, i) => series(picture, points.filter((p) => p.band === band), SERIES[i % SERIES.length], x, y));
-  const legend = bands.length > 1 ? node("p", { class: "note" }, bands.map((band, i) => {
-    const mark = node("span", {}, `● ${band || "no band"}  `);
-    mark.style.color = SERIES[i % SERIES.length];
-    return mark;
-  })) : null;
-  return [picture, legend];
+    `UT, ${dateOfMjd(Math.max(...times)).toISOString().slice(0, 10)}`));
+  const names = [...new Set(points.map(placeOf))];
+  names.forEach((place, i) => series(picture, points.filter((p) => placeOf(p) === place), key, unit, SERIES[i % SERIES.length], x, y));
+  const legend = node("p", { class: "note legend" }, names.map((place, i) => {
+    const newest = points.filter((p) => placeOf(p) === place && p.valid).at(-1);
+    const dot = node("span", {}, "● ");
+    dot.style.color = SERIES[i % SERIES.length];
+    return node("span", {}, dot, `${place} ${newest ? measured(newest[key], newest[`${key}_error`]) : "–"}  `);
+  }));
+  return node("div", { class: "trend" }, node("h3", {}, quantity(name), ` [${unit}]`), picture, legend);
 }
 
-function series(picture, points, ink, x, y) {
-  const line = points.filter((p) => p.valid).map((p) => `${x(p.mjd)},${y(p.pwv)}`).join(" ");
+const placeOf = (p) => `${p.band} r${p.receiver}`.trim();
+
+// What the axis holds: all values with their errors, and never less than a tenth of their size.
+function range(points, ends) {
+  const low = Math.min(...points.map((p) => ends(p)[0])), high = Math.max(...points.map((p) => ends(p)[1]));
+  const middle = (low + high) / 2, half = Math.max(0.58 * (high - low), 0.05 * Math.abs(middle), 1e-6);
+  return [low >= 0 ? Math.max(0, middle - half) : middle - half, middle + half];
+}
+
+function series(picture, points, key, unit, ink, x, y) {
+  const line = points.filter((p) => p.valid).map((p) => `${x(p.mjd)},${y(p[key])}`).join(" ");
   picture.append(draw("polyline", { points: line, fill: "none", stroke: ink, "stroke-opacity": 0.45 }));
   for (const point of points) {
-    const words = `${point.project} scan ${point.scan} ${point.band}: ${measured(point.pwv, point.pwv_error)} mm${point.valid ? "" : ", not valid"}`;
+    const error = point[`${key}_error`];
+    const words = `${point.project} scan ${point.scan} ${placeOf(point)}: ${measured(point[key], error)} ${unit}${point.valid ? "" : ", not valid"}`;
     const parts = [draw("title", {}, words)];
-    if (known(point.pwv_error)) {
-      const ends = { y1: y(point.pwv - point.pwv_error), y2: y(point.pwv + point.pwv_error) };
+    if (known(error)) {
+      const ends = { y1: y(point[key] - error), y2: y(point[key] + error) };
       parts.push(draw("line", { x1: x(point.mjd), x2: x(point.mjd), ...ends, stroke: ink }));
     }
-    parts.push(draw("circle", { cx: x(point.mjd), cy: y(point.pwv), r: 3.4, stroke: ink, fill: point.valid ? ink : "none" }));
+    parts.push(draw("circle", { cx: x(point.mjd), cy: y(point[key]), r: 3.4, stroke: ink, fill: point.valid ? ink : "none" }));
     picture.append(draw("g", {}, parts));
   }
 }

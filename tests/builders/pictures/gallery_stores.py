@@ -75,6 +75,9 @@ def _change(group: Any, name: str, shape: tuple[int, ...]) -> None:
         spike(spectra)
     elif name == "edge_spikes":
         spike(spectra)
+        flags = group["flags"][...]
+        flags[np.isfinite(spectra)] = 0  # spikes that nobody has flagged yet
+        group["flags"][...] = flags
     elif name == "all_nan":
         spectra[:] = np.nan
         for array in ("t_rec", "t_sys"):

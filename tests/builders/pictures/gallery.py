@@ -1,4 +1,4 @@
-"""Draw every kind of picture of every hard case, to be looked at: python tests/builders/gallery.py OUT [CASE..].
+"""Draw every kind of picture of every hard case: python tests/builders/pictures/gallery.py OUT [CASE..].
 
 Needs tests/ on PYTHONPATH. With a case or more, only these.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from builders.gallery_stores import REST_HZ, SHAPES, gallery_look, gallery_views
-from builders.plot_scenes import FITS, load_scan, unfolded
+from builders.pictures.gallery_stores import REST_HZ, SHAPES, gallery_look, gallery_views
+from builders.pictures.plot_scenes import FITS, load_scan, unfolded
 from gpucal import GpucalError, Spectrum, plot_fits, write_class
 from gpucal.online.looks.drawing import draw_look
 from gpucal.plot.array import plot_array

@@ -1,0 +1,1 @@
+"""What options of several commands share: lists of scans, completion of values. Commands belong in commands/."""

@@ -1,0 +1,1 @@
+"""What ``gpucal inspect`` finds out about a store. What the other commands print belongs beside this folder."""

@@ -1,0 +1,71 @@
+"""The printed form of ``gpucal inspect``: one line about the store, a table, warnings, problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gpucal.cli.show.inspect.rows import Row
+from gpucal.cli.show.summary import make_console
+
+
+def print_report(report: Row) -> None:
+    """Print what a raw or a calibrated store holds."""
+    console = make_console()
+    rows = report["scans"]
+    kinds = [row["kind"] for row in {row["scan"]: row for row in rows}.values()]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "no scan"
+    names = [str(report[key]) for key in ("telescope", "instrument") if report[key]]
+    head = [f"{report['path']}: {report['format']}", *names, counts, _size(report["bytes"])]
+    console.print(escape(", ".join(head)), highlight=False, soft_wrap=True)
+    if rows:
+        console.print(_table(rows))
+    warnings = [
+        f"scan {row['scan']} {row['band']}".rstrip() + f": {w}"
+        for row in rows
+        for w in row["warnings"]
+    ]
+    _print_lines(console, "warning", [*warnings, *report["warnings"]])
+    _print_lines(console, "problem", report["problems"])
+
+
+def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
+    """Print each different line once."""
+    for line in dict.fromkeys(lines):
+        console.print(escape(f"{name}: {line}"), highlight=False, soft_wrap=True)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("scan", "kind", "mode", "source", "C,D,R,A,S", "dtype", "size", "GHz", "loads"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "size" else "left")
+    for row in rows:
+        span = row["frequency_ghz"]
+        cells = (
+            f"{row['scan']} {row['band']}".rstrip(),
+            row["kind"],
+            row["mode"] or " ".join(f"{n}x{mode}" for mode, n in row["subscans"].items()) or "-",
+            row["source"] or "-",
+            ",".join(str(n) for n in row["shape"]) or "-",
+            row["dtype"] or "-",
+            _size(row["bytes"]),
+            f"{span[0]:.3f}-{span[1]:.3f}" if span else "-",
+            f"{row['load_scan']} {row['load_rule']}".rstrip()
+            if row["load_scan"] is not None
+            else "-",
+        )
+        table.add_row(*(escape(cell) for cell in cells), style="red" if row["problems"] else "")
+    return table
+
+
+def _size(nbytes: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"

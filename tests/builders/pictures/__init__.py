@@ -1,0 +1,1 @@
+"""Scenes and stores from which pictures are drawn."""
