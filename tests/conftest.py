@@ -34,7 +34,7 @@ LACKING = (
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many tests were skipped for want of something that the user can provide."""
+    """Say what attacks came to, and how many tests lacked something that the user can provide."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [str(report.longrepr) for report in skipped]
     for mark, needed in LACKING:
@@ -42,6 +42,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if count:
             plural = "s were" if count > 1 else " was"
             terminalreporter.write_line(f"{count} test{plural} skipped for want of {needed}")
+    _tell_of_attacks(terminalreporter)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,7 +99,7 @@ def read_only() -> Callable[[Any], Any]:
     return _freeze
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def _tell_of_attacks(terminalreporter: Any) -> None:
     """Say how many attacks were tried, and what became of them."""
     survived, fallen, waiting, outcomes = 0, 0, 0, Counter[str]()
     for reports in terminalreporter.stats.values():
