@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ LACKING = (
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many tests were skipped for want of something that the user can provide."""
+    """Say what attacks came to, and how many tests lacked something that the user can provide."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = [str(report.longrepr) for report in skipped]
     for mark, needed in LACKING:
@@ -41,6 +42,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         if count:
             plural = "s were" if count > 1 else " was"
             terminalreporter.write_line(f"{count} test{plural} skipped for want of {needed}")
+    _tell_of_attacks(terminalreporter)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,3 +97,21 @@ def read_only() -> Callable[[Any], Any]:
     A step that edits its input then fails with ValueError.
     """
     return _freeze
+
+
+def _tell_of_attacks(terminalreporter: Any) -> None:
+    """Say how many attacks were tried, and what became of them."""
+    survived, fallen, waiting, outcomes = 0, 0, 0, Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            found = [v for k, v in getattr(report, "user_properties", ()) if k == "attack"]
+            if not found or report.when != "call":
+                continue
+            outcomes[found[-1]] += 1
+            survived += report.passed
+            waiting += report.skipped
+            fallen += report.failed
+    if tried := survived + fallen + waiting:
+        rest = f", {waiting} wait for a mend" if waiting else ""
+        ends = ", ".join(f"{n} {name}" for name, n in outcomes.most_common())
+        terminalreporter.write_line(f"attacks: {tried} tried, {survived} survived{rest} ({ends})")

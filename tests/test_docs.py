@@ -341,3 +341,23 @@ def test_the_code_that_the_physics_page_names_exists() -> None:
     kernels = {"calibrate", "reference", "fold", "chi2", "dump_mean"}
     assert len(named) > 40
     assert named - defined_names() - kernels == set()
+
+
+def named_tests(page: str) -> set[str]:
+    """Names of tests that a page mentions."""
+    return set(re.findall(r"`(test_\w+)`", page))
+
+
+def test_every_promise_names_its_tests_and_they_exist() -> None:
+    page = (DOCS / "reference" / "guarantees.md").read_text("utf-8")
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert named_tests(page) - there == set()
+    promised = page.partition("## What is not")[0]
+    points = re.split(r"\n(?=- |\| (?!-))", promised.partition("\n- ")[2])
+    without = [p for p in points if not named_tests(p) and "| how it ends |" not in p]
+    assert without == []
+    assert len(points) > 15

@@ -77,7 +77,7 @@ def job_from_json(text: str | bytes) -> Job:
     """Read a job; raises OnlineError saying which field is wrong."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OnlineError(f"the job is not JSON: {error}.") from error
     if not isinstance(found, dict):
         raise OnlineError("the job is not a JSON object.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpucal.errors import OnlineError
 from gpucal.online.queue.events import job_from_json
-from gpucal.online.queue.job_files import ACTIVE, HEARTBEAT, is_job, names_in
+from gpucal.online.queue.job_files import ACTIVE, HEARTBEAT, is_job, names_in, read_job
 from gpucal.online.queue.processes import process_lives
 from gpucal.online.queue.task_directory import TaskDirectory
 
@@ -48,7 +48,7 @@ class Recovery:
         mine = self._directory.folder(f"{ACTIVE}/{self._directory.worker}") / path.name
         try:
             os.rename(path, mine)  # only one recovers it
-            job = job_from_json(mine.read_bytes())
+            job = job_from_json(read_job(mine))
         except FileNotFoundError:
             return
         except OnlineError:
@@ -68,8 +68,8 @@ class Recovery:
         if alive is not None:
             return not alive
         try:
-            beat = (self._directory.path / ACTIVE / worker / HEARTBEAT).stat().st_mtime_ns
-        except FileNotFoundError:
+            beat = (self._directory.path / ACTIVE / worker / HEARTBEAT).lstat().st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
             beat = 0
         now = time.monotonic()
         before, since = self._seen.get(worker, (-1, now))

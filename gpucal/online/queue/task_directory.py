@@ -26,6 +26,7 @@ from gpucal.online.queue.job_files import (
     entries_of,
     is_job,
     names_in,
+    read_job,
     write_synced,
 )
 from gpucal.online.queue.processes import worker_id
@@ -91,7 +92,8 @@ class TaskDirectory:
                 for entry in entries:
                     if is_job(entry.name):
                         with contextlib.suppress(FileNotFoundError):
-                            found.append((entry.stat().st_mtime_ns, entry.name))
+                            facts = entry.stat(follow_symlinks=False)
+                            found.append((facts.st_mtime_ns, entry.name))
         except FileNotFoundError:
             self.path.mkdir(parents=True, exist_ok=True)
         return [name for _, name in sorted(found)]
@@ -117,7 +119,7 @@ class TaskDirectory:
             except FileNotFoundError:
                 continue  # another worker was faster
             try:
-                job = job_from_json(target.read_bytes())
+                job = job_from_json(read_job(target))
             except (OnlineError, UnicodeDecodeError) as error:
                 self._not_a_job(target, error)
                 continue
@@ -136,7 +138,7 @@ class TaskDirectory:
 
     def _not_a_job(self, path: Path, error: Exception) -> None:
         """Handle a file that is not a job: it may not be complete yet, so it is put back until it stays unchanged."""
-        facts = path.stat()
+        facts = path.lstat()
         signature = (facts.st_size, facts.st_mtime_ns)
         before, since = self._unreadable.get(path.name, (None, 0.0))
         if before == signature and time.monotonic() - since >= GRACE_S:
@@ -153,7 +155,7 @@ class TaskDirectory:
             for name in filter(is_job, names_in(self.path / ACTIVE / worker)):
                 path = self.path / ACTIVE / worker / name
                 with contextlib.suppress(OnlineError, OSError):
-                    yield Claim(job_from_json(path.read_bytes()), path)
+                    yield Claim(job_from_json(read_job(path)), path)
 
     def beat(self) -> None:
         """Touch the heartbeat file of this worker; needs no disk space once the file exists."""
@@ -208,8 +210,13 @@ class TaskDirectory:
         reason = {"error": error, "traceback": trace, "when": time.time(), "worker": self.worker}
         with contextlib.suppress(OSError):  # the job itself needs no space to get there
             write_synced(failed / f"{path.name}{REASON}", json.dumps(reason))
+        target = failed / path.name
+        if (
+            path.is_dir() and not path.is_symlink()
+        ) or target.is_dir():  # neither replaces the other
+            target = failed / f"{uuid.uuid4().hex}.json"
         with contextlib.suppress(FileNotFoundError):
-            os.replace(path, failed / path.name)
+            os.replace(path, target)
 
     def retry(self, name: str) -> None:
         """Put a failed job back with a clean record. Raises OnlineError when it is not there."""
@@ -219,7 +226,7 @@ class TaskDirectory:
                 f"{self.task} has no failed job {name!r}.", hint="See gpucal online status."
             )
         try:
-            job = job_from_json(path.read_bytes())
+            job = job_from_json(read_job(path))
         except OnlineError as error:
             raise OnlineError(f"{name} cannot be tried again: {error}") from error
         self.put(replace(job, attempt=0, crashes=0))
@@ -232,8 +239,8 @@ class TaskDirectory:
         names = sorted(n for n in names_in(folder) if is_job(n))
         for name in names:
             try:
-                reason = json.loads((folder / f"{name}{REASON}").read_text("utf-8"))
-            except (OSError, ValueError):
+                reason = json.loads(read_job(folder / f"{name}{REASON}"))
+            except (OnlineError, OSError, ValueError):
                 reason = {
                     "error": "the reason was lost",
                     "traceback": "",
@@ -249,7 +256,7 @@ class TaskDirectory:
             if is_job(entry.name):
                 pending += 1
                 with contextlib.suppress(FileNotFoundError):
-                    mtime = entry.stat().st_mtime
+                    mtime = entry.stat(follow_symlinks=False).st_mtime
                     oldest = mtime if oldest is None else min(oldest, mtime)
         active = sum(
             is_job(name)

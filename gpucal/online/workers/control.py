@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpucal.errors import OnlineError
+from gpucal.online.queue.job_files import read_job
 from gpucal.online.queue.pipe import TASKS
 
 Action = Literal["restart", "stop"]
@@ -71,8 +72,8 @@ def pending_requests(pipe_root: str | Path) -> list[Request]:
         return []
     for path in paths:
         try:
-            values = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
+            values = json.loads(read_job(path))
+        except (OnlineError, OSError, ValueError, RecursionError):
             continue
         if _is_request(values) and path.name == f"{values['action']}.{values['task'] or ALL}.json":
             found.append(Request(values["action"], values["task"], float(values["created"]), path))
