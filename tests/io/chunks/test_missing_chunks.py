@@ -67,7 +67,8 @@ def test_a_chunk_that_is_not_there_is_no_data(
 
 def test_counts_of_zero_that_were_written_stay(tmp_path: Path) -> None:
     options: Any = {"chunks": (2, 2, 1, 2, 1), "config": {"write_empty_chunks": True}}
-    for place, more in (("a", {}), ("b", {"shards": (8, 2, 1, 2, 3)})):
+    places: dict[str, dict[str, Any]] = {"a": {}, "b": {"shards": (8, 2, 1, 2, 3)}}
+    for place, more in places.items():
         array = zarr.create_array(str(tmp_path / place), shape=SHAPE, dtype="u4", **options, **more)
         array[...] = np.full(SHAPE, 0xFFFFFFFF, "u4")
         array[:2] = np.zeros((2, *SHAPE[1:]), "u4")
