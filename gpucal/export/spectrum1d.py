@@ -145,11 +145,10 @@ def _average(
 def _t_sys_star(scan: L1Scan | MemoryScan, receiver: int, pixel: int, subscan: int) -> F64:
     """T_sys* f64 [C], K.
 
-    Without one (or an older store that does not tell its gains) all channels weigh the same and the uncertainty is
-    that of 1 K.
+    Without one all channels weigh the same and the uncertainty is that of 1 K.
     """
     nothing = np.ones(scan["spectra"].shape[0])
-    stored = StoredTSys(scan)
+    stored = StoredTSys(scan, missing=1.0)
     if not stored.known:
         return nothing
     star = stored.star(subscan, place=(receiver, pixel))

@@ -32,10 +32,12 @@ class StoredScan(Protocol):
 
 
 class StoredTSys:
-    """System temperatures of one band."""
+    """System temperatures of one band; ``missing``: what a gain that an older store does not tell is taken for (1 where
+    weights alone matter)."""
 
-    def __init__(self, scan: StoredScan) -> None:
+    def __init__(self, scan: StoredScan, missing: float = math.nan) -> None:
         self._scan = scan
+        self._missing = missing
 
     @property
     def known(self) -> bool:
@@ -80,10 +82,10 @@ class StoredTSys:
     def _above_air(self, output: int) -> F64:
         """1/(g_s f_eff t_sig) of an output, f64 [C,1|R]."""
         scan, attrs = self._scan, self._scan.attrs
-        gain = _number(attrs.get("forward_efficiency", attrs.get("f_eff")))
+        gain = _number(attrs.get("forward_efficiency", attrs.get("f_eff")), self._missing)
         # --line-scale dsb leaves 1/g_s out of the spectra, so out of their noise too
         if attrs.get("line_scale", "ssb") == "ssb":
-            gain *= _number(attrs.get("gain_signal"))
+            gain *= _number(attrs.get("gain_signal"), self._missing)
         n_channels = scan["t_sys"].shape[0]
         if not (gain > 0 and "tau_signal" in scan and "elevation" in scan):
             return np.full((n_channels, 1), np.nan)
@@ -96,9 +98,9 @@ class StoredTSys:
         return np.asarray(np.exp(slant) / gain)
 
 
-def _number(value: Any) -> float:
-    """A number of the attributes, NaN where there is none."""
+def _number(value: Any, missing: float) -> float:
+    """A number of the attributes, ``missing`` where there is none."""
     try:
         return float(value)
     except (TypeError, ValueError):
-        return math.nan
+        return missing

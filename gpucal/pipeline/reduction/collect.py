@@ -66,7 +66,7 @@ class StoredBand:
 
     def __init__(self, scan: L1Scan) -> None:
         self._scan = scan
-        self._t_sys = StoredTSys(scan)
+        self._t_sys = StoredTSys(scan, missing=1.0)
         self.label = scan.band
         self.mode = str(scan.attrs.get("mode", ""))
         self.attrs: Mapping[str, Any] = scan.attrs
