@@ -1,8 +1,6 @@
 """``python -m gpucal``: the command ``gpucal``."""
 
-import sys
-
-from gpucal.cli.entry import main
+import runpy
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runpy.run_module("gpucal.cli.entry", run_name="__main__")

@@ -149,7 +149,12 @@ class ZarrCounts:
         if self._coding is not None and not self._coding.plain:
             named = ", ".join(self._coding.names)
             return f"the raw counts have {named}, which only the host applies"
-        block = encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        try:
+            block = encoded_block(self._files, self._stored_shape, c0, c1, subscan)
+        except CorruptDataError as error:  # no regular file, or too large a one
+            error.subscan = subscan
+            error.locate(scan=self._scan, band=self._band, stage="read")
+            raise
         if self._coding is None or isinstance(block, str):
             return block
         return replace(block, guarded=True, zeros_lost=self._zeros_lost)

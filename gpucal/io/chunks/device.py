@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.io.chunks.codecs import Payload, crc32c
-from gpucal.io.chunks.layout import ChunkFiles, zstd_frames
+from gpucal.io.chunks.layout import ChunkFiles
+from gpucal.io.chunks.unpack import zstd_frames
+from gpucal.io.files.regular import check_regular, largest_file
 from gpucal.scan import EncodedBlock, Frame
 
 Bytes = npt.NDArray[np.uint8]
@@ -29,7 +31,8 @@ def encoded_block(
 ) -> EncodedBlock | str:
     """The files of channels c0..c1 of one subscan of an array ``shape``, or why they cannot be used.
 
-    ``files`` is None where Zarr itself must read. Raises OSError when a file cannot be looked up.
+    ``files`` is None where Zarr itself must read. Raises OSError when a file cannot be looked up,
+    CorruptDataError when it is no regular one, or too large.
     """
     reason = _unsuitable(files, shape)
     if reason or files is None:
@@ -37,17 +40,17 @@ def encoded_block(
     rows = files.chunk[0]
     found: list[Path | None] = []
     sizes = []
+    nbytes = math.prod(files.chunk) * files.stored.itemsize
     for channel in range(c0 // rows, -(-c1 // rows)):
         path = files.path((channel, 0, 0, 0, subscan))
         try:
-            sizes.append(path.stat().st_size)
+            sizes.append(check_regular(path, largest_file(nbytes)))
             found.append(path)
         except FileNotFoundError:
             if files.fill_value is None:
                 return f"the chunk file {path} is not there"
             sizes.append(0)
             found.append(None)
-    nbytes = math.prod(files.chunk) * files.stored.itemsize
     fill = np.asarray(files.fill_value or 0).astype(files.stored.newbyteorder("="))[()]
     return EncodedBlock(
         first=c0 // rows * rows,

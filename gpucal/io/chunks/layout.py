@@ -8,10 +8,9 @@ v2 and v3 core specifications; RFC 8878 (Zstandard frames); Blosc 1 header forma
 from __future__ import annotations
 
 import json
-import struct
+import math
 import threading
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.io.files.regular import open_regular, read_document
-
-Bytes = npt.NDArray[np.uint8]
+from gpucal.io.chunks.unpack import Bytes, decompress, unpacked_size
+from gpucal.io.files.regular import largest_file, open_regular, read_document
 
 _CODECS = {"zstd": "zstd", "blosc": "blosc", "gzip": "gzip", "zlib": "zlib", "lz4": "lz4"}
-_ZSTD_MAGIC = 0xFD2FB528
 
 
 class MissingChunkError(ValueError):
@@ -61,9 +58,9 @@ class ChunkFiles:
         """
         raw = out.reshape(-1).view(np.uint8)
         try:
-            with open_regular(self.path(key), 2 * raw.size + (1 << 20)) as file:
+            with open_regular(self.path(key), largest_file(raw.size)) as file:
                 if self.codec:
-                    _decompress(self.codec, self.checked(_read_all(file)), raw)
+                    decompress(self.codec, self.checked(_read_all(file)), raw)
                 else:
                     self._read_plain(file, raw)
         except FileNotFoundError:
@@ -251,142 +248,18 @@ def _verify(data: Bytes, checksum: Bytes) -> None:
         raise ValueError(f"its crc32c is {found:08x}, expected {expected:08x}")
 
 
-def _decompress(name: str, data: Bytes, out: Bytes) -> None:
-    """Decode ``data`` so that it fills ``out`` exactly, else ValueError."""
-    from numcodecs import get_codec
+def check_fits(document: Mapping[str, Any], data: Bytes) -> None:
+    """Raise ValueError unless a chunk file, without its checksum, unpacks to the size of a chunk of this zarr.json.
 
-    codec = get_codec({"id": name})
-    if not data.size:
-        raise ValueError("it is empty")
-    declared = _declared_size(name, data)
-    if declared is not None and declared != out.size and name != "zstd":
-        raise ValueError(f"it holds {declared} bytes of counts, expected {out.size}")
-    if name in ("gzip", "zlib"):
-        _inflate(31 if name == "gzip" else 15, data, out)
-        return
-    try:
-        if declared == out.size:
-            # numcodecs leaves the rest of a too large ``out`` untouched without a word: only a
-            # declared size that fits may go straight into it
-            codec.decode(data, out=out)
-        elif name == "zstd":
-            _decode_frames(codec, data, out)
-        else:
-            raise ValueError(f"its size is not declared, expected {out.size} bytes of counts")
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _decode_frames(codec: Any, data: Bytes, out: Bytes) -> None:
-    """Decode zstd frames, none of them into more memory than is left of ``out``."""
-    filled = 0
-    frames = zstd_frames(lambda at, n: data[at : at + n].tobytes(), data.size)
-    for start, end, content in frames:
-        left = out.size - filled
-        if content is None and left:
-            # How much it holds only decoding tells: it and all that follow must fill the rest exactly.
-            codec.decode(data[start:], out=out[filled:])
-            return
-        if content is None or content > left:
-            raise ValueError(f"it holds more than the expected {out.size} bytes of counts")
-        if content:
-            codec.decode(data[start:end], out=out[filled : filled + content])
-            filled += content
-    if filled != out.size:
-        raise ValueError(f"it holds {filled} bytes of counts, expected {out.size}")
-
-
-def _inflate(wbits: int, data: Bytes, out: Bytes) -> None:
-    """Decode one or several gzip or zlib streams that fill ``out`` exactly; no more memory is used."""
-    rest, filled = data.tobytes(), 0
-    while rest.strip(b"\0"):
-        stream = zlib.decompressobj(wbits)
-        try:
-            piece = stream.decompress(rest, out.size - filled + 1)
-        except zlib.error as error:
-            raise ValueError(f"{error}") from error
-        if filled + len(piece) > out.size:
-            raise ValueError(f"it holds more than the expected {out.size} bytes of counts")
-        if not stream.eof:
-            raise ValueError("its last stream is cut off")
-        out[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-        filled += len(piece)
-        rest = stream.unused_data
-    if filled != out.size:
-        raise ValueError(f"it holds {filled} bytes of counts, expected {out.size}")
-
-
-def _declared_size(name: str, data: Bytes) -> int | None:
-    """Decoded size that the head of the data declares; None where it declares none."""
-    if name == "zstd":
-        head = data[:18].tobytes()
-        return None if _is_skippable(head) else _zstd_header(head)[1]
-    if name == "lz4" and data.size >= 4:
-        return int.from_bytes(data[:4].tobytes(), "little")
-    if name == "blosc":
-        if data.size < 16:
-            raise ValueError(f"it has {data.size} bytes, less than a blosc header")
-        nbytes, _, stored = struct.unpack("<III", data[4:16].tobytes())
-        if stored != data.size:
-            raise ValueError(f"it has {data.size} bytes, its blosc header says {stored}")
-        return int(nbytes)
-    return None
-
-
-def _zstd_header(head: bytes) -> tuple[int, int | None]:
-    """Size of a frame's header and the content size in it (None: not declared). RFC 8878, 3.1.1."""
-    if len(head) < 6 or int.from_bytes(head[:4], "little") != _ZSTD_MAGIC:
-        raise ValueError("it does not start with a zstd frame")
-    descriptor = head[4]
-    single = descriptor >> 5 & 1
-    start = 5 + (1 - single)
-    at = start + (0, 1, 2, 4)[descriptor & 3]
-    if dictionary := int.from_bytes(head[start:at], "little"):
-        raise ValueError(
-            f"it was compressed with the zstd dictionary {dictionary}, which no Zarr store holds; "
-            "write it without a dictionary"
-        )
-    width = (single, 2, 4, 8)[descriptor >> 6]
-    content = int.from_bytes(head[at : at + width], "little") if width else None
-    if width == 2 and content is not None:
-        content += 256
-    return at + width, content
-
-
-def _is_skippable(head: bytes) -> bool:
-    """Whether a frame is one that holds no content: notes of a program, as pzstd and seekable formats write."""
-    return len(head) >= 4 and int.from_bytes(head[:4], "little") & 0xFFFFFFF0 == 0x184D2A50
-
-
-def zstd_frames(
-    read: Callable[[int, int], bytes], size: int
-) -> Iterator[tuple[int, int, int | None]]:
-    """Walk concatenated zstd frames: (start, end, declared content size or None) of each.
-
-    ``read(at, n)`` gives n bytes from offset ``at``, fewer at the end; only headers are read.
-    Skippable frames are left out. Raises ValueError for anything that is not whole frames.
+    That size is all the memory that is ever used; the headers alone are read where they tell. Arrays with other
+    codecs than ours are not looked at.
     """
-    start = 0
-    while start < size:
-        head = read(start, 18)
-        if _is_skippable(head):
-            start += 8 + int.from_bytes(head[4:8], "little")
-            if start > size:
-                raise ValueError("its last zstd frame is cut off")
-            continue
-        header, content = _zstd_header(head)
-        end, last = start + header, False
-        while not last:
-            text = read(end, 3)
-            if len(text) < 3:
-                raise ValueError("its last zstd frame is cut off")
-            block = int.from_bytes(text, "little")
-            last = bool(block & 1)
-            if content is None and last and end == start + header and not block >> 3:
-                content = 0  # its only block is empty
-            end += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
-        end += 4 if head[4] >> 2 & 1 else 0
-        if end > size:
-            raise ValueError("its last zstd frame is cut off")
-        yield start, end, content
-        start = end
+    layout = _layout_v3(document)
+    if layout is None or not layout["codec"]:
+        return
+    nbytes = math.prod(layout["chunk"]) * layout["stored"].itemsize
+    declared = unpacked_size(layout["codec"], data)
+    if declared is None:
+        decompress(layout["codec"], data, np.empty(nbytes, np.uint8))
+    elif declared != nbytes:
+        raise ValueError(f"it holds {declared} bytes, expected {nbytes}")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 from zarr.storage import LocalStore
 
 from gpucal.errors import CorruptDataError
-from gpucal.io.chunks.layout import has_checksum
+from gpucal.io.chunks.layout import check_fits, has_checksum
 from gpucal.io.files.regular import (
     MAX_DOCUMENT_BYTES,
     check_depth,
@@ -21,12 +22,6 @@ from gpucal.io.files.regular import (
 
 DOCUMENTS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-OVERHEAD_BYTES = 1 << 20
-
-
-def largest_file(nbytes: int) -> int:
-    """Size that no file of a chunk of ``nbytes`` decoded bytes exceeds, whatever codec and notes are in it."""
-    return 2 * nbytes + OVERHEAD_BYTES
 
 
 class RegularFiles(LocalStore):
@@ -101,38 +96,42 @@ class CheckedFiles(RegularFiles):
     This holds for arrays with a crc32c, whose chunks are all written; those of other programs may lack both.
     """
 
-    _guarded: dict[str, bool]
+    _documents: dict[str, dict[str, Any]]
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
         super().__init__(root, read_only=read_only)
-        self._guarded = {}
+        self._documents = {}
 
     def _missing(self, key: str) -> None:
-        if self._is_chunk(key) and self._has_checksum(key):
+        if self._is_chunk(key) and has_checksum(self._metadata(key)):
             raise self._damaged(key, "is missing")
 
     def _whole(self, key: str, content: Any) -> None:
         super()._whole(key, content)
-        if not self._is_chunk(key) or not self._has_checksum(key):
+        if not self._is_chunk(key):
             return
-        data = content.as_numpy_array()
-        if data.size < 4:
-            raise self._damaged(key, f"has {data.size} bytes, not even a checksum")
-        found = google_crc32c.value(data[:-4].tobytes())
-        expected = int.from_bytes(data[-4:].tobytes(), "little")
-        if found != expected:
-            raise self._damaged(key, f"has the crc32c {found:08x}, written was {expected:08x}")
+        data = content.as_numpy_array().view(np.uint8)
+        if has_checksum(self._metadata(key)):
+            if data.size < 4:
+                raise self._damaged(key, f"has {data.size} bytes, not even a checksum")
+            data, end = data[:-4], data[-4:]
+            found, expected = google_crc32c.value(data), int.from_bytes(end.tobytes(), "little")
+            if found != expected:
+                raise self._damaged(key, f"has the crc32c {found:08x}, written was {expected:08x}")
+        try:
+            check_fits(self._metadata(key), data)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(key, f"cannot be decoded: {error}") from error
 
     def _is_chunk(self, key: str) -> bool:
         return "/c/" in f"/{key}/"
 
-    def _has_checksum(self, key: str) -> bool:
-        """Whether the chunks of the array that a chunk belongs to end with a crc32c."""
+    def _metadata(self, key: str) -> dict[str, Any]:
+        """The zarr.json of the array that a chunk belongs to."""
         array = _array_of(key)
-        if array not in self._guarded:
-            document = json.loads(read_document(self.root / array / "zarr.json"))
-            self._guarded[array] = has_checksum(document)
-        return self._guarded[array]
+        if array not in self._documents:
+            self._documents[array] = json.loads(read_document(self.root / array / "zarr.json"))
+        return self._documents[array]
 
     def _damaged(self, key: str, what: str) -> CorruptDataError:
         parts = (*self.root.parts, *_array_of(key).split("/"))

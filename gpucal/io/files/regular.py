@@ -11,6 +11,7 @@ from typing import IO, Any
 from gpucal.errors import CorruptDataError
 
 MAX_DOCUMENT_BYTES = 64 << 20
+OVERHEAD_BYTES = 1 << 20
 MAX_DEPTH = 100
 """Levels of lists and dictionaries in a metadata document."""
 
@@ -22,6 +23,11 @@ _KINDS = (
     (stat.S_ISSOCK, "a socket"),
 )
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def largest_file(nbytes: int) -> int:
+    """Size that no file of a chunk of ``nbytes`` decoded bytes exceeds, whatever codec and notes are in it."""
+    return 2 * nbytes + OVERHEAD_BYTES
 
 
 def check_regular(path: str | Path, most: int | None = None) -> int:

@@ -25,7 +25,7 @@ from gpucal.io.conventions.attributes import (
     decoded_values,
 )
 from gpucal.io.conventions.coding import Coding
-from gpucal.io.files.regular import read_document
+from gpucal.io.files.regular import largest_file, read_document
 from gpucal.io.l0.packed import folders_in_zip
 from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS
 
@@ -126,7 +126,7 @@ def values_of(name: str, node: Any) -> npt.NDArray[Any]:
     store = node.store
     if isinstance(getattr(store, "most", None), dict):
         shard = getattr(node, "shards", None) or node.chunks
-        store.most[node.path] = 2 * math.prod(shard) * np.dtype(node.dtype).itemsize + (1 << 20)
+        store.most[node.path] = largest_file(math.prod(shard) * np.dtype(node.dtype).itemsize)
     return read_whole(name, node)
 
 

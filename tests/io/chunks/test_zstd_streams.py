@@ -16,7 +16,7 @@ from zarr.codecs import ZstdCodec
 
 from gpucal import errors
 from gpucal.io.chunks.counts import ZarrCounts
-from gpucal.io.chunks.layout import _decompress, zstd_frames
+from gpucal.io.chunks.unpack import decompress, zstd_frames
 
 SHAPE = (7, 3, 2, 5, 1)
 VALUES = np.random.default_rng(3).integers(0, 90, SHAPE).astype(np.int32)
@@ -142,7 +142,7 @@ def streams(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 def decoded(stream: bytes, size: int) -> npt.NDArray[np.uint8]:
     out = np.zeros(size, np.uint8)
-    _decompress("zstd", np.frombuffer(stream, np.uint8), out)
+    decompress("zstd", np.frombuffer(stream, np.uint8), out)
     return out
 
 
