@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders.layered_night import NIGHTS, LayeredNight, afgl_night, errors_of
+from builders.layered.night import NIGHTS, LayeredNight, afgl_night, errors_of
 
 from gpucal import calibrate_store
 

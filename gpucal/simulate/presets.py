@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 from gpucal.errors import ConfigError
 from gpucal.simulate.setup import (
@@ -14,6 +15,7 @@ from gpucal.simulate.setup import (
     Opacity,
     Receiver,
     Site,
+    Sky,
     Timing,
     Weather,
 )
@@ -197,11 +199,16 @@ PRESETS: dict[str, Callable[[], InstrumentSetup]] = {
 
 
 def preset(
-    name: str, *, channels: int | None = None, dumps: int | None = None, n_on: int | None = None
+    name: str,
+    *,
+    channels: int | None = None,
+    dumps: int | None = None,
+    n_on: int | None = None,
+    sky: str | None = None,
 ) -> InstrumentSetup:
-    """Return a preset, with other numbers of channels, dumps per subscan or ON subscans per scan.
+    """Return a preset, with other numbers of channels, dumps per subscan or ON subscans per scan, or another sky.
 
-    The bandwidth stays, so fewer channels are wider. Raises ConfigError for an unknown name.
+    The bandwidth stays, so fewer channels are wider. Raises ConfigError for an unknown name or sky.
     """
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}.")
@@ -209,6 +216,8 @@ def preset(
     if channels is not None:
         bands = tuple(replace(band, channels=channels) for band in setup.bands)
         setup = replace(setup, bands=bands)
+    if sky is not None:
+        setup = replace(setup, sky=cast(Sky, sky))  # checked by the setup
     timing = setup.timing
     timing = replace(timing, dumps=dumps or timing.dumps, n_on=n_on or timing.n_on)
     return replace(setup, timing=timing)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.am_sky import AmRun, am_air, am_layers, read_am
-from builders.layered_night import Place, errors_of, layered_setup, write_layered_night
-from builders.layered_sky import planck
+from builders.layered.am import AmRun, am_air, am_layers, read_am
+from builders.layered.night import Place, errors_of, layered_setup, write_layered_night
+from builders.layered.sky import planck
 
 from gpucal import calibrate_store
 from gpucal.io.atmosphere.am import import_am

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.layered_night import (
+from builders.layered.night import (
     NIGHTS,
     LayeredNight,
     Place,
@@ -20,7 +20,7 @@ from builders.layered_night import (
     afgl_night,
     errors_of,
 )
-from builders.layered_sky import LayeredAir, Levels, afgl_levels, air_over, planck
+from builders.layered.sky import LayeredAir, Levels, afgl_levels, air_over, planck
 from builders.night_stores import fast_folder
 
 from gpucal import calibrate_store
@@ -119,5 +119,5 @@ def test_finer_levels_give_the_same_sky() -> None:
     fine = air_over(finer, coarse.nu, 0.5)
     np.testing.assert_allclose(fine.zenith, coarse.zenith, rtol=2e-3)
     for airmass in AIRMASSES:
-        per_tau = [a.emission(airmass) / (1.0 - a.transmission(airmass)) for a in (coarse, fine)]
-        np.testing.assert_allclose(*per_tau, rtol=5e-4)
+        one, two = (a.emission(airmass) / (1.0 - a.transmission(airmass)) for a in (coarse, fine))
+        np.testing.assert_allclose(one, two, rtol=5e-4)

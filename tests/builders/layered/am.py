@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from builders.layered_sky import LayeredAir, Levels, line_absorption, smooth_absorption
+from builders.layered.sky import LayeredAir, Levels, line_absorption, smooth_absorption
 
 F64 = npt.NDArray[np.float64]
 AIR_KG, GAS_CONSTANT, GRAVITY = 0.028964, 8.314462618, 9.80665

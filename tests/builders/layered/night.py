@@ -1,4 +1,4 @@
-"""Raw nights under a layered sky of ``builders.layered_sky``: noise-free counts whose T_A* and PWV are known."""
+"""Raw nights under a layered sky of ``builders.layered.sky``: noise-free counts whose T_A* and PWV are known."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from builders.layered_sky import T_CMB, LayeredAir, afgl_levels, air_over, planck
-from gpucal.io.l0.write import create_l0
+from builders.layered.sky import T_CMB, LayeredAir, afgl_levels, air_over, planck
+from gpucal import create_l0
 from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.night import write_scan
 from gpucal.simulate.receiver import BandModel, build_band
