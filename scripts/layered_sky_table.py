@@ -36,7 +36,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for place, ghz, pwv in NIGHTS:
-            night = afgl_night(Path(folder), place, ghz, pwv, AIRMASSES)
+            path = Path(folder) / f"{place.telescope}_{pwv:g}mm.zarr"
+            night = afgl_night(path, place, ghz, pwv, AIRMASSES)
             t_ground = float(np.float32(night.setup.weather.t_amb))
             stores = [
                 calibrated(night, place.table, "before", {"t_atm": t_ground}),

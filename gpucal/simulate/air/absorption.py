@@ -38,26 +38,29 @@ WATER_LINES: F64 = np.array(
 OZONE_GHZ_HPA, OZONE_EXPONENT = 0.0024, 0.76
 
 
-def water_absorption(freq_hz: F64, p_hpa: float, t_k: float, e_hpa: float) -> F64:
-    """Absorption of water vapour, f64 [N], Np/km, at one pressure, temperature and vapour pressure.
+def water_absorption(freq_hz: F64, p_hpa: F64, t_k: F64, e_hpa: F64) -> F64:
+    """Absorption of water vapour, f64 [L,N], Np/km, of L layers at N frequencies.
 
-    Fifteen lines with Van Vleck-Weisskopf shapes cut off at 750 GHz, and the continuum (Rosenkranz 1998).
+    ``freq_hz`` f64 [N]; pressure, temperature and vapour pressure f64 [L]. Fifteen lines with Van Vleck-Weisskopf
+    shapes cut off at 750 GHz, and the continuum (Rosenkranz 1998).
     """
     f = freq_hz / 1e9
     theta = 300.0 / t_k
     dry = p_hpa - e_hpa
-    total = np.zeros(f.shape)
+    total = np.zeros((t_k.size, f.size))
     for centre, strength, exponent, air, air_power, own, own_power in WATER_LINES:
-        width = air * dry * theta**air_power + own * e_hpa * theta**own_power
+        width = (air * dry * theta**air_power + own * e_hpa * theta**own_power)[:, None]
         height = strength * theta**2.5 * np.exp(exponent * (1.0 - theta))
         base = width / (CUTOFF_GHZ**2 + width**2)
-        shape = np.zeros(f.shape)
         for away in (f - centre, f + centre):
-            shape += np.where(np.abs(away) < CUTOFF_GHZ, width / (away**2 + width**2) - base, 0.0)
-        total += height * shape * (f / centre) ** 2
+            near = np.abs(away) < CUTOFF_GHZ
+            shape = near * (width / (away**2 + width**2) - base)
+            total += height[:, None] * shape * (f / centre) ** 2
     density = 217.0 * e_hpa / t_k  # g/m^3
-    continuum = (5.43e-10 * dry * theta**3 + 1.8e-8 * e_hpa * theta**7.5) * e_hpa * f * f
-    return np.asarray(0.3183e-4 * 3.335e16 * density * total + continuum)
+    continuum = (5.43e-10 * dry * theta**3 + 1.8e-8 * e_hpa * theta**7.5) * e_hpa
+    return np.asarray(
+        (0.3183e-4 * 3.335e16 * density)[:, None] * total + continuum[:, None] * f * f
+    )
 
 
 def dry_weight(p_hpa: F64, t_k: F64) -> F64:
@@ -69,10 +72,13 @@ def dry_weight(p_hpa: F64, t_k: F64) -> F64:
 
 
 def ozone_profile(
-    freq_hz: F64, centre_hz: float, resolution_hz: float, p_hpa: float, t_k: float
+    freq_hz: F64, centre_hz: float, resolution_hz: float, p_hpa: F64, t_k: F64
 ) -> F64:
-    """A Lorentzian of a pressure-broadened ozone line, f64 [N], 1/GHz; the cores are as wide as the resolution."""
+    """A Lorentzian of a pressure-broadened ozone line, f64 [L,N], 1/GHz, in L layers at N frequencies.
+
+    Its cores are as wide as the resolution.
+    """
     half = OZONE_GHZ_HPA * p_hpa * (300.0 / t_k) ** OZONE_EXPONENT
-    half = float(np.hypot(half, resolution_hz / 1e9))
+    half = np.hypot(half, resolution_hz / 1e9)[:, None]
     away = (freq_hz - centre_hz) / 1e9
     return np.asarray(half / np.pi / (away**2 + half**2))

@@ -131,12 +131,8 @@ def _segment(
         )
     one, two = setup.weather.pwv_mm, pwv_span(setup)[1]
     low, high = (
-        np.stack(
-            [
-                km * water_absorption(freq, p, t, e * pwv)
-                for km, p, t, e in zip(air.thickness_km, air.p_hpa, air.t_k, air.e_hpa, strict=True)
-            ]
-        )
+        air.thickness_km[:, None]
+        * water_absorption(freq, air.p_hpa, air.t_k, air.e_hpa * pwv)
         / pwv
         for pwv in (one, two)
     )
@@ -155,13 +151,10 @@ def _ozone(air: AirLayers, piece: Segment) -> F64:
     for at, strength in OZONE_LINES:
         centre = 0.5 * (freq[0] + freq[-1]) + at * (freq[-1] - freq[0])
 
-        def line(nu: F64, centre: float = centre) -> F64:
-            shapes = [
-                ozone_profile(nu, centre, piece.step, p, t)
-                for p, t in zip(air.p_hpa, air.t_k, strict=True)
-            ]
-            return air.ozone_share[:, None] * np.stack(shapes)
-
-        peak = float(np.sum(line(np.array([centre]))))
-        total += strength * piece.opacity.ozone_peak / peak * line(freq)
+        share = air.ozone_share[:, None]
+        peak, line = (
+            share * ozone_profile(nu, centre, piece.step, air.p_hpa, air.t_k)
+            for nu in (np.array([centre]), freq)
+        )
+        total += strength * piece.opacity.ozone_peak / np.sum(peak) * line
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,16 @@ def layered_setup(
 
 @dataclass(frozen=True, eq=False)
 class LayeredNight:
-    """A store on disk: scan n + 1 at ``airmasses[n]``; ``quiet`` bool [C] per band, channels off the ozone lines."""
+    """A store on disk: scan n + 1 at ``airmasses[n]``.
+
+    Per band: ``quiet`` bool [C], channels off the ozone lines; per scan and band: ``t_sys`` f64 [C], K, DSB.
+    """
 
     path: Path
     setup: InstrumentSetup
     airmasses: tuple[float, ...]
     quiet: dict[str, npt.NDArray[np.bool_]]
+    t_sys: dict[tuple[int, str], F64]
 
 
 def write_layered_night(
@@ -152,15 +156,9 @@ def write_layered_night(
         simulated=True,
         noise_free=True,
     )
-    table, recording = synthetic_table(setup), Recording(dtype="f64", noise=False)
-    models, quiet = [], {}
-    for index, band in enumerate(setup.bands):
-        signal, image = (axis[:, 0] for axis in band_axes(band))
-        plain = build_band(setup, index, table, recording.seed)
-        sides = (air(signal), air(image) if np.any(plain.g_img > 0) else None)
-        known = {f.name: getattr(plain, f.name) for f in fields(BandModel) if f.init}
-        models.append(LayeredBand(**known, sides=sides))
-        quiet[band.name] = sides[0].quiet
+    recording = Recording(dtype="f64", noise=False)
+    models = [_layered_band(setup, index, air) for index in range(len(setup.bands))]
+    t_sys = {}
     for number, airmass in enumerate(airmasses, 1):
         elevation = float(np.rad2deg(np.arcsin(1.0 / airmass)))
         here = replace(setup, weather=replace(setup.weather, elevation_deg=elevation))
@@ -170,24 +168,61 @@ def write_layered_night(
             for i, model in enumerate(models)
         ]
         write_scan(path, makers)
-    return LayeredNight(path, setup, tuple(airmasses), quiet)
+        for model in models:
+            sky = model.sky(setup.weather.pwv_mm, airmass)
+            t_sys[number, model.band.name] = (model.t_rec + sky)[:, 0, 0]
+    quiet = {model.band.name: model.sides[0].quiet for model in models}
+    return LayeredNight(path, setup, tuple(airmasses), quiet, t_sys)
+
+
+def _layered_band(
+    setup: InstrumentSetup, index: int, air: Callable[[F64], LayeredAir]
+) -> LayeredBand:
+    signal, image = (axis[:, 0] for axis in band_axes(setup.bands[index]))
+    plain = build_band(setup, index, synthetic_table(setup), 1)
+    known = {f.name: getattr(plain, f.name) for f in fields(BandModel) if f.init}
+    sides = (air(signal), air(image) if np.any(plain.g_img > 0) else None)
+    return LayeredBand(**known, sides=sides)
+
+
+@cache
+def place_air(
+    place: Place, pwv_mm: float, ozone: float, warmer: float, axis: tuple[float, float, int]
+) -> LayeredAir:
+    """The layers over a place; axis: first and last frequency in Hz, and how many."""
+    levels = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer)
+    return air_over(levels, np.linspace(*axis), pwv_mm, ozone=ozone)
 
 
 def afgl_night(
-    folder: Path, place: Place, ghz: Sequence[float], pwv_mm: float, airmasses: Sequence[float]
+    path: Path,
+    place: Place,
+    ghz: Sequence[float],
+    pwv_mm: float,
+    airmasses: Sequence[float],
+    *,
+    ozone: float = 1.0,
+    warmer: float = 0.0,
+    kind: Kind = "tp",
+    loads: Loads | None = None,
 ) -> LayeredNight:
-    """The night of a place under its AFGL profile."""
-    levels = afgl_levels(place.profile, place.site.alt_m, LEVELS)
-    setup = layered_setup(place, ghz, levels.t_ground, pwv_mm)
-    path = folder / f"{place.telescope}_{pwv_mm:g}mm.zarr"
-    return write_layered_night(path, setup, airmasses, partial(air_over, levels, pwv_mm=pwv_mm))
+    """The night of a place under its AFGL profile, with ``ozone`` times its ozone and ``warmer`` K more everywhere."""
+    t_ground = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer).t_ground
+    setup = layered_setup(place, ghz, t_ground, pwv_mm)
+    setup = setup if loads is None else replace(setup, loads=loads)
+
+    def air(nu: F64) -> LayeredAir:
+        return place_air(place, pwv_mm, ozone, warmer, (float(nu[0]), float(nu[-1]), nu.size))
+
+    return write_layered_night(path, setup, airmasses, air, kind=kind)
 
 
 @dataclass(frozen=True, eq=False)
 class SkyErrors:
-    """L1 over truth minus 1 of one scan and band: T_A* f64 [C] off the ozone lines, and the PWV."""
+    """L1 over truth minus 1 of one scan and band: T_A* and T_sys f64 [C] off the ozone lines, and the PWV."""
 
     t_a_star: F64
+    t_sys: F64
     pwv: float
 
     @property
@@ -204,6 +239,8 @@ def errors_of(l1: Path, night: LayeredNight, scan: int, band: str) -> SkyErrors:
     assert np.isfinite(kelvin).all()
     setup = next(b for b in night.setup.bands if b.name == band)
     truth = line_spectrum(setup.lines, band_axes(setup)[0][:, 0])
+    quiet = night.quiet[band]
     ratio = kelvin.reshape(truth.size, -1).mean(axis=1) / truth - 1.0
-    pwv = float(np.ravel(group["pwv"][...])[0])
-    return SkyErrors(ratio[night.quiet[band]], pwv / night.setup.weather.pwv_mm - 1.0)
+    t_sys = group["t_sys"][...].reshape(truth.size, -1)[:, 0] / night.t_sys[scan, band] - 1.0
+    pwv = float(np.ravel(group["pwv"][...])[0]) / night.setup.weather.pwv_mm - 1.0
+    return SkyErrors(ratio[quiet], t_sys[quiet], pwv)

@@ -55,15 +55,18 @@ class Levels:
         return float(self.t_k[0])
 
 
-def afgl_levels(profile: str, alt_m: float, count: int = 70) -> Levels:
-    """The AFGL ``profile`` from ``alt_m`` to 80 km, levels closest at the ground; skips without pyrtlib."""
+def afgl_levels(profile: str, alt_m: float, count: int = 70, warmer: float = 0.0) -> Levels:
+    """The AFGL ``profile`` from ``alt_m`` to 80 km, levels closest at the ground; skips without pyrtlib.
+
+    ``warmer``: K that are added at every level.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         climate = pytest.importorskip("pyrtlib.climatology").AtmosphericProfiles
     z, p, _, t, ppmv = climate.gl_atm(PROFILES[profile])
     x = np.linspace(0.0, 1.0, count)
     grid = alt_m / 1e3 + (80.0 - alt_m / 1e3) * (0.15 * x + 0.85 * x**3)
-    pressure, kelvin = _log(grid, z, p), np.interp(grid, z, t)
+    pressure, kelvin = _log(grid, z, p), np.interp(grid, z, t) + warmer
     density = 100.0 * pressure / (BOLTZMANN * kelvin)
     share = {
         name: 1e-6 * _log(grid, z, ppmv[:, getattr(climate, name)])
