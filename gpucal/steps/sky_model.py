@@ -114,11 +114,7 @@ def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirT
 
 def layered_sky(table: AtmosphereTable | None, config: CalibrationConfig) -> bool:
     """Whether the sky is layered: the table knows its emission, and no option gives one temperature instead."""
-    one_temperature = config.t_atm is not None or (config.t_atm_factor, config.t_atm_offset) != (
-        1.0,
-        0.0,
-    )
-    return table is not None and table.layered and not one_temperature
+    return table is not None and table.layered and not config.one_temperature
 
 
 def build_sky_model(
