@@ -64,9 +64,7 @@ def calibrate_on_cluster(
             interrupted = True
             client.cancel(list(futures), force=True)
     # Report.
-    report = gathered.report(
-        interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
-    )
+    report = gathered.report(interrupted=interrupted, atmosphere=atmosphere_text(table(), config))
     record_failures(l1, report)
     return report
 
