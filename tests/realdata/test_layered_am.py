@@ -46,9 +46,6 @@ def test_transfer_of_the_tests_agrees_with_am(realdata: Path, name: str, ghz: fl
     assert abs(np.median((share / theirs)[ours.quiet]) - 1.0) < 4e-3
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="the engine knows one temperature of the air"
-)
 @pytest.mark.parametrize(("name", "bands"), SKIES)
 def test_sky_of_am_gives_back_t_a_star_and_water(
     realdata: Path, tmp_path: Path, name: str, bands: tuple[float, ...]

@@ -13,12 +13,12 @@ from builders.truth_setup import calibrated, steady
 from gpucal import CalibrationConfig, ConfigError, load_table, main, simulate_scan
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
 from gpucal.simulate.air.absorption import water_absorption
-from gpucal.simulate.air.layers import HPA_PER_TORR, air_layers
+from gpucal.simulate.air.layers import HPA_PER_TORR, air_at, layer_edges
 from gpucal.simulate.air.sky import LayeredChannels, layered_sky
 from gpucal.simulate.night import sky_over
 from gpucal.simulate.presets import preset
 from gpucal.simulate.receiver import BandModel, build_band
-from gpucal.simulate.setup import InstrumentSetup
+from gpucal.simulate.setup import InstrumentSetup, Line
 from gpucal.simulate.sky import synthetic_table
 
 BELOW_1_THZ = ["hera", "chai", "argus", "superc"]
@@ -36,18 +36,20 @@ def model_of(setup: InstrumentSetup, band: int = 0) -> BandModel:
 @pytest.mark.parametrize("name", BELOW_1_THZ)
 def test_air_is_that_of_the_weather_and_weighs_what_its_pressure_says(name: str) -> None:
     setup = preset(name)
-    air = air_layers(setup)
+    edges = layer_edges(setup)
+    thickness = np.diff(edges)
+    ground, air = air_at(setup, edges[:1]), air_at(setup, 0.5 * (edges[1:] + edges[:-1]))
     surface = HPA_PER_TORR * setup.weather.p_amb
-    assert setup.weather.t_amb - 1.5 < air.t_k[0] < setup.weather.t_amb
-    assert 0.97 * surface < air.p_hpa[0] < surface
+    assert edges[0] == setup.site.alt_m / 1e3
+    assert (ground.t_k[0], ground.p_hpa[0]) == (setup.weather.t_amb, pytest.approx(surface))
     assert np.all(np.diff(air.p_hpa) < 0)
     assert np.all((air.t_k >= 200.0) & (air.t_k <= max(265.0, setup.weather.t_amb)))
     density = 100.0 * air.p_hpa * 0.0289644 / (8.314462618 * air.t_k)
-    weight = 9.80665 * 1e3 * np.sum(air.thickness_km * density) / 100.0
+    weight = 9.80665 * 1e3 * np.sum(thickness * density) / 100.0
     assert weight == pytest.approx(surface, rel=2e-3)
     vapour = 100.0 * air.e_hpa * 0.01801528 / (8.314462618 * air.t_k)
-    assert 1e3 * np.sum(vapour * air.thickness_km) == pytest.approx(1.0, rel=1e-6)
-    assert np.sum(air.ozone_share) == pytest.approx(1.0)
+    assert 1e3 * np.sum(vapour * thickness) == pytest.approx(1.0, rel=3e-3)
+    assert np.sum(air.ozone * thickness) == pytest.approx(1.0, rel=1e-2)
 
 
 @pytest.mark.parametrize(("p", "t", "e"), [(700.0, 275.0, 3.0), (300.0, 230.0, 0.1)])
@@ -175,23 +177,32 @@ def test_command_writes_a_layered_night_and_its_table(
     assert not (tmp_path / "no.zarr").exists()
 
 
-@pytest.mark.xfail(
-    raises=AssertionError, strict=True, reason="the engine knows one temperature of the air"
-)
+@pytest.mark.parametrize("elevation", [60.0, 25.0])
 @pytest.mark.parametrize("name", ["hera", "chai", "superc"])
-def test_layered_night_comes_back(name: str) -> None:
-    """T_A* within 0.1 % off the ozone lines, PWV within 1 %, T_sys within 0.2 %."""
-    simulated = simulate_scan(layered(name), "tp", 7)
+def test_layered_night_comes_back(name: str, elevation: float) -> None:
+    """T_A*, T_sys and PWV within 0.1 %, on the ozone lines too: the opacities are those of the layers exactly."""
+    setup = layered(name)
+    weather = replace(setup.weather, elevation_deg=elevation, elevation_swing_deg=0.0)
+    bands = tuple(
+        replace(b, lines=(Line(b.signal_freq[0], 3 * abs(b.bandwidth_hz), 10.0),))
+        for b in setup.bands
+    )
+    simulated = simulate_scan(replace(setup, weather=weather, bands=bands), "tp", 7)
     for band, truth in enumerate(simulated.truths):
         result = calibrated(simulated, CalibrationConfig(), band)
-        s = int(result.solution.pairing.on_index[0])
-        expected = truth.t_a_star(s)
-        ozone = np.interp(truth.frequency[:, 0], simulated.table.freq_hz, simulated.table.c_o3)
-        quiet = ozone < 1.5 * ozone.min()
-        strong = quiet[:, None, None, None] & (np.abs(expected) > 1e-2)
-        seen = np.asarray(result.spectra)[..., 0]
-        good = strong & np.isfinite(seen)
-        assert np.count_nonzero(good) > 50
-        assert np.max(np.abs(seen[good] / expected[good] - 1.0)) < 1e-3
-        pwv = np.asarray(result.solution.atmosphere.pwv)
-        np.testing.assert_allclose(pwv, truth.pwv_mm, rtol=1e-2)
+        on = int(result.solution.pairing.on_index[0])
+        expected, found = truth.t_a_star(on), np.asarray(result.spectra)[..., 0]
+        seen = np.isfinite(found) & (expected > 0.1)
+        assert np.count_nonzero(seen) > 5 * found.shape[0]
+        np.testing.assert_allclose(found[seen], expected[seen], rtol=1e-3)
+        t_sys = np.asarray(result.t_sys)[..., 0][~truth.bad] / truth.t_sys(on)[~truth.bad]
+        assert np.max(np.abs(t_sys - 1.0)) < 1e-3
+        np.testing.assert_allclose(result.solution.atmosphere.pwv, truth.pwv_mm, rtol=1e-3)
+
+
+def test_one_temperature_shows_under_layers() -> None:
+    """The same night with all air as warm as the ground: the water of the fit takes the blame."""
+    simulated = simulate_scan(layered("hera"), "tp", 7)
+    result = calibrated(simulated, CalibrationConfig(t_atm=preset("hera").weather.t_amb))
+    found = np.asarray(result.solution.atmosphere.pwv) / simulated.truth.pwv_mm
+    assert np.all((found > 0.85) & (found < 0.97))

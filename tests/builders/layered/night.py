@@ -129,7 +129,8 @@ def layered_setup(
 class LayeredNight:
     """A store on disk: scan n + 1 at ``airmasses[n]``.
 
-    Per band: ``quiet`` bool [C], channels off the ozone lines; per scan and band: ``t_sys`` f64 [C], K, DSB.
+    ``quiet`` bool [C] of each band: channels off the ozone lines of both sidebands; ``t_sys`` f64 [C] of each scan and
+    band: K, DSB.
     """
 
     path: Path
@@ -171,7 +172,10 @@ def write_layered_night(
         for model in models:
             sky = model.sky(setup.weather.pwv_mm, airmass)
             t_sys[number, model.band.name] = (model.t_rec + sky)[:, 0, 0]
-    quiet = {model.band.name: model.sides[0].quiet for model in models}
+    quiet = {}
+    for model in models:
+        sides = [side.quiet for side in model.sides if side is not None]
+        quiet[model.band.name] = np.logical_and.reduce(sides)
     return LayeredNight(path, setup, tuple(airmasses), quiet, t_sys)
 
 

@@ -117,14 +117,12 @@ def line_absorption(air: Levels, freq_hz: F64) -> tuple[F64, F64]:
     o3, others = np.zeros((2, air.z_km.size, freq_hz.size))
     ghz = freq_hz / 1e9
     listed = model.o3ll
-    near = np.abs(listed.fl - np.mean(ghz)) < 150.0
     for level, (p, t) in enumerate(zip(air.p_hpa, air.t_k, strict=True)):
         inverse = listed.reftline / t
         strength = listed.s1 * np.exp(listed.b * (1.0 - inverse)) * inverse**2.5
         strength = 1e-4 * strength * (1.0 - np.exp(-1008.0 / t))  # m^2 Hz; the bending mode
         width = listed.w * p * inverse**listed.x
-        shape = _lorentz(ghz, listed.fl[near], width[near])
-        o3[level] = air.gases["o3"][level] * 1e-6 * (strength[near] @ shape)
+        o3[level] = air.gases["o3"][level] * 1e-6 * (strength @ _lorentz(ghz, listed.fl, width))
         for name, rotor in ROTORS.items():
             centre, area, half = _rotor(*rotor, t, p)
             others[level] += air.gases[name][level] * 1e-6 * (area @ _lorentz(ghz, centre, half))
