@@ -23,6 +23,9 @@ MOVED_SAMPLES = frozenset({"nod", "fsw", "wsw-chopped"})
 DRIFT = 0.002
 """What the gain of a simulated receiver drifts between its loads and a scan, as a fraction; 0 with loads of its own."""
 
+LINE_IN_REFERENCE = 0.002
+"""By which fraction the line in the reference of a frequency-switched scan moves the fitted PWV."""
+
 
 @dataclass(frozen=True)
 class Deviation:
@@ -138,6 +141,8 @@ def _atmosphere(
         sigma = None if error is None or error.shape != pwv.shape else np.atleast_1d(error)
         if sigma is not None:  # one value stands for the drift of the water over the scan
             sigma = np.hypot(sigma, np.max(np.abs(truth.pwv - truth.pwv_mm)))
+            if truth.kind == "fsw":
+                sigma = np.hypot(sigma, LINE_IN_REFERENCE * truth.pwv_mm)
         if truth.noise.size and not truth.noise.any():
             sigma = np.zeros(np.atleast_1d(pwv).shape)
         if drift:
