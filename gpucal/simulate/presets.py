@@ -61,6 +61,7 @@ def _hera() -> InstrumentSetup:
         loads=Loads(290.0, 80.0),
         f_eff=0.92,
         kinds=("otf", "tp", "otf", "fsw", "otf", "wsw-chopped", "tp", "otf"),
+        sky="layered",
     )
 
 
@@ -125,6 +126,7 @@ def _chai() -> InstrumentSetup:
         timing=Timing(dumps=6, n_on=4),
         loads=Loads(295.0, 77.0, separate=True),
         kinds=("otf", "otf-chopped"),
+        sky="layered",
     )
 
 
@@ -156,6 +158,7 @@ def _argus() -> InstrumentSetup:
         loads=Loads(285.0, 0.0, vane=True),
         f_eff=1.0,
         kinds=("nod", "tp", "fsw", "otf"),
+        sky="layered",
     )
 
 
@@ -185,6 +188,7 @@ def _superc() -> InstrumentSetup:
         timing=Timing(dumps=6),
         loads=Loads(293.0, 77.0),
         kinds=("otf", "tp", "wsw"),
+        sky="layered",
     )
 
 
@@ -195,7 +199,8 @@ PRESETS: dict[str, Callable[[], InstrumentSetup]] = {
     "argus": _argus,
     "superc": _superc,
 }
-"""hera 2 x 9 pixels, upgreat 2 x 7, chai 2 bands x 64, argus 16 with a vane, superc 64."""
+"""hera 2 x 9 pixels, upgreat 2 x 7, chai 2 bands x 64, argus 16 with a vane, superc 64. All but upgreat, which is above
+1 THz, under a layered sky."""
 
 
 def preset(
