@@ -89,7 +89,7 @@ def work_folder(needed: int, chosen: Path | None = None) -> Iterator[Path]:
 def hera(size: str) -> InstrumentSetup:
     """The instrument whose one total-power scan is calibrated: 2 x 9 pixels, 3 OFF, HOT, COLD."""
     channels, dumps, n_on = SHAPES[size]
-    setup = preset("hera", channels=channels, dumps=dumps, n_on=n_on)
+    setup = preset("hera", channels=channels, dumps=dumps, n_on=n_on, sky="isothermal")
     timing = replace(setup.timing, on_per_off=-(-n_on // 2))
     return replace(setup, timing=timing, kinds=("tp",))
 

@@ -62,7 +62,7 @@ class Site:
 
     def __init__(self, folder: Path, size: str) -> None:
         channels, dumps, n_on = SHAPES[size]
-        setup = preset("hera", channels=channels, dumps=dumps, n_on=n_on)
+        setup = preset("hera", channels=channels, dumps=dumps, n_on=n_on, sky="isothermal")
         setup = replace(setup, kinds=("tp",), loads=replace(setup.loads, separate=True))
         self.night, self.l0 = folder / "night.zarr", folder / "l0.zarr"
         simulate_night(self.night, setup, 1, table_out=folder / "table.npz")

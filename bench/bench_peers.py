@@ -71,7 +71,7 @@ class PeerResult:
 def one_pixel(size: str) -> InstrumentSetup:
     """A single-pixel receiver with as many dumps and channels as the SDFITS file has rows."""
     dumps, channels = SIZES[size]
-    setup = preset("superc", channels=channels, dumps=dumps, n_on=10)
+    setup = preset("superc", channels=channels, dumps=dumps, n_on=10, sky="isothermal")
     timing = replace(setup.timing, on_per_off=4, cal_dumps=dumps)
     return replace(setup, timing=timing, kinds=("tp",), pixels=1)
 

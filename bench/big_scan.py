@@ -48,7 +48,7 @@ def big_setup(gib: float) -> InstrumentSetup:
     """An OTF scan with about ``gib`` GiB of int32 counts in ``source/``: 64 pixels, 8192 channels."""
     per_dump = CHANNELS * PIXELS * SUBSCANS * 4
     dumps = max(2, round(gib * 2**30 / per_dump))
-    setup = preset("superc", channels=CHANNELS, dumps=dumps, n_on=N_ON)
+    setup = preset("superc", channels=CHANNELS, dumps=dumps, n_on=N_ON, sky="isothermal")
     return replace(setup, kinds=("otf",), timing=replace(setup.timing, on_per_off=2))
 
 

@@ -158,14 +158,17 @@ class CalibrationConfig(OptionModel):
     )
     t_atm: Positive | None = Field(
         None,
-        description="Temperature of the atmosphere, instead of factor * ambient + offset.",
+        description="One temperature of the atmosphere, instead of the layers of the table.",
         json_schema_extra=K,
     )
     t_atm_factor: Positive = Field(
-        1.0, description="Factor from ambient to atmospheric temperature."
+        1.0,
+        description="Factor from ambient to atmospheric temperature; other than 1: one temperature, no layers.",
     )
     t_atm_offset: float = Field(
-        0.0, description="Offset from ambient to atmospheric temperature.", json_schema_extra=K
+        0.0,
+        description="Offset from ambient to atmospheric temperature; other than 0: one temperature, no layers.",
+        json_schema_extra=K,
     )
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Zenith opacity, with atmosphere none.", json_schema_extra=NP
@@ -334,6 +337,11 @@ class CalibrationConfig(OptionModel):
         if self.devices and self.scheduler:
             raise ValueError("devices and scheduler exclude each other")
         return self
+
+    @property
+    def one_temperature(self) -> bool:
+        """Whether an option gives the atmosphere one temperature, so that its layers do not count."""
+        return self.t_atm is not None or self.t_atm_factor != 1.0 or self.t_atm_offset != 0.0
 
     def result_keys(self) -> dict[str, Any]:
         """The options that can change a number in L1 (not how fast or where it is computed)."""

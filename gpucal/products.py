@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
+from gpucal.physics.emission import departure
+
 Array = Any
 
 
@@ -140,12 +142,15 @@ class SkyModel:
     """Model of the sky as a function of the water; physics section 5, equation (5.4).
 
     opacity f64 [3,2,J,C,F] (b, q, c of signal and image); amplitude f64 [2,C,R|1,A|1] and constant
-    (J_sky = constant + sum amplitude t) broadcastable to [C,R,A], K.
+    (J_sky = constant + sum amplitude t - sum ground E) broadcastable to [C,R,A], K. emission f64 [5,2,J,C,F]
+    (``physics.emission.COLUMNS``) and ground f64 [2,C,R|1,A|1], g f_eff J(T_g), K: None where the sky is isothermal.
     """
 
     opacity: Array
     amplitude: Array
     constant: Array
+    emission: Array | None = None
+    ground: Array | None = None
 
     def transmission(
         self, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
@@ -159,6 +164,19 @@ class SkyModel:
         p = pwv[None, None, :, :]
         mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
         return xp.mean(xp.exp(-mass * (b * p + q * (p * p) + c)), axis=0)
+
+    def departure(
+        self, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
+    ) -> Array | None:
+        """E, equation (5.16), as ``transmission``; None where the sky is isothermal."""
+        if self.emission is None:
+            return None
+        opacity, emission = (
+            x[:, sideband, :, c0:c1, :, None] for x in (self.opacity, self.emission)
+        )
+        mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
+        found = departure(opacity, emission, pwv[None, None, :, :], mass)
+        return array_namespace(self.opacity).mean(found.value, axis=0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,8 @@
 """Zenith opacity of the atmosphere from a table of coefficients; physics section 5.
 
 tau_k = b_k P + q_k P^2 + c_k and t_k = exp(-A tau_k) with the precipitable water P in mm, the airmass A
-and c_k = c_dry + s c_O3 + c_minor. Nothing here reads a file.
+and c_k = c_dry + s c_O3 + c_minor. A table may hold the emission of a layered sky too. Nothing here reads a
+file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from gpucal.errors import TableError
+from gpucal.physics.emission import departure
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -26,6 +28,9 @@ MAX_POINTS = 33
 """Most points inside one channel. The fit holds b, q and c of every point of every channel and both
 sidebands, so its memory and time grow with it. A point stands for the mean opacity of its part of the
 channel, so a line narrower than that part is diluted, not missed."""
+
+EMISSION = ("e_b", "e_q", "e_c", "e_o3")
+"""Columns of the emission of a layered sky."""
 
 GRID_POINTS = 100
 GRID_WIDENING = 2.0
@@ -39,12 +44,14 @@ class ChannelOpacity:
     b       [J, C] f64  Np/mm
     q       [J, C] f64  Np/mm^2
     c       [J, C] f64  Np: dry air, ozone and minor gases
+    emission [5, J, C] f64: c_o3, e_b, e_q, e_c, e_o3 of ``physics.emission``; None: an isothermal sky
     Arrays of any array-API namespace; all results are in the same one.
     """
 
     b: Array
     q: Array
     c: Array
+    emission: Array | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,6 +72,14 @@ class ChannelOpacity:
         tau = self._tau(pwv)
         least = xp.min(tau, axis=0)
         return least - xp.log(xp.mean(xp.exp(least[None, :] - tau), axis=0))
+
+    def departure(self, pwv: float, airmass: float) -> Array:
+        """E(P, A) = mean_j E_j, f64 [C]: how much less than an isothermal sky this one emits; equation (5.16)."""
+        xp = array_namespace(self.b)
+        if self.emission is None:
+            return xp.zeros_like(self.b[0, :])
+        columns = xp.stack([self.b, self.q, self.c])
+        return xp.mean(departure(columns, self.emission, pwv, airmass).value, axis=0)
 
     def _tau(self, pwv: Array | float) -> Array:
         """Zenith opacity at every point, Np, f64 [J,C]; equation (5.2)."""
@@ -92,6 +107,7 @@ class AtmosphereTable:
     freq_hz        [N] f64  Hz, rising, not evenly spaced
     b, q           [N] f64  Np/mm, Np/mm^2
     c_dry, c_o3, c_minor  [N] f64  Np
+    e_b, e_q, e_c, e_o3   [N] f64  1/mm, 1/mm^2, 1, 1: emission of a layered sky; all None where not known
     band_edges_hz  [M, 2] f64 or None: the table holds inside these bands only
     attrs          model, version, site, alt_m, pwv_range_mm, credit, ... as far as they are known
     path, sha256   where it came from; "" for a table made in memory
@@ -109,11 +125,20 @@ class AtmosphereTable:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
     sha256: str = ""
+    e_b: F64 | None = None
+    e_q: F64 | None = None
+    e_c: F64 | None = None
+    e_o3: F64 | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self)
         _check_bands(self)
         _check_pwv_range(self)
+
+    @property
+    def layered(self) -> bool:
+        """Whether the table knows the emission of a layered sky."""
+        return self.e_b is not None
 
     @property
     def name(self) -> str:
@@ -161,14 +186,17 @@ class AtmosphereTable:
             raise TableError("the channel frequencies or their width are not finite numbers in Hz.")
         self._require(centre, 0.0)
         points = self._points(centre, width)
-        columns = (self.b, self.q, self.c_dry + ozone_scale * self.c_o3 + self.c_minor)
+        ozone = ozone_scale * self.c_o3
+        columns = [self.b, self.q, self.c_dry + ozone + self.c_minor]
+        if self.layered:
+            columns += [ozone, *(getattr(self, name) for name in EMISSION)]
         if points == 1:
             read = [np.interp(centre, self.freq_hz, column)[None, :] for column in columns]
         else:
             self._require(centre, 0.5 * width)
             edges = centre + width * (np.arange(points + 1) / points - 0.5)[:, None]
             read = [_part_means(self.freq_hz, column, edges) for column in columns]
-        return ChannelOpacity(*read)
+        return ChannelOpacity(*read[:3], np.stack(read[3:]) if read[3:] else None)
 
     def _points(self, centre: F64, width: float) -> int:
         """Number J of points: 1, or an odd number near the most table steps inside one channel."""
@@ -231,8 +259,15 @@ def _ghz(hz: float) -> str:
 
 def _check_columns(table: AtmosphereTable) -> None:
     f = table.freq_hz
-    for name in ("freq_hz", "b", "q", "c_dry", "c_o3", "c_minor"):
+    emission = [getattr(table, name) for name in EMISSION]
+    if any(e is None for e in emission) and not all(e is None for e in emission):
+        raise TableError(
+            f"atmosphere table {table.name} has some of the columns {', '.join(EMISSION)}, expected all or none."
+        )
+    for name in ("freq_hz", "b", "q", "c_dry", "c_o3", "c_minor", *EMISSION):
         column = getattr(table, name)
+        if column is None:
+            continue
         if column.ndim != 1 or column.dtype != np.float64:
             raise TableError(
                 f"atmosphere table {table.name}: {name} is {column.dtype} with {column.ndim} "

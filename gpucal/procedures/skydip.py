@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.physics.emission import lapse
 from gpucal.procedures.least_squares import (
     Minimum,
     block_means,
@@ -50,11 +51,34 @@ HIGHEST_TAU = 20.0
 
 
 @dataclass(frozen=True, eq=False)
+class Lapse:
+    """How the air gets colder with height: kappa f64 [K] at the zenith opacities tau f64 [K], rising, linear between.
+
+    E = kappa(tau) tau A g(tau A), physics equation (11.9): kappa is the mean of 1 - J(T)/J(T_ground) over what absorbs.
+    """
+
+    tau: F64
+    kappa: F64
+
+    def departure(self, tau: float, airmass: F64) -> tuple[F64, F64]:
+        """E and dE/dtau at the airmasses [N]."""
+        kappa = float(np.interp(tau, self.tau, self.kappa))
+        step = 1e-4 * max(abs(tau), 1e-3)
+        ends = np.interp([tau - step, tau + step], self.tau, self.kappa)
+        steep = float(ends[1] - ends[0]) / (2.0 * step)
+        depth = airmass * max(tau, 0.0)
+        g, bent = lapse(depth)
+        value = depth * g
+        return kappa * value, steep * value + kappa * airmass * (g + depth * bent)
+
+
+@dataclass(frozen=True, eq=False)
 class SkydipSeries:
     """Sky temperatures of one pixel.
 
     airmass f64 [N]; values f64 [N] K (or counts with a free gain); errors f64 [N] or None: from the residual
     t_atm, t_amb K, in the same scale as the values; t_bg what shines through the atmosphere, K
+    lapse: of a layered sky, t_atm then being that of the ground; None: isothermal
     """
 
     airmass: F64
@@ -63,6 +87,7 @@ class SkydipSeries:
     t_amb: float = NAN
     errors: F64 | None = None
     t_bg: float = 0.0
+    lapse: Lapse | None = None
     receiver: int = 0
     pixel: int = 0
     label: str = ""
@@ -110,12 +135,18 @@ def reduce_skydip(
 
 
 def sky_temperature(
-    parameters: dict[str, float], airmass: F64, form: Form, t: tuple[float, float, float]
+    parameters: dict[str, float],
+    airmass: F64,
+    form: Form,
+    t: tuple[float, float, float],
+    layers: Lapse | None = None,
 ) -> F64:
     """The model, f64 [N] K; ``t`` = T_atm, T_amb, T_bg in K; parameters by name (``SkydipFit.names``)."""
     t_atm, t_amb, t_bg = t
     through = np.exp(-parameters["tau"] * airmass)
     sky = t_atm * (1.0 - through) + t_bg * through
+    if layers is not None:
+        sky = sky - t_atm * layers.departure(parameters["tau"], airmass)[0]
     if form == "total-power":
         return np.asarray(parameters["gain"] * sky + parameters["t0"])
     return np.asarray(parameters["f_eff"] * sky + (1.0 - parameters["f_eff"]) * t_amb)
@@ -128,13 +159,14 @@ class _Problem:
     sigma: F64
     t: tuple[float, float, float]
     options: SkydipOptions
+    layers: Lapse | None = None
 
     def read(self, p: F64) -> dict[str, float]:
         given = {"f_eff": self.options.f_eff or 1.0, "t0": 0.0, "gain": 1.0}
         return given | dict(zip(self.options.names, (float(v) for v in p), strict=True))
 
     def model(self, p: F64) -> F64:
-        return sky_temperature(self.read(p), self.airmass, self.options.form, self.t)
+        return sky_temperature(self.read(p), self.airmass, self.options.form, self.t, self.layers)
 
     def residual(self, p: F64) -> F64:
         return np.asarray((self.model(p) - self.values) / self.sigma, dtype=np.float64)
@@ -144,9 +176,13 @@ class _Problem:
         t_atm, t_amb, t_bg = self.t
         through = np.exp(-q["tau"] * self.airmass)
         sky = t_atm * (1.0 - through) + t_bg * through
+        steep = (t_atm - t_bg) * self.airmass * through
+        if self.layers is not None:
+            less, slope = self.layers.departure(q["tau"], self.airmass)
+            sky, steep = sky - t_atm * less, steep - t_atm * slope
         scale = q["gain"] if self.options.form == "total-power" else q["f_eff"]
         columns = {
-            "tau": scale * (t_atm - t_bg) * self.airmass * through,
+            "tau": scale * steep,
             "f_eff": sky - t_amb,
             "t0": np.ones_like(sky),
             "gain": sky,
@@ -211,7 +247,8 @@ def _fit_skydip(series: SkydipSeries, options: SkydipOptions) -> SkydipFit:
     why = _unusable(blank, options, absolute)
     if why:
         return replace(blank, reason=why)
-    problem = _Problem(a, y, sigma, (series.t_atm, series.t_amb, series.t_bg), options)
+    t = (series.t_atm, series.t_amb, series.t_bg)
+    problem = _Problem(a, y, sigma, t, options, series.lapse)
     free = np.full(len(options.names), np.inf)
     lower, upper = -free, free.copy()
     lower[0], upper[0] = -1.0, HIGHEST_TAU

@@ -23,6 +23,9 @@ MOVED_SAMPLES = frozenset({"nod", "fsw", "wsw-chopped"})
 DRIFT = 0.002
 """What the gain of a simulated receiver drifts between its loads and a scan, as a fraction; 0 with loads of its own."""
 
+LINE_IN_REFERENCE = 0.002
+"""By which fraction the line in the reference of a frequency-switched scan moves the fitted PWV."""
+
 
 @dataclass(frozen=True)
 class Deviation:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.errors import ConfigError
 from gpucal.io.atmosphere.tables import save_table
 from gpucal.io.l0.schema import GroupName
 from gpucal.io.l0.write import CountsMaker, GroupArrays, create_l0, write_l0_scan
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.scan import ArrayCounts, Scan, SubscanGroup
+from gpucal.simulate.air.sky import LayeredSky, layered_sky
 from gpucal.simulate.counts import Recording, ScanCounts
 from gpucal.simulate.presets import preset
 from gpucal.simulate.procedures import ProcedureTruth, procedure_truth
@@ -69,13 +71,13 @@ def simulate_scan(
     """Simulate one scan in memory, by default noise-free f64 counts: the exact mode.
 
     start: MJD of its beginning; mjd0: start of the night, where gain = 1 (default: ``start``).
-    lloadsn >= 0: the loads are in that scan. table: opacities, by default synthetic_table(setup).
+    lloadsn >= 0: the loads are in that scan. table: opacities, by default those of ``setup.sky``.
     """
     plan = plan_scan(setup, kind, number, start, mjd0=mjd0, lloadsn=lloadsn)
     recording = recording or Recording(dtype="f64", noise=False)
-    table = table or synthetic_table(setup)
+    table, air = sky_over(setup, table)
     makers = [
-        ScanCounts(build_band(setup, i, table, recording.seed), i, plan, recording)
+        ScanCounts(build_band(setup, i, table, recording.seed, air), i, plan, recording)
         for i in range(len(setup.bands))
     ]
     scans = tuple(_scan_value(maker) for maker in makers)
@@ -99,14 +101,14 @@ def simulate_night(
     """Write an L0 store with ``scans`` science scans and the load scans they need.
 
     Counts are made and written one subscan at a time. truth: file for what must come back;
-        table_out: .npz file for the opacities used (by default those of ``synthetic_table``); on_scan is
+        table_out: .npz file for the opacities used (by default those of ``setup.sky``); on_scan is
         called after each scan. Returns the numbers of all scans. Raises L0Error when ``path`` holds
-        other data, ConfigError for an unknown preset.
+        other data, ConfigError for an unknown preset, or a table for a sky that is layered.
     """
     setup = preset(setup) if isinstance(setup, str) else setup
     recording = recording or Recording()
-    table = table or synthetic_table(setup)
-    models = [build_band(setup, i, table, recording.seed) for i in range(len(setup.bands))]
+    table, air = sky_over(setup, table)
+    models = [build_band(setup, i, table, recording.seed, air) for i in range(len(setup.bands))]
     create_l0(
         path,
         telescope=setup.telescope,
@@ -132,6 +134,25 @@ def simulate_night(
             if on_scan is not None:
                 on_scan(plan)
     return numbers
+
+
+def sky_over(
+    setup: InstrumentSetup, table: AtmosphereTable | None = None
+) -> tuple[AtmosphereTable, LayeredSky | None]:
+    """The table of a simulated sky, and its layers; None where all air has one temperature.
+
+    ``table``: opacities of one's own for an isothermal sky. Raises ConfigError where the sky is layered:
+    a table holds no layers.
+    """
+    if setup.sky == "isothermal":
+        return table or synthetic_table(setup), None
+    if table is not None:
+        raise ConfigError(
+            f"{setup.name}: a table was given for a layered sky, which makes its own.",
+            hint='Leave the table out, or set sky to "isothermal".',
+        )
+    air = layered_sky(setup)
+    return air.table, air
 
 
 def write_scan(path: str | Path, makers: Sequence[ScanCounts], *, codec: str = "zstd:1") -> None:

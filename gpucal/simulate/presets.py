@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 from gpucal.errors import ConfigError
 from gpucal.simulate.setup import (
@@ -14,6 +15,7 @@ from gpucal.simulate.setup import (
     Opacity,
     Receiver,
     Site,
+    Sky,
     Timing,
     Weather,
 )
@@ -59,6 +61,7 @@ def _hera() -> InstrumentSetup:
         loads=Loads(290.0, 80.0),
         f_eff=0.92,
         kinds=("otf", "tp", "otf", "fsw", "otf", "wsw-chopped", "tp", "otf"),
+        sky="layered",
     )
 
 
@@ -123,6 +126,7 @@ def _chai() -> InstrumentSetup:
         timing=Timing(dumps=6, n_on=4),
         loads=Loads(295.0, 77.0, separate=True),
         kinds=("otf", "otf-chopped"),
+        sky="layered",
     )
 
 
@@ -154,6 +158,7 @@ def _argus() -> InstrumentSetup:
         loads=Loads(285.0, 0.0, vane=True),
         f_eff=1.0,
         kinds=("nod", "tp", "fsw", "otf"),
+        sky="layered",
     )
 
 
@@ -183,6 +188,7 @@ def _superc() -> InstrumentSetup:
         timing=Timing(dumps=6),
         loads=Loads(293.0, 77.0),
         kinds=("otf", "tp", "wsw"),
+        sky="layered",
     )
 
 
@@ -193,15 +199,21 @@ PRESETS: dict[str, Callable[[], InstrumentSetup]] = {
     "argus": _argus,
     "superc": _superc,
 }
-"""hera 2 x 9 pixels, upgreat 2 x 7, chai 2 bands x 64, argus 16 with a vane, superc 64."""
+"""hera 2 x 9 pixels, upgreat 2 x 7, chai 2 bands x 64, argus 16 with a vane, superc 64. All but upgreat, which is above
+1 THz, under a layered sky."""
 
 
 def preset(
-    name: str, *, channels: int | None = None, dumps: int | None = None, n_on: int | None = None
+    name: str,
+    *,
+    channels: int | None = None,
+    dumps: int | None = None,
+    n_on: int | None = None,
+    sky: str | None = None,
 ) -> InstrumentSetup:
-    """Return a preset, with other numbers of channels, dumps per subscan or ON subscans per scan.
+    """Return a preset, with other numbers of channels, dumps per subscan or ON subscans per scan, or another sky.
 
-    The bandwidth stays, so fewer channels are wider. Raises ConfigError for an unknown name.
+    The bandwidth stays, so fewer channels are wider. Raises ConfigError for an unknown name or sky.
     """
     if name not in PRESETS:
         raise ConfigError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}.")
@@ -209,6 +221,8 @@ def preset(
     if channels is not None:
         bands = tuple(replace(band, channels=channels) for band in setup.bands)
         setup = replace(setup, bands=bands)
+    if sky is not None:
+        setup = replace(setup, sky=cast(Sky, sky))  # checked by the setup
     timing = setup.timing
     timing = replace(timing, dumps=dumps or timing.dumps, n_on=n_on or timing.n_on)
     return replace(setup, timing=timing)

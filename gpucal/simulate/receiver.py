@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gpucal.physics.atm import AtmosphereTable, ChannelOpacity
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature, sideband_gains
+from gpucal.simulate.air.sky import LayeredChannels, LayeredSky
 from gpucal.simulate.setup import BandSetup, InstrumentSetup
 from gpucal.simulate.sky import band_axes
 
 F64 = npt.NDArray[np.float64]
+
+T = TypeVar("T")
 
 GOOD, DEAD, WEAK, WARM = 0, 1, 2, 3
 DEAD_COUNTS = 17.0
@@ -31,6 +35,7 @@ class BandModel:
     g_sig, g_img    f64 [C|1,Q,P] sideband gains
     j_hot, j_cold   f64 [C,R,P]  K; j_cold is NaN with a vane
     bad             u8 [C,R,A]   0 good, 1 dead, 2 weak, 3 far too warm
+    air             the layers of the sky; None: all air is at t_amb
     """
 
     setup: InstrumentSetup
@@ -45,7 +50,11 @@ class BandModel:
     j_hot: F64
     j_cold: F64
     bad: npt.NDArray[np.uint8]
+    air: LayeredSky | None = None
     _cache: dict[float, tuple[list[ChannelOpacity], list[ChannelOpacity]]] = field(
+        default_factory=dict, repr=False
+    )
+    _layers: dict[float, tuple[list[LayeredChannels], list[LayeredChannels]]] = field(
         default_factory=dict, repr=False
     )
 
@@ -68,28 +77,54 @@ class BandModel:
             np.stack([o.zenith_tau(pwv) for o in side], axis=1) for side in (sig, img)
         )
 
+    def emission(self, pwv: float, airmass: float, throw: float = 0.0) -> tuple[F64, F64]:
+        """J of the air alone, f64 [C,R] K, in signal and image sideband of channels moved by ``throw`` Hz."""
+        if self.air is not None:
+            sides = self._seen_layers(throw, self.air)
+            return tuple(  # type: ignore[return-value]
+                np.stack([one.emission(pwv, airmass) for one in side], axis=1) for side in sides
+            )
+        t_amb = float(np.float32(self.setup.weather.t_amb))
+        t_sig, t_img = self.transmission(pwv, airmass, throw)
+        return (
+            np.asarray(radiation_temperature(self.nu_sig + throw, t_amb) * (1.0 - t_sig)),
+            np.asarray(radiation_temperature(self.nu_img + throw, t_amb) * (1.0 - t_img)),
+        )
+
     def _opacities(self, throw: float) -> tuple[list[ChannelOpacity], list[ChannelOpacity]]:
         """Opacity of signal and image sideband, one per receiver; kept for each throw (Hz)."""
-        if throw in self._cache:
-            return self._cache[throw]
-        width = abs(self.band.freq_res)
-        sides: list[list[ChannelOpacity]] = []
+        if throw not in self._cache:
+            width = abs(self.band.freq_res)
+            self._cache[throw] = self._each_receiver(
+                throw, lambda nu: self.table.channel_opacity(nu, width)
+            )
+        return self._cache[throw]
+
+    def _seen_layers(
+        self, throw: float, air: LayeredSky
+    ) -> tuple[list[LayeredChannels], list[LayeredChannels]]:
+        """The layers in signal and image sideband, one per receiver; kept for each throw (Hz)."""
+        if throw not in self._layers:
+            self._layers[throw] = self._each_receiver(throw, air.channels)
+        return self._layers[throw]
+
+    def _each_receiver(self, throw: float, make: Callable[[F64], T]) -> tuple[list[T], list[T]]:
+        """What ``make`` gives for the channels f64 [C] of each receiver, in both sidebands."""
+        sides: list[list[T]] = []
         for nu in (self.nu_sig, self.nu_img):
-            made: list[ChannelOpacity] = []
+            made: list[T] = []
             for r in range(nu.shape[1]):
                 # receivers at one frequency share the work
                 same = r > 0 and np.array_equal(nu[:, r], nu[:, r - 1])
-                made.append(
-                    made[-1] if same else self.table.channel_opacity(nu[:, r] + throw, width)
-                )
+                made.append(made[-1] if same else make(nu[:, r] + throw))
             sides.append(made)
-        self._cache[throw] = sides[0], sides[1]
-        return self._cache[throw]
+        return sides[0], sides[1]
 
     def sky(self, pwv: float, airmass: float, throw: float = 0.0) -> F64:
         """Sky at the receiver's input, f64 [C,R,P], K; physics equation (5.4) without J_hot:
 
-        sum_k g_k {f_eff [J(nu_k,T_atm)(1-t_k) + J(nu_k,T_bg) t_k] + (1-f_eff) J(nu_k,T_amb)}.
+        sum_k g_k {f_eff [J_air,k + J(nu_k,T_bg) t_k] + (1-f_eff) J(nu_k,T_amb)}, with J_air = J(nu_k,T_amb) (1-t_k)
+        unless the air is layered.
         """
         f_eff = self.setup.f_eff
         t_amb = float(np.float32(self.setup.weather.t_amb))
@@ -97,19 +132,26 @@ class BandModel:
         sides = zip(
             (self.nu_sig, self.nu_img),
             self.transmission(pwv, airmass, throw),
+            self.emission(pwv, airmass, throw),
             (self.g_sig, self.g_img),
             strict=True,
         )
-        for nu, t, gain in sides:
+        for nu, t, air, gain in sides:
             ambient = radiation_temperature(nu + throw, t_amb)
             background = radiation_temperature(nu + throw, T_BACKGROUND)
-            k = f_eff * (ambient * (1.0 - t) + background * t) + (1.0 - f_eff) * ambient
+            k = f_eff * (air + background * t) + (1.0 - f_eff) * ambient
             total = total + gain * k[:, :, None]
         return np.asarray(total)
 
 
-def build_band(setup: InstrumentSetup, index: int, table: AtmosphereTable, seed: int) -> BandModel:
-    """Make the receivers of band number ``index``; the same seed gives the same receivers."""
+def build_band(
+    setup: InstrumentSetup,
+    index: int,
+    table: AtmosphereTable,
+    seed: int,
+    air: LayeredSky | None = None,
+) -> BandModel:
+    """Make the receivers of band number ``index``; the same seed gives the same receivers. ``air``: layered sky."""
     band = setup.bands[index]
     rng = np.random.default_rng([seed, index, 0xBA])
     nu_sig, nu_img = band_axes(band)
@@ -141,6 +183,7 @@ def build_band(setup: InstrumentSetup, index: int, table: AtmosphereTable, seed:
         load(setup.loads.t_hot),
         load(t_cold),
         bad,
+        air,
     )
 
 

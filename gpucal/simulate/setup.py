@@ -29,6 +29,8 @@ PROCEDURES: tuple[Kind, ...] = ("pointing", "focus", "skydip")
 CONTINUUM_KINDS = frozenset({"pointing", "focus"})
 """Kinds of scan whose source is a point without lines, equally bright at all frequencies."""
 SkyDrift = Literal["none", "linear", "linear-dump", "free"]
+Sky = Literal["isothermal", "layered"]
+SKIES: tuple[Sky, ...] = ("isothermal", "layered")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Line:
 class Weather:
     """The sky of a night.
 
-    pwv_mm at the start; it changes by ``pwv_drift_per_h`` (fraction per hour). t_amb K, also the
-    temperature of the atmosphere; p_amb Torr. The elevation swings about ``elevation_deg`` by
+    pwv_mm at the start; it changes by ``pwv_drift_per_h`` (fraction per hour). t_amb K at the ground, that of
+    all air in an isothermal sky; p_amb Torr. The elevation swings about ``elevation_deg`` by
     ``elevation_swing_deg`` within a day.
     """
 
@@ -68,7 +70,7 @@ class Weather:
 
 @dataclass(frozen=True)
 class Opacity:
-    """Zenith opacity in the middle of a band, for the synthetic table: Np/mm, Np, Np."""
+    """Zenith opacity in the middle of a band: Np/mm, Np, Np. A layered sky works out that of water itself."""
 
     water_per_mm: float
     dry: float
@@ -191,6 +193,9 @@ class Procedures:
 class InstrumentSetup:
     """A telescope with its array receiver, the sky over it and the scans it makes.
 
+    sky: "isothermal" (all air at t_amb, opacities made up) or "layered" (levels of air that cool with height,
+    water computed line by line, radiative transfer through them; up to 1 THz).
+
     sky_drift: "none" one elevation and PWV per scan; "linear" they change from subscan to subscan,
     and the sky under an ON subscan is the linear interpolation in time between the OFFs around it
     (what the default reference assumes); "linear-dump" the same for every dump (reference
@@ -214,8 +219,11 @@ class InstrumentSetup:
     sky_drift: SkyDrift = "linear"
     fill_fraction: float = 1e-5
     procedures: Procedures = field(default_factory=Procedures)
+    sky: Sky = "isothermal"
 
     def __post_init__(self) -> None:
+        if self.sky not in SKIES:
+            raise ConfigError(f"sky is {self.sky!r}, expected {' or '.join(SKIES)}.")
         for band in self.bands:
             if len(band.signal_freq) != self.receivers or len(band.image_freq) != self.receivers:
                 raise ConfigError(

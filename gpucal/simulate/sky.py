@@ -17,6 +17,9 @@ F64 = npt.NDArray[np.float64]
 TABLE_STEPS_PER_CHANNEL = 1.25
 """Below 2, so that a channel's opacity is that of its centre and no rule of averaging enters."""
 
+OZONE_LINES = ((-0.37, 0.6), (0.08, 1.0), (0.33, 0.3))
+"""Place in the range of frequency, and strength, of each made-up ozone line."""
+
 
 def band_axes(band: BandSetup) -> tuple[F64, F64]:
     """Signal and image sky frequency, two f64 [C,R], Hz; physics equations (1.1) and (1.2)."""
@@ -77,6 +80,31 @@ class Conditions:
         return np.asarray(1.0 + band.receiver.gain_drift_per_h * hours)
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A range of frequency that a table must hold: low, high and step between knots, Hz, and its opacity."""
+
+    low: float
+    high: float
+    step: float
+    opacity: Opacity
+
+    def knots(self) -> F64:
+        """Evenly spaced knots from ``low`` to at least ``high``, f64 [n], Hz."""
+        n = max(8, int(np.ceil((self.high - self.low) / self.step)) + 1)
+        return np.asarray(self.low + self.step * np.arange(n), dtype=np.float64)
+
+    def position(self) -> F64:
+        """Place of each knot in the range, f64 [n], about -0.5..0.5."""
+        freq = self.knots()
+        return np.asarray((freq - freq.mean()) / (freq[-1] - freq[0]))
+
+
+def pwv_span(setup: InstrumentSetup) -> tuple[float, float]:
+    """Range of PWV, mm, in which a table of ``setup`` is to hold."""
+    return setup.weather.pwv_mm / 5.0, setup.weather.pwv_mm * 5.0
+
+
 def synthetic_table(setup: InstrumentSetup) -> AtmosphereTable:
     """An opacity table for all sidebands of ``setup``, made up but of the usual shape.
 
@@ -84,38 +112,35 @@ def synthetic_table(setup: InstrumentSetup) -> AtmosphereTable:
     dry air, and narrow ozone lines. One band of table per sideband, apart when they do not overlap.
     """
     pieces = []
-    for low, high, step, opacity in _segments(setup):
-        n = max(8, int(np.ceil((high - low) / step)) + 1)
-        freq = low + step * np.arange(n)
-        x = (freq - freq.mean()) / (freq[-1] - freq[0])
+    for piece in segments(setup):
+        freq, x, opacity = piece.knots(), piece.position(), piece.opacity
         b = opacity.water_per_mm * (1.0 + 0.2 * x + 0.6 / (1.0 + ((x - 0.1) / 0.15) ** 2))
         q = 0.02 * b * b / (1.0 + b)
         dry = opacity.dry * (1.0 + 0.3 * x)
-        width = max(0.004, 3.0 * step / (freq[-1] - freq[0]))
+        width = max(0.004, 3.0 * piece.step / (freq[-1] - freq[0]))
         ozone = sum(
             strength * opacity.ozone_peak / (1.0 + ((x - at) / width) ** 2)
-            for at, strength in ((-0.37, 0.6), (0.08, 1.0), (0.33, 0.3))
+            for at, strength in OZONE_LINES
         )
-        minor = np.full(n, 1e-4)
+        minor = np.full(freq.size, 1e-4)
         pieces.append((freq, b, q, dry, np.asarray(ozone), minor))
     freq, b, q, dry, ozone, minor = (
         np.concatenate(column).astype(np.float64) for column in zip(*pieces, strict=True)
     )
-    pwv = setup.weather.pwv_mm
     attrs = {
         "model": "synthetic",
         "version": "1",
         "site": setup.telescope,
         "alt_m": setup.site.alt_m,
-        "pwv_range_mm": (pwv / 5.0, pwv * 5.0),
+        "pwv_range_mm": pwv_span(setup),
         "profile": "none: coefficients made up for simulated nights",
     }
     edges = np.array([(piece[0][0], piece[0][-1]) for piece in pieces])
     return AtmosphereTable(freq, b, q, dry, ozone, minor, band_edges_hz=edges, attrs=attrs)
 
 
-def _segments(setup: InstrumentSetup) -> list[tuple[float, float, float, Opacity]]:
-    """(low, high, step, opacity) of each frequency range that is needed, sorted and merged."""
+def segments(setup: InstrumentSetup) -> list[Segment]:
+    """The frequency ranges that are needed, sorted and merged."""
     found = []
     for band in setup.bands:
         step = abs(band.freq_res) / TABLE_STEPS_PER_CHANNEL
@@ -123,13 +148,15 @@ def _segments(setup: InstrumentSetup) -> list[tuple[float, float, float, Opacity
         for axis in band_axes(band):
             for receiver in range(axis.shape[1]):
                 nu = axis[:, receiver]
-                found.append((nu.min() - margin, nu.max() + margin, step, band.opacity))
-    found.sort(key=lambda item: item[0])
+                low, high = float(nu.min()) - margin, float(nu.max()) + margin
+                found.append(Segment(low, high, step, band.opacity))
+    found.sort(key=lambda item: item.low)
     merged = [found[0]]
-    for low, high, step, opacity in found[1:]:
+    for one in found[1:]:
         last = merged[-1]
-        if low <= last[1] + max(step, last[2]):
-            merged[-1] = (last[0], max(high, last[1]), max(step, last[2]), last[3])
+        step = max(one.step, last.step)
+        if one.low <= last.high + step:
+            merged[-1] = Segment(last.low, max(one.high, last.high), step, last.opacity)
         else:
-            merged.append((low, high, step, opacity))
+            merged.append(one)
     return merged

@@ -228,7 +228,10 @@ def _rows(
     for f in range(n_axes):
         recs = slice(0, n_rec) if n_axes == 1 else slice(f, f + 1)
         n = (recs.stop - recs.start) * n_pix
-        part = _columns(model.amplitude, f if n_axes > 1 else None, recs, n_rec, n_pix, xp)
+        part, ground = (
+            None if x is None else _columns(x, f if n_axes > 1 else None, recs, n_rec, n_pix, xp)
+            for x in (model.amplitude, model.ground)
+        )
         out.append(
             SkyRows(
                 observed=xp.reshape(xp.where(good, target, 0.0)[:, recs, :], (n_chan, n)),
@@ -238,6 +241,8 @@ def _rows(
                 opacity=model.opacity[..., f : f + 1],
                 airmass=float(view.airmass),
                 fits=slice(recs.start * n_pix, recs.stop * n_pix),
+                emission=None if model.emission is None else model.emission[..., f : f + 1],
+                ground=ground,
             )
         )
     return out
@@ -257,9 +262,7 @@ def _columns(
 
 def _all_in_one(row: SkyRows) -> SkyRows:
     """The same rows with all columns in fit 0: one PWV for all pixels."""
-    return SkyRows(
-        row.observed, row.noise2, row.good, row.amplitude, row.opacity, row.airmass, None
-    )
+    return replace(row, fits=None)
 
 
 def _why_poor(fit: PwvFit, grid: F64) -> str:

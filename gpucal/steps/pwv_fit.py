@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.chi2 import SkyFits
+from gpucal.physics.emission import departure
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -24,6 +25,13 @@ GRID_CHANNELS = 1024
 OPAQUE = 0.02
 """Channels whose sidebands both transmit less say nothing about the water."""
 
+BLOCK = 8192
+"""Points of which a CPU works the emission out together."""
+
+FRESH = 3e-5
+"""The emission of a layered sky is worked out again when P has moved by this fraction; closer, the expansion is
+good to 1e-9 K."""
+
 
 @dataclass(frozen=True, eq=False)
 class SkyRows:
@@ -31,7 +39,8 @@ class SkyRows:
 
     observed f64 [C,N] K with the constant part of the model taken off; noise2 f64 [C,N] K^2; good
     bool [C,N]; amplitude f64 [2,C,N|1] K; opacity f64 [3,2,J,C,1]. ``fits``: which of the fitted PWV the
-    N columns belong to (a slice, or None: all to fit 0).
+    N columns belong to (a slice, or None: all to fit 0). Of a layered sky: emission f64 [5,2,J,C,1] and
+    ground f64 [2,C,N|1] K (``SkyModel``).
     """
 
     observed: Array
@@ -41,6 +50,8 @@ class SkyRows:
     opacity: Array
     airmass: float
     fits: slice | None
+    emission: Array | None = None
+    ground: Array | None = None
 
     def thinned(self, stride: int) -> SkyRows:
         """Every ``stride``-th channel."""
@@ -52,6 +63,8 @@ class SkyRows:
             self.opacity[:, :, :, ::stride, :],
             self.airmass,
             self.fits,
+            None if self.emission is None else self.emission[:, :, :, ::stride, :],
+            None if self.ground is None else self.ground[:, ::stride, :],
         )
 
 
@@ -74,24 +87,22 @@ def fit_pwv(
 
     ``grid`` f64 [K] trial values, ascending, whose ends bound the fit; ``trust`` is eps, the fractional
     error of the opacity model. The weights belong to the current P and are constants of each
-    Newton step.
+    Newton step; the emission of a layered sky is expanded around it, equation (5.20).
     """
-    pwv = _grid_search(rows, n_fits, grid, backend)
-    converged = np.zeros(n_fits, dtype=np.bool_)
-    for _ in range(MAX_STEPS):
-        weights = [row_weights(r, pwv, trust, backend) for r in rows]
-        chi2, slope, curvature, gauss = _sums(rows, weights, pwv, n_fits, backend)
-        scale = np.where(curvature > 0, curvature, gauss)
-        step = np.where(scale > 0, -slope / np.where(scale > 0, scale, 1.0), 0.0)
-        new = _descend(rows, weights, pwv, np.where(converged, 0.0, step), chi2, grid, backend)
-        converged |= np.abs(new - pwv) < 1e-10 * (1.0 + new)
-        pwv = new
-        if converged.all():
-            break
+    thin = _thinned(rows, backend)
+    pwv = _grid_search(thin, n_fits, grid, backend)
+    if any(r.emission is not None for r in rows) and thin[0].good.shape != rows[0].good.shape:
+        # a few channels lead near the end before the emission of all is worked out
+        pwv = _newton(thin, pwv, grid, trust, backend, rough=True).pwv
+    found = _newton(rows, pwv, grid, trust, backend)
+    pwv, converged = found.pwv, found.converged
     for n in np.flatnonzero(~converged):
         pwv[n], converged[n] = _least_squares(rows, pwv, int(n), grid, trust, backend)
+    near = found.near
+    if np.any(np.abs(pwv - found.at) > FRESH * pwv):
+        near = expanded(rows, pwv, backend)
     weights = [row_weights(r, pwv, trust, backend) for r in rows]
-    chi2, _, _, gauss = _sums(rows, weights, pwv, n_fits, backend)
+    chi2, _, _, gauss = _sums(near, weights, pwv, n_fits, backend)
     samples, channels = _counts(rows, weights, n_fits, backend)
     edge = (pwv <= grid[0] * (1 + 1e-9)) | (pwv >= grid[-1] * (1 - 1e-9))
     return PwvFit(
@@ -104,19 +115,131 @@ def fit_pwv(
     )
 
 
-def _grid_search(rows: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backend) -> F64:
-    """Start values f64 [n_fits], mm: least chi2 on the grid, weights of the noise alone, fewer channels."""
+class _Newton(NamedTuple):
+    """Where Newton's steps ended: pwv f64 [N] mm, which fits converged, and the rows expanded around ``at``."""
+
+    pwv: F64
+    converged: npt.NDArray[np.bool_]
+    near: list[SkyRows]
+    at: F64
+
+
+def _newton(
+    rows: Sequence[SkyRows],
+    pwv: F64,
+    grid: F64,
+    trust: float,
+    backend: Backend,
+    *,
+    rough: bool = False,
+) -> _Newton:
+    """Newton steps from ``pwv`` [n_fits] mm, not more than MAX_STEPS; ``rough``: three, and one expansion."""
+    converged = np.zeros(len(pwv), dtype=np.bool_)
+    near, at = expanded(rows, pwv, backend), pwv
+    for _ in range(3 if rough else MAX_STEPS):
+        weights = [row_weights(r, pwv, trust, backend) for r in rows]
+        chi2, slope, curvature, gauss = _sums(near, weights, pwv, len(pwv), backend)
+        scale = np.where(curvature > 0, curvature, gauss)
+        step = np.where(scale > 0, -slope / np.where(scale > 0, scale, 1.0), 0.0)
+        new = _descend(near, weights, pwv, np.where(converged, 0.0, step), chi2, grid, backend)
+        converged |= np.abs(new - pwv) < 1e-10 * (1.0 + new)
+        pwv = new
+        if converged.all():
+            break
+        if not rough and np.any(np.abs(pwv - at) > FRESH * pwv):
+            near, at = expanded(rows, pwv, backend), pwv
+    return _Newton(pwv, converged, near, at)
+
+
+def _thinned(rows: Sequence[SkyRows], backend: Backend) -> list[SkyRows]:
+    """The rows with about GRID_CHANNELS channels; all of them where too few of those are good."""
     stride = max(1, rows[0].observed.shape[0] // GRID_CHANNELS)
     thin = [r.thinned(stride) for r in rows]
     if min(int(backend.xp.sum(backend.xp.astype(r.good, backend.xp.int64))) for r in thin) < 16:
-        thin = list(rows)
+        return list(rows)
+    return thin
+
+
+def _grid_search(thin: Sequence[SkyRows], n_fits: int, grid: F64, backend: Backend) -> F64:
+    """Start values f64 [n_fits], mm: least chi2 on the grid, weights of the noise alone."""
     total = np.zeros((len(grid), n_fits))
     trial = backend.asarray(grid[:, None])
-    for row in thin:
+    middle = float(np.sqrt(grid[0] * grid[-1]))
+    for row in (_of_one_temperature(r, middle, backend) for r in thin):
         weight = backend.xp.where(row.good, 1.0 / row.noise2, 0.0)
         sums = backend.kernels.chi2(_sky_fits(row, trial, weight))
         _gather(total, backend.to_host(sums), row)
     return np.asarray(grid[np.argmin(total, axis=0)], dtype=np.float64)
+
+
+def expanded(rows: Sequence[SkyRows], pwv: F64, backend: Backend) -> list[SkyRows]:
+    """The rows with the emission of a layered sky expanded around ``pwv`` [n_fits] mm; equation (5.20).
+
+    There E = E_0 + r (t - t_0) with r = (dE/dP) / (dt/dP), so what is left is an isothermal sky with an
+    amplitude of its own in every channel: value and slope in P are exact at ``pwv``. An opaque sideband keeps
+    its E_0. Rows of an isothermal sky are returned as they are.
+    """
+    xp = backend.xp
+    found = []
+    for row in rows:
+        if row.emission is None or row.ground is None:
+            found.append(row)
+            continue
+        p = backend.asarray(_of_row(pwv, row))
+        channels = row.observed.shape[0]
+        # pieces that stay in the cache of a CPU; a device takes all at once
+        step = max(64, BLOCK // (2 * row.opacity.shape[2] * p.shape[0]))
+        step = step if backend.name == "cpu" else channels
+        parts = [
+            _departure(
+                row.opacity[..., i : i + step, :], row.emission[..., i : i + step, :], p, row, xp
+            )
+            for i in range(0, channels, step)
+        ]
+        rest, ratio = (xp.concat([part[i] for part in parts], axis=1) for i in (0, 1))
+        found.append(
+            replace(
+                row,
+                observed=row.observed + xp.sum(row.ground * rest, axis=0),
+                amplitude=row.amplitude - row.ground * ratio,
+                emission=None,
+                ground=None,
+            )
+        )
+    return found
+
+
+def _departure(
+    opacity: Array, emission: Array, p: Array, row: SkyRows, xp: Any
+) -> tuple[Array, Array]:
+    """E_0 - r t_0 and r of equation (5.20) in some channels of a row, each f64 [2,c,N]."""
+    b, q, c = (opacity[i, ...] for i in range(3))
+    t = xp.exp(-row.airmass * ((b + q * p) * p + c))
+    falls = xp.mean((-row.airmass * (b + 2.0 * q * p)) * t, axis=1)
+    t = xp.mean(t, axis=1)
+    value, slope = (xp.mean(x, axis=1) for x in departure(opacity, emission, p, row.airmass))
+    follows = (t >= OPAQUE) & (falls < 0)
+    ratio = xp.where(follows, slope / xp.where(follows, falls, 1.0), 0.0)
+    return value - ratio * t, ratio
+
+
+def _of_one_temperature(row: SkyRows, pwv: float, backend: Backend) -> SkyRows:
+    """The row with E = kappa (1 - t), the thin sky's at ``pwv`` mm: near enough to find the valley."""
+    if row.emission is None or row.ground is None:
+        return row
+    xp = backend.xp
+    b, q, c = (row.opacity[i, ...] for i in range(3))
+    c_o3, e_b, e_q, e_c, e_o3 = (row.emission[i, ...] for i in range(5))
+    tau = xp.sum((b + q * pwv) * pwv + c, axis=1)
+    less = xp.sum((e_b + e_q * pwv) * pwv + e_c + e_o3 * c_o3, axis=1)
+    part = row.ground * xp.where(tau > 0, less / xp.where(tau > 0, tau, 1.0), 0.0)
+    return replace(
+        row,
+        observed=row.observed + xp.sum(part, axis=0),
+        amplitude=row.amplitude + part,
+        emission=None,
+        ground=None,
+    )
 
 
 def _sky_fits(row: SkyRows, pwv: Array, weight: Array) -> SkyFits:
@@ -206,7 +329,8 @@ def misfit(rows: Sequence[SkyRows], pwv: F64, trust: float, backend: Backend) ->
         shared = replace(row, fits=None)
         weight = row_weights(shared, pwv, trust, backend)
         p = backend.asarray(pwv[None, :1])
-        sums = backend.kernels.chi2(_sky_fits(shared, p, weight))
+        (near,) = expanded([shared], pwv, backend)
+        sums = backend.kernels.chi2(_sky_fits(near, p, weight))
         chi2[row.fits] += backend.to_host(sums)[0]
         samples[row.fits] += np.count_nonzero(backend.to_host(weight), axis=0)
     return np.where(samples > 0, chi2 / np.maximum(samples, 1), np.nan)
@@ -243,18 +367,27 @@ def _least_squares(
             if not row.fits.start <= fit < row.fits.stop:
                 continue
             column = slice(fit - row.fits.start, fit - row.fits.start + 1)
-        observed = backend.to_host(row.observed)[:, column]
-        amplitude = np.broadcast_to(
-            backend.to_host(row.amplitude), (2, *backend.to_host(row.observed).shape)
-        )[:, :, column]
-        picked.append((row, observed, np.sqrt(weight[:, column]), amplitude))
+        observed = backend.to_host(row.observed)
+        wide = (2, *observed.shape)
+        amplitude, ground = (
+            None if x is None else np.broadcast_to(backend.to_host(x), wide)[:, :, column]
+            for x in (row.amplitude, row.ground)
+        )
+        emission = None if row.emission is None else backend.to_host(row.emission)
+        opacity, root = backend.to_host(row.opacity), np.sqrt(weight[:, column])
+        picked.append(
+            (row.airmass, observed[:, column], root, opacity, amplitude, emission, ground)
+        )
 
     def residuals(x: F64) -> F64:
         parts = []
-        for row, observed, root, amplitude in picked:
-            b, q, c = backend.to_host(row.opacity)
-            t = np.exp(-row.airmass * (b * x[0] + q * x[0] ** 2 + c)).mean(axis=1)
-            parts.append(np.where(root > 0, root * (observed - (amplitude * t).sum(axis=0)), 0.0))
+        for airmass, observed, root, opacity, amplitude, emission, ground in picked:
+            b, q, c = opacity
+            t = np.exp(-airmass * (b * x[0] + q * x[0] ** 2 + c)).mean(axis=1)
+            sky = amplitude * t
+            if emission is not None:
+                sky = sky - ground * departure(opacity, emission, x[0], airmass).value.mean(axis=1)
+            parts.append(np.where(root > 0, root * (observed - sky.sum(axis=0)), 0.0))
         return np.concatenate([p.ravel() for p in parts])
 
     result = least_squares(

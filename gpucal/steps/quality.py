@@ -281,6 +281,7 @@ def solution_quality(solution: ScanSolution) -> dict[str, Any]:
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),
+        "sky": "isothermal" if atmosphere.model.emission is None else "layered",
         "bad_channel_fraction": float(np.mean(backend.to_host(loads.bad))),
     }
 

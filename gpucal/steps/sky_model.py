@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
+from gpucal.physics.atm import AtmosphereTable
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
 from gpucal.products import SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
@@ -26,7 +27,8 @@ _AIR_HINT = "Correct it in the raw store, or use --t-atm."
 
 
 class OpacityColumns(Protocol):
-    """b, q, c of J points in each of C channels, f64 [J,C] (``physics.atm.ChannelOpacity``)."""
+    """b, q, c of J points in each of C channels, f64 [J,C], and emission f64 [5,J,C] or None
+    (``physics.atm.ChannelOpacity``)."""
 
     @property
     def b(self) -> Array: ...
@@ -34,6 +36,8 @@ class OpacityColumns(Protocol):
     def q(self) -> Array: ...
     @property
     def c(self) -> Array: ...
+    @property
+    def emission(self) -> Array | None: ...
 
 
 class AirTemperatures(NamedTuple):
@@ -61,6 +65,21 @@ def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
             )
             for name in ("b", "q", "c")
         ]
+    )
+
+
+def stack_emission(columns: Sequence[Sequence[OpacityColumns]]) -> F64 | None:
+    """The same for the emission: f64 [5,2,J,C,F]; None where the table does not know it."""
+    flat = [c for side in columns for c in side]
+    if any(c.emission is None for c in flat):
+        return None
+    points = math.lcm(*(int(c.b.shape[0]) for c in flat))
+
+    def full(values: Array) -> F64:
+        return np.repeat(np.asarray(values), points // values.shape[1], axis=1)
+
+    return np.stack(
+        [np.stack([full(o.emission) for o in side], axis=-1) for side in columns], axis=1
     )
 
 
@@ -93,20 +112,27 @@ def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirT
     return AirTemperatures(t_amb, t_atm)
 
 
+def layered_sky(table: AtmosphereTable | None, config: CalibrationConfig) -> bool:
+    """Whether the sky is layered: the table knows its emission, and no option gives one temperature instead."""
+    return table is not None and table.layered and not config.one_temperature
+
+
 def build_sky_model(
     setup: SpectralSetup,
     opacity: F64,
     temperatures: AirTemperatures,
     backend: Backend,
+    emission: F64 | None = None,
 ) -> SkyModel:
-    """Constant and amplitudes of J_sky = constant + sum_k amplitude_k t_k; physics equation (5.4).
+    """Constant and amplitudes of J_sky = constant + sum_k (amplitude_k t_k - ground_k E_k); physics equation (5.4).
 
-    ``opacity`` f64 [3,2,J,C,F]. With f the forward efficiency,
-    constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)).
+    ``opacity`` f64 [3,2,J,C,F]; ``emission`` f64 [5,2,J,C,F] of a layered sky, None for an isothermal one. With f the
+    forward efficiency, constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)),
+    ground_k = g_k f J(T_atm).
     """
     xp = backend.xp
     t_amb, t_atm = temperatures
-    amplitude = []
+    amplitude, ground = [], []
     constant: Any = 0.0
     for nu, gain in ((setup.nu_sig, setup.g_sig), (setup.nu_img, setup.g_img)):
         j_atm, j_bg, j_amb = (
@@ -114,9 +140,14 @@ def build_sky_model(
             for t in (t_atm, T_BACKGROUND, t_amb)
         )
         amplitude.append(gain * setup.f_eff * (j_bg - j_atm))
+        ground.append(gain * setup.f_eff * j_atm)
         constant = constant + gain * (setup.f_eff * j_atm + (1.0 - setup.f_eff) * j_amb)
     return SkyModel(
-        opacity=backend.asarray(opacity), amplitude=xp.stack(amplitude), constant=constant
+        opacity=backend.asarray(opacity),
+        amplitude=xp.stack(amplitude),
+        constant=constant,
+        emission=None if emission is None else backend.asarray(emission),
+        ground=None if emission is None else xp.stack(ground),
     )
 
 
@@ -125,6 +156,9 @@ def sky_brightness(model: SkyModel, pwv: Array, airmass: float | Array, c0: int,
     total = model.constant[c0:c1, ...]
     for k in range(2):
         total = total + model.amplitude[k, c0:c1, ...] * model.transmission(k, pwv, airmass, c0, c1)
+        less = model.departure(k, pwv, airmass, c0, c1)
+        if less is not None and model.ground is not None:
+            total = total - model.ground[k, c0:c1, ...] * less
     return total
 
 

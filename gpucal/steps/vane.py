@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.radiometry import T_BACKGROUND
-from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SpectralSetup
+from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SkyModel, SpectralSetup
 from gpucal.steps.loads import bad_channels, load_brightness, nan_median, require_good
 from gpucal.steps.sky_model import sky_brightness, zenith_opacity
 
@@ -101,13 +101,15 @@ def vane_temperatures(
 ) -> VaneTemperatures:
     """T_cal and T_sys* of one output of the scheme "vane"; physics equations (9.1) and (9.2).
 
-    T_cal = (T_warm - T_sky(A_sky)) exp(A tau), T_sky(A) = T_atm - (T_atm - T_bg) exp(-A tau), T_atm =
-    ``temperature``; that is GBT Memo 302 where the source is as high as the sky. T_sys* = T_cal <C_sky>/<C_vane -
-    C_sky> + (T_sky(A_off) - T_sky(A_sky)) exp(A tau), with means over the inner 80 % of the channels, or ("median",
-    as dysh's vane calibration does) the median of the ratio over all. ``sky`` f64 [C,R,A].
+    T_cal = (T_warm - T_sky(A_sky)) exp(A tau), T_sky(A) = T_atm (1 - E(A)) - (T_atm - T_bg) exp(-A tau), T_atm =
+    ``temperature`` and E = 0 in an isothermal sky; that is GBT Memo 302 where the source is as high as the sky.
+    T_sys* = T_cal <C_sky>/<C_vane - C_sky> + (T_sky(A_off) - T_sky(A_sky)) exp(A tau), with means over the inner 80 %
+    of the channels, or ("median", as dysh's vane calibration does) the median of the ratio over all. ``sky`` f64
+    [C,R,A].
     """
     xp = backend.xp
-    tau = zenith_opacity(atmosphere.model, 0, float(np.mean(atmosphere.pwv_of(output))))
+    pwv = float(np.mean(atmosphere.pwv_of(output)))
+    tau = zenith_opacity(atmosphere.model, 0, pwv)
     tau_mean = xp.mean(tau[inner_channels(tau.shape[0]), ...], axis=0)[:, None]
     t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
     source, off, seen_at = (backend.asarray(np.asarray(x)) for x in airmass)
@@ -116,6 +118,10 @@ def vane_temperatures(
     t_cal = sky_part + (t_warm - temperature) * through
     # What the OFF sees more than the sky that the vane was compared with.
     higher = sky_part - (temperature - T_BACKGROUND) * xp.exp((source - off) * tau_mean)
+    if atmosphere.model.emission is not None:
+        less, less_off = (_departure(atmosphere.model, pwv, x, xp) for x in (seen_at, off))
+        t_cal = t_cal + temperature * less * through
+        higher = higher + temperature * (less - less_off) * through
     if average == "median":
         seen = xp.where(sky > 0, sky, xp.nan)
         ratio = 1.0 / nan_median((loads.hot - seen) / seen, xp)
@@ -123,6 +129,22 @@ def vane_temperatures(
     good_sky = xp.where(loads.bad, xp.nan, sky)
     ratio = inner_mean(good_sky, backend) / inner_mean(loads.hot - good_sky, backend)
     return VaneTemperatures(t_cal, t_cal * ratio + higher, 1.0 / through)
+
+
+def _departure(model: SkyModel, pwv: float, airmass: Array, xp: Any) -> Array:
+    """E of the signal sideband, mean over the inner 80 % of the channels: f64 [R,A] or [F,1]."""
+    n_chan = model.opacity.shape[3]
+    inner = inner_channels(n_chan)
+    water = xp.full((1, 1), pwv)
+    less = model.departure(
+        0,
+        water,
+        xp.reshape(airmass, (1, 1)) if airmass.ndim == 0 else airmass,
+        inner.start,
+        inner.stop,
+    )
+    assert less is not None
+    return xp.mean(less, axis=0)
 
 
 def channel_calibration(

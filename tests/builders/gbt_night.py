@@ -112,7 +112,7 @@ ON_VANE: Row = {
 
 def gbt_form(name: str, kinds: Sequence[Any] = ("tp", "nod", "fsw")) -> InstrumentSetup:
     """A preset as far as the GBT's format can hold it: four pixels, one sideband, a vane, f_eff 1."""
-    setup = preset(name, channels=32, dumps=3, n_on=1)
+    setup = preset(name, channels=32, dumps=3, n_on=1, sky="isothermal")
     bands = tuple(
         replace(
             band,

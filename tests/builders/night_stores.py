@@ -45,8 +45,8 @@ def small_setup(
     fill: float = 2e-3,
     separate: bool = False,
 ) -> Any:
-    """An instrument whose scans are some 100 kB."""
-    setup = preset(name, channels=channels, dumps=dumps, n_on=n_on)
+    """An instrument whose scans are some 100 kB; all air at one temperature, so that nights come back exactly."""
+    setup = preset(name, channels=channels, dumps=dumps, n_on=n_on, sky="isothermal")
     loads = replace(setup.loads, separate=separate)
     return replace(setup, kinds=kinds, pixels=pixels, fill_fraction=fill, loads=loads)
 

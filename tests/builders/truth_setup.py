@@ -16,8 +16,8 @@ from gpucal.simulate.setup import InstrumentSetup
 def steady(
     name: str = "hera", *, gain_drift: float = 0.0, pwv_drift: float = 0.0, **changes: Any
 ) -> InstrumentSetup:
-    """A preset made small, without drifts; ``changes`` replace fields of the setup."""
-    setup = preset(name, channels=256, dumps=6, n_on=4)
+    """A preset made small, without drifts, its air at one temperature; ``changes`` replace fields of the setup."""
+    setup = preset(name, channels=256, dumps=6, n_on=4, sky="isothermal")
     bands = tuple(
         replace(b, receiver=replace(b.receiver, gain_drift_per_h=gain_drift)) for b in setup.bands
     )

@@ -52,7 +52,10 @@ DEFAULTS: dict[str, Any] = {
 def sky_of(
     source: dict[str, Any], loads: dict[str, Any], par: dict[str, Any], index: tuple[int, int, int]
 ) -> sky.SkyChannel:
-    """The sky channel of one (c, r, a); par["opacity"] is [3,2,J,C,R]: b, q, c of points j."""
+    """The sky channel of one (c, r, a); par["opacity"] is [3,2,J,C,R]: b, q, c of points j.
+
+    par["emission"], where it is given, is [5,2,J,C,R]: what ``sky.Layers`` holds.
+    """
     c, r, a = index
     table = par["opacity"]
     bqc = tuple(
@@ -66,7 +69,8 @@ def sky_of(
     }
     gain = (float(loads["g_s"][c, r, a]), float(loads["g_i"][c, r, a]))
     nu = channel_frequencies(source, c, r)
-    return sky.sky_channel(nu, gain, temperatures, f_eff=par["f_eff"], bqc=bqc)
+    layers = sky.layers_of(par.get("emission"), c, r)
+    return sky.sky_channel(nu, gain, temperatures, f_eff=par["f_eff"], bqc=bqc, layers=layers)
 
 
 def fit_scope(

@@ -46,6 +46,7 @@ class Scene:
         self.modes, self.shape, self.gain_image = modes, shape, gain_image
         self.pwv, self.line, self.drift = pwv, line, drift
         self.opacity = opacity_table(shape[0], shape[2], points)
+        self.emission: Any = None  # [5,2,J,C,R]: a layered sky over ground at T_AMB
         self.dump, self.start = 1.0, 60000.0
         self.gap = 40.0
 
@@ -56,7 +57,8 @@ class Scene:
             "f_eff": F_EFF,
             "gain_image": self.gain_image,
             "t_amb": T_AMB,
-            "t_atm": T_ATM,
+            "t_atm": T_ATM if self.emission is None else None,
+            "emission": self.emission,
             "pwv_range": (0.1, 3.0),
         }
 
@@ -86,9 +88,10 @@ class Scene:
         return sky.sky_channel(
             nu,
             sky.gains(self.gain_image),
-            {"t_atm": T_ATM, "t_amb": T_AMB},
+            {"t_atm": T_ATM if self.emission is None else T_AMB, "t_amb": T_AMB},
             f_eff=F_EFF,
             bqc=bqc,
+            layers=sky.layers_of(self.emission, c, r),
         )
 
     def load(self, c: int, r: int, a: int, temperature: float) -> float:

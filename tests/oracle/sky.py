@@ -67,12 +67,75 @@ def zenith_opacity(bqc: list[tuple[float, float, float]], pwv: float) -> float:
     return -math.log(transmission(bqc, pwv, 1.0))
 
 
+def lapse_curve(y: float) -> float:
+    """Section 5: g(y) = exp(-y) (Ei(y) - ln y - gamma) / y, from the series of Ei: no term has another sign."""
+    if y > 600.0:
+        raise ValueError("the series is for y up to 600")
+    term, terms, n = math.exp(-y), [], 1
+    while n < y + 40 or term > 1e-20:
+        terms.append(term / n)
+        n += 1
+        term *= y / n
+    return math.fsum(terms)
+
+
+def lapse_slope(y: float) -> float:
+    """dg/dy = -g (1 + 1/y) + (1 - exp(-y))/y^2; near zero from the series of g."""
+    if y < 0.3:
+        # g = exp(-y) s(y), s = sum_n y^(n-1)/(n n!)
+        s, ds = 0.0, 0.0
+        for n in range(1, 25):
+            s += y ** (n - 1) / (n * math.factorial(n))
+            ds += (n - 1) * y ** (n - 2) / (n * math.factorial(n)) if n > 1 else 0.0
+        return math.exp(-y) * (ds - s)
+    return -lapse_curve(y) * (1.0 + 1.0 / y) - math.expm1(-y) / y**2
+
+
+Layers = list[tuple[float, float, float, float, float]]
+"""c_o3, e_b, e_q, e_c, e_o3 of each point inside a channel."""
+
+
+def departures(
+    bqc: list[tuple[float, float, float]], layers: Layers, pwv: float, air: float
+) -> list[tuple[float, float]]:
+    """Section 5: E and dE/dP of each point inside a channel of a layered sky."""
+    found = []
+    for (b, q, c), (c_o3, e_b, e_q, e_c, e_o3) in zip(bqc, layers, strict=True):
+        y = air * (b * pwv + q * pwv**2 + c - c_o3)
+        dy = air * (b + 2.0 * q * pwv)
+        low = air * (e_b * pwv + e_q * pwv**2 + e_c)
+        high = e_o3 * math.exp(-y) * (1.0 - math.exp(-air * c_o3))
+        d_low = air * (e_b + 2.0 * e_q * pwv)
+        slope = d_low * lapse_curve(y) + low * lapse_slope(y) * dy - high * dy
+        found.append((low * lapse_curve(y) + high, slope))
+    return found
+
+
+def layers_of(table: Any, c: int, r: int) -> tuple[Layers, ...] | None:
+    """The ``Layers`` of both sidebands of one channel and receiver from a table [5,2,J,C,R]; None without one."""
+    if table is None:
+        return None
+    return tuple(
+        [tuple(float(table[i, k, j, c, r]) for i in range(5)) for j in range(table.shape[2])]
+        for k in (0, 1)
+    )
+
+
+def departure(ch: SkyChannel, k: int, pwv: float, air: float) -> tuple[float, float]:
+    """E and dE/dP of the sideband k: means over its points; 0 for an isothermal sky."""
+    if not ch.get("layers"):
+        return 0.0, 0.0
+    found = departures(ch["bqc"][k], ch["layers"][k], pwv, air)
+    return math.fsum(e for e, _ in found) / len(found), math.fsum(d for _, d in found) / len(found)
+
+
 def sky_channel(
     nu: tuple[float, float], gain: tuple[float, float], temperatures: dict[str, float], **rest: Any
 ) -> SkyChannel:
     """One channel towards the sky: radiation temperatures from t_atm and t_amb (K).
 
-    ``rest``: f_eff; bqc, a pair of lists of (b, q, c); for the fit also channel (its
+    ``rest``: f_eff; bqc, a pair of lists of (b, q, c); layers, a pair of ``Layers``, for a layered sky (t_atm is
+    then the temperature of the ground); for the fit also channel (its
     number), observed (S_obs, K), j_hot, t_rec, airmass, dnu (Hz), t_off, t_hot (s).
     """
     hk = temperatures.get("h_over_k", PLANCK / BOLTZMANN)
@@ -91,7 +154,8 @@ def sky_temperature(ch: SkyChannel, pwv: float, air: float) -> float:
     total = 0.0
     for k in (0, 1):
         t = transmission(ch["bqc"][k], pwv, air)
-        sky = ch["j_atm"][k] * (1.0 - t) + ch["j_bg"][k] * t
+        less, _ = departure(ch, k, pwv, air)
+        sky = ch["j_atm"][k] * (1.0 - t - less) + ch["j_bg"][k] * t
         total += ch["gain"][k] * (ch["f_eff"] * sky + (1.0 - ch["f_eff"]) * ch["j_amb"][k])
     return total
 
@@ -101,7 +165,7 @@ def _amplitude(ch: SkyChannel, k: int) -> float:
 
 
 def slope(ch: SkyChannel, pwv: float) -> float:
-    """Section 5: dS_mod/dP with dt/dP = -A (b + 2 q P) t."""
+    """Section 5: dS_mod/dP with dt/dP = -A (b + 2 q P) t, and dE/dP where the sideband is not opaque."""
     air = ch["airmass"]
     total = 0.0
     for k in (0, 1):
@@ -110,6 +174,8 @@ def slope(ch: SkyChannel, pwv: float) -> float:
             for b, q, c in ch["bqc"][k]
         ]
         total += _amplitude(ch, k) * math.fsum(terms) / len(terms)
+        if transmission(ch["bqc"][k], pwv, air) >= LOW_TRANSMISSION:
+            total -= ch["gain"][k] * ch["f_eff"] * ch["j_atm"][k] * departure(ch, k, pwv, air)[1]
     return total
 
 

@@ -15,7 +15,7 @@ from gpucal.simulate.presets import preset
 
 def test_a_broken_band_leaves_the_other_whole(tmp_path: Path) -> None:
     l0, table = tmp_path / "l0.zarr", str(tmp_path / "table.npz")
-    setup = preset("chai", channels=64, dumps=3, n_on=2)
+    setup = preset("chai", channels=64, dumps=3, n_on=2, sky="isothermal")
     simulate_night(l0, setup, 1, table_out=table)
     options = ["--atmosphere", table, "--quiet"]
     assert main(["calibrate", str(l0), str(tmp_path / "whole.zarr"), *options]) == 0
@@ -41,7 +41,9 @@ def test_a_broken_band_leaves_the_other_whole(tmp_path: Path) -> None:
 
 def test_a_corrupt_chunk_of_one_band_leaves_the_other(tmp_path: Path) -> None:
     l0, table = tmp_path / "l0.zarr", str(tmp_path / "table.npz")
-    simulate_night(l0, preset("chai", channels=64, dumps=3, n_on=2), 1, table_out=table)
+    simulate_night(
+        l0, preset("chai", channels=64, dumps=3, n_on=2, sky="isothermal"), 1, table_out=table
+    )
     options = ["--atmosphere", table, "--quiet"]
     assert main(["calibrate", str(l0), str(tmp_path / "whole.zarr"), *options]) == 0
     whole = open_l1(tmp_path / "whole.zarr")
@@ -67,7 +69,9 @@ def test_a_given_load_temperature_rescues_a_wrong_one(tmp_path: Path) -> None:
     import zarr
 
     l0, table = tmp_path / "l0.zarr", str(tmp_path / "table.npz")
-    simulate_night(l0, preset("hera", channels=64, dumps=3, n_on=2), 1, table_out=table)
+    simulate_night(
+        l0, preset("hera", channels=64, dumps=3, n_on=2, sky="isothermal"), 1, table_out=table
+    )
     array: Any = zarr.open_group(l0)["scan_000001/calibration/thot"]
     array[:] = 16.85  # deg C
     options = ["--atmosphere", table, "--quiet"]

@@ -20,7 +20,7 @@ KINDS = ("tp", "otf", "otf-chopped", "nod", "fsw", "wsw", "wsw-chopped")
 
 def small(name: str = "hera", *, sky_drift: str = "none", drift: float = 0.0) -> InstrumentSetup:
     """A small instrument without fills or gain drift, so that the truth is exact."""
-    setup = preset(name, channels=48, dumps=4, n_on=4)
+    setup = preset(name, channels=48, dumps=4, n_on=4, sky="isothermal")
     bands = tuple(
         replace(b, receiver=replace(b.receiver, gain_drift_per_h=drift)) for b in setup.bands
     )

@@ -36,7 +36,7 @@ from gpucal.simulate.setup import InstrumentSetup
 
 
 def small(name: str = "hera", **changes: Any) -> InstrumentSetup:
-    return replace(preset(name, channels=32, dumps=4, n_on=2), **changes)
+    return replace(preset(name, channels=32, dumps=4, n_on=2, sky="isothermal"), **changes)
 
 
 def maker(setup: InstrumentSetup, kind: Any = "tp", **recording: Any) -> ScanCounts:
@@ -46,7 +46,7 @@ def maker(setup: InstrumentSetup, kind: Any = "tp", **recording: Any) -> ScanCou
 
 
 def test_noise_follows_the_radiometer_equation() -> None:
-    setup = preset("hera", channels=700, dumps=16, n_on=1)
+    setup = preset("hera", channels=700, dumps=16, n_on=1, sky="isothermal")
     noisy = maker(setup, dtype="f64").subscan("calibration", 0)
     quiet = maker(setup, dtype="f64", noise=False).subscan("calibration", 0)
     band = setup.bands[0]
@@ -63,7 +63,7 @@ def test_noise_follows_the_radiometer_equation() -> None:
 
 
 def test_same_seed_same_counts_in_any_order() -> None:
-    setup = preset("hera", channels=300, dumps=4, n_on=2)
+    setup = preset("hera", channels=300, dumps=4, n_on=2, sky="isothermal")
     one, two = maker(setup), maker(setup)
     n = one.shape("source")[4]
     forward = [one.subscan("source", s) for s in range(n)]
@@ -88,7 +88,7 @@ def test_integers_are_the_rounded_counts() -> None:
 
 @pytest.mark.parametrize("dtype", ["i32", "f32"])
 def test_fills_are_where_the_truth_says(dtype: str) -> None:
-    setup = preset("hera", channels=300, dumps=4, n_on=2)
+    setup = preset("hera", channels=300, dumps=4, n_on=2, sky="isothermal")
     setup = replace(setup, fill_fraction=1e-3)
     made = simulate_scan(setup, "tp", recording=Recording(dtype))
     data = made.scan.source.counts.data  # type: ignore[union-attr]
@@ -164,7 +164,7 @@ def test_reader_gives_the_same_scan_as_memory(tmp_path: Path) -> None:
 
 
 def test_long_scans_are_written_in_little_memory(tmp_path: Path) -> None:
-    setup = preset("superc", channels=256, dumps=4, n_on=40)
+    setup = preset("superc", channels=256, dumps=4, n_on=40, sky="isothermal")
     setup = replace(setup, kinds=("tp",))
     whole = 4 * 256 * 4 * 64 * 61
     tracemalloc.start()
@@ -284,7 +284,7 @@ def test_command(tmp_path: Path) -> None:
     assert "--atmosphere" in result.output
     assert "--pwv 9" in result.output
     assert len(load_truth(truth).entries) == 2
-    assert load_table(tmp_path / "night.zarr.atm.npz").attrs["model"] == "synthetic"
+    assert load_table(tmp_path / "night.zarr.atm.npz").attrs["model"].startswith("layered")
     assert open_l0(out).numbers() == [1, 2]
     result = CliRunner().invoke(app, [str(out), "--scans", "0"])
     assert "expected at least 1" in str(result.exception)

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def small(name: str, kinds: tuple[Kind, ...], **changes: Any) -> InstrumentSetup:
     """A preset with nine pixels at most, an offset of its own and a point source."""
-    setup = preset(name, channels=48, dumps=6)
+    setup = preset(name, channels=48, dumps=6, sky="isothermal")
     wanted = Procedures(scans=kinds, offset=(0.3, -0.17), best_focus=-0.13, **changes)
     return replace(setup, pixels=min(9, setup.pixels), procedures=wanted)
 

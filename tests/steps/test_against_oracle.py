@@ -70,10 +70,16 @@ def load_means(group: SubscanGroup, backend: Backend) -> LoadMeans:
     )
 
 
-def make_table(step_hz: float) -> AtmosphereTable:
-    """Smooth coefficients from 448 to 463 GHz, with knots every ``step_hz``."""
+def make_table(step_hz: float, *, layered: bool = False) -> AtmosphereTable:
+    """Smooth coefficients from 448 to 463 GHz, with knots every ``step_hz``; layered: with emission columns."""
     freq = np.arange(448e9, 463e9, step_hz)
     x = freq / 1e8
+    emission = {
+        "e_b": 0.02 * (1.0 + 0.2 * np.sin(x)),
+        "e_q": -0.0006 * (1.0 + 0.5 * np.cos(0.7 * x)),
+        "e_c": 0.006 + 0.002 * np.cos(1.3 * x),
+        "e_o3": 0.15 + 0.03 * np.sin(0.3 * x),
+    }
     return AtmosphereTable(
         freq_hz=freq,
         b=0.55 * (1.0 + 0.3 * np.sin(x)),
@@ -82,26 +88,38 @@ def make_table(step_hz: float) -> AtmosphereTable:
         c_o3=0.01 * (1.0 + np.sin(2.0 * x)),
         c_minor=np.zeros_like(x),
         attrs={"model": "made up", "pwv_range_mm": [0.1, 3.0]},
+        **(emission if layered else {}),
     )
 
 
 def opacity_of(table: AtmosphereTable, scene: Scene) -> Any:
     """[3,2,J,C,R] for the oracle: what the table says is not what is tested here."""
-    n, _, receivers, _ = scene.shape
-    offset: Any = (np.arange(n) - 16.0) * RESOLUTION
-    sides = [
-        [
-            table.channel_opacity(centre + 1e9 * r + sign * offset, RESOLUTION)
-            for r in range(receivers)
-        ]
-        for centre, sign in ((SIGNAL, 1.0), (IMAGE, -1.0))
-    ]
+    sides = sidebands(table, scene)
     return np.asarray(
         [
             [np.stack([np.asarray(getattr(o, name)) for o in side], axis=-1) for side in sides]
             for name in ("b", "q", "c")
         ]
     )
+
+
+def emission_of(table: AtmosphereTable, scene: Scene) -> Any:
+    """The same of the emission: [5,2,J,C,R]."""
+    sides = sidebands(table, scene)
+    return np.stack([np.stack([o.emission for o in side], axis=-1) for side in sides], axis=1)
+
+
+def sidebands(table: AtmosphereTable, scene: Scene) -> Any:
+    """The coefficients of each sideband and receiver."""
+    n, _, receivers, _ = scene.shape
+    offset: Any = (np.arange(n) - 16.0) * RESOLUTION
+    return [
+        [
+            table.channel_opacity(centre + 1e9 * r + sign * offset, RESOLUTION)
+            for r in range(receivers)
+        ]
+        for centre, sign in ((SIGNAL, 1.0), (IMAGE, -1.0))
+    ]
 
 
 def through_steps(
@@ -185,12 +203,14 @@ def both(
     *,
     cals: int = 1,
     step_hz: float = 20e6,
+    layered: bool = False,
     edit: Callable[[dict[str, Any], dict[str, Any]], None] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Calibrate one scene with the steps and with the oracle."""
-    table = make_table(step_hz)
+    table = make_table(step_hz, layered=layered)
     scene.opacity = opacity_of(table, scene)
+    scene.emission = emission_of(table, scene) if layered else None
     source = noisy(scene.source(), 7)
     loads = [noisy(scene.cal(400.0 * i), 8 + i) for i in range(cals)]
     if edit is not None:
@@ -198,7 +218,7 @@ def both(
     attrs = {"f_eff": F_EFF, "gain_image": scene.gain_image}
     if "nod_beams" in source:
         attrs["nod_beams"] = source["nod_beams"]
-    config = CalibrationConfig(t_atm=T_ATM, fold=False, **options)
+    config = CalibrationConfig(t_atm=None if layered else T_ATM, fold=False, **options)
     ours = through_steps(source, loads, table, config, attrs)
     asked = {k: v for k, v in options.items() if k not in ("gain_interpolate", "dbs_coupling")}
     truth = oracle.calibrate_scan_oracle(
@@ -242,6 +262,29 @@ def test_single_sideband() -> None:
 def test_scopes(scope: str, receivers: int) -> None:
     scene = Scene(["OFF", "ON", "OFF", "ON"], shape=(32, 2, receivers, 2))
     compare(*both(scene, pwv_scope=scope))
+
+
+@pytest.mark.parametrize("scope", ["full", "per-pixel", "per-pair"])
+@pytest.mark.parametrize("step_hz", [20e6, 8e6])
+def test_layered_sky(scope: str, step_hz: float) -> None:
+    scene = Scene(["OFF", "ON", "OFF", "ON"], shape=(32, 2, 2, 2))
+    ours, truth = both(scene, layered=True, step_hz=step_hz, pwv_scope=scope)
+    compare(ours, truth)
+    # and it matters: with one temperature the sky would be another
+    flat, _ = both(Scene(["OFF", "ON", "OFF", "ON"], shape=(32, 2, 2, 2)), pwv=0.7)
+    assert np.nanmax(np.abs(ours["t_sys"] / flat["t_sys"] - 1.0)) > 5e-3
+
+
+def test_layers_do_not_count_where_one_temperature_is_given() -> None:
+    scene = Scene(["OFF", "ON", "OFF"])
+    table, attrs = make_table(20e6, layered=True), {"f_eff": F_EFF, "gain_image": scene.gain_image}
+    plain = make_table(20e6)
+    scene.opacity = opacity_of(plain, scene)
+    source, cal = scene.source(), scene.cal()
+    for options in ({"t_atm": T_ATM}, {"t_atm_factor": 0.95}, {"t_atm_offset": -9.0}):
+        config = CalibrationConfig(**options)
+        one, two = (through_steps(source, [cal], t, config, attrs) for t in (table, plain))
+        np.testing.assert_array_equal(one["spectra"], two["spectra"])
 
 
 def test_elevation_changes_between_the_subscans() -> None:

@@ -45,6 +45,13 @@ def simulate(
             help="Counts: i32, f32 or f64.", autocompletion=complete_words("i32", "f32", "f64")
         ),
     ] = "i32",
+    sky: Annotated[
+        str | None,
+        typer.Option(
+            help="Air of one temperature (isothermal), or in layers (layered), instead of the preset's.",
+            autocompletion=complete_words("isothermal", "layered"),
+        ),
+    ] = None,
     noise: Annotated[bool, typer.Option(help="With or without radiometer noise.")] = True,
 ) -> None:
     """Write a synthetic night: raw counts made from the equations that calibrate them.
@@ -61,7 +68,7 @@ def simulate(
         least = 0 if name == "scans" and wanted else 1
         if value is not None and value < least:
             raise ConfigError(f"{name} is {value}, expected at least {least}.")
-    setup = presets.preset(preset, channels=channels, dumps=dumps, n_on=subscans)
+    setup = presets.preset(preset, channels=channels, dumps=dumps, n_on=subscans, sky=sky)
     setup = rehearsal(setup, wanted, seed)
     table = out.with_name(out.name + ".atm.npz")
     kinds: dict[int, str] = {}

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ImportFormatError
+from gpucal.io.atmosphere.am_emission import AmOutput, configured_output, departure_seen
 from gpucal.io.atmosphere.tables import save_table
-from gpucal.physics.atm import AtmosphereTable
+from gpucal.physics.atm import EMISSION, AtmosphereTable
 
 F64 = npt.NDArray[np.float64]
 
@@ -46,7 +47,8 @@ def import_am(
     All must have the same frequencies and point to the zenith. The PWV of each is that of ``pwv_mm``, of a comment
     ``# pwv = 1.2 mm`` in the file, or the integral over the layers of the configuration of the same name (``.amc``
     beside it). Two runs give b and c (q = 0), three b, q and c, exactly. Everything that is not water,
-    ozone included, goes to c_dry. Written to ``out`` when given.
+    ozone included, goes to c_dry. Where the configuration of every run says that the output holds the brightness (Trj
+    or Tb), the emission columns come from it in the same way. Written to ``out`` when given.
     Raises ImportFormatError for files that cannot be understood or do not belong together.
     """
     files = [Path(p) for p in paths]
@@ -58,9 +60,13 @@ def import_am(
     if pwv_mm is not None and len(pwv_mm) != len(files):
         raise ImportFormatError(f"{len(pwv_mm)} PWV values were given for {len(files)} am outputs.")
     texts = [_read(path) for path in files]
-    runs = [_columns(path, text) for path, text in zip(files, texts, strict=True)]
+    configured = [_configured(path) for path in files]
+    runs = [
+        _columns(path, text, config)
+        for path, text, config in zip(files, texts, configured, strict=True)
+    ]
     for path, run in zip(files[1:], runs[1:], strict=True):
-        if run.shape[1] != runs[0].shape[1] or not np.array_equal(run[0], runs[0][0]):
+        if run[0].size != runs[0][0].size or not np.array_equal(run[0], runs[0][0]):
             raise ImportFormatError(
                 f"{path} has other frequencies than {files[0]} ({_span(run[0])} against "
                 f"{_span(runs[0][0])}).",
@@ -71,18 +77,31 @@ def import_am(
     else:
         pwv = np.array([float(p) for p in pwv_mm])
     _check_pwv(files, pwv)
-    design = np.stack([pwv, pwv**2, np.ones(pwv.size)], axis=1)
-    if len(files) == 2:
-        b, c = np.linalg.solve(design[:, [0, 2]], np.stack([run[1] for run in runs]))
-        q = np.zeros(b.shape)
-    else:
-        b, q, c = np.linalg.solve(design, np.stack([run[1] for run in runs]))
+    b, q, c = _solve(pwv, [run[1] for run in runs])
     zero = np.zeros(b.shape)
-    attrs = _attributes(files, pwv)
-    table = AtmosphereTable(runs[0][0] * 1e9, b, q, c, zero, zero, attrs=attrs)
+    emission: dict[str, F64] = {}
+    departures = [
+        departure_seen(run, config, path) if config is not None and config.brightness else None
+        for run, config, path in zip(runs, configured, files, strict=True)
+    ]
+    if all(d is not None for d in departures):
+        solved = _solve(pwv, [d for d in departures if d is not None])
+        emission = dict(zip(EMISSION, (*solved, zero), strict=True))
+    attrs = _attributes(files, pwv, bool(emission))
+    table = AtmosphereTable(runs[0][0] * 1e9, b, q, c, zero, zero, attrs=attrs, **emission)
     if out is not None:
         save_table(out, table)
     return table
+
+
+def _solve(pwv: F64, values: Sequence[F64]) -> tuple[F64, F64, F64]:
+    """Coefficients of P, P^2 and 1 through two values (that of P^2 is then 0) or three, each f64 [N]."""
+    design = np.stack([pwv, pwv**2, np.ones(pwv.size)], axis=1)
+    if len(values) == 2:
+        linear, constant = np.linalg.solve(design[:, [0, 2]], np.stack(values))
+        return linear, np.zeros(linear.shape), constant
+    linear, square, constant = np.linalg.solve(design, np.stack(values))
+    return linear, square, constant
 
 
 def amc_pwv_mm(text: str, path: str = "configuration") -> float:
@@ -144,24 +163,30 @@ def _read(path: Path) -> bytes:
         raise ImportFormatError(f"{path} cannot be read: {error}.") from error
 
 
-def _columns(path: Path, text: bytes) -> F64:
-    """Frequency in GHz and opacity in Np, f64 [2, N]."""
+def _columns(path: Path, text: bytes, config: AmOutput | None) -> F64:
+    """Frequency in GHz, opacity in Np and, where the configuration tells of it, brightness in K: f64 [2|3, N]."""
     rows = [
         line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(b"#")
     ]
+    wanted = [0, 1]
+    if config is not None and config.brightness:
+        wanted.append(config.column)
     try:
-        data = np.array([row.split()[:2] for row in rows], dtype=np.float64)
-    except ValueError:
-        bad = next((row for row in rows if not _numeric(row)), rows[0])
+        data = np.array(
+            [[row[i] for i in wanted] for row in map(bytes.split, rows)], dtype=np.float64
+        )
+    except (ValueError, IndexError):
+        bad = next((row for row in rows if not _numeric(row, max(wanted) + 1)), rows[0])
         shown = bad.decode("utf-8", "replace").strip()[:60]
+        third = f" and {config.brightness} in K" if config is not None and len(wanted) > 2 else ""
         raise ImportFormatError(
-            f"{path} holds the line {shown!r}, expected frequency in GHz and opacity in Np."
+            f"{path} holds the line {shown!r}, expected frequency in GHz and opacity in Np{third}."
         ) from None
-    if data.ndim != 2 or data.shape[1] != 2 or len(data) < 2:
+    if data.ndim != 2 or len(data) < 2:
         raise ImportFormatError(
             f"{path} holds {len(data)} rows, expected at least 2 of frequency in GHz and opacity in Np."
         )
-    freq, tau = data.T
+    freq, tau = data.T[:2]
     if not np.all(np.isfinite(data)) or np.any(tau < 0):
         raise ImportFormatError(f"{path} holds an opacity that is negative or not finite.")
     if freq[0] <= 0 or not np.all(np.diff(freq) > 0):
@@ -169,11 +194,11 @@ def _columns(path: Path, text: bytes) -> F64:
     return np.ascontiguousarray(data.T)
 
 
-def _numeric(row: bytes) -> bool:
-    """Whether a line begins with two numbers, so that it belongs to the table."""
-    words = row.split()[:2]
+def _numeric(row: bytes, n: int) -> bool:
+    """Whether a line begins with n numbers, so that it belongs to the table."""
+    words = row.split()[:n]
     try:
-        return len([float(word) for word in words]) == 2
+        return len([float(word) for word in words]) == n
     except ValueError:
         return False
 
@@ -182,6 +207,14 @@ def _companion(path: Path) -> Path:
     """The am configuration of the same name beside an output file."""
     name = path.name.removesuffix(".gz")
     return path.with_name(re.sub(r"\.[^.]*$", "", name) + ".amc")
+
+
+def _configured(path: Path) -> AmOutput | None:
+    """What the configuration beside an output says of it; None without a configuration."""
+    companion = _companion(path)
+    if not companion.is_file():
+        return None
+    return configured_output(companion.read_text(encoding="utf-8", errors="replace"))
 
 
 def _found_pwv(path: Path, text: bytes) -> float:
@@ -219,7 +252,7 @@ def _span(freq_ghz: F64) -> str:
     return f"{freq_ghz.size} from {freq_ghz[0]:g} to {freq_ghz[-1]:g} GHz"
 
 
-def _attributes(files: Sequence[Path], pwv: F64) -> dict[str, Any]:
+def _attributes(files: Sequence[Path], pwv: F64, layered: bool) -> dict[str, Any]:
     """What the table records of its origin; ground values from the am configuration, if there is one."""
     attrs: dict[str, Any] = {
         "model": "am",
@@ -229,7 +262,12 @@ def _attributes(files: Sequence[Path], pwv: F64) -> dict[str, Any]:
         "credit": "am, S. Paine, Smithsonian Astrophysical Observatory (doi:10.5281/zenodo.640645).",
         "notes": "Solved from am opacities at the zenith; c_dry holds all that is not water, ozone "
         "included, so an ozone scale has no effect. What else differs between the runs goes into the "
-        "coefficients.",
+        "coefficients. "
+        + (
+            "The emission columns come from the brightness in the outputs."
+            if layered
+            else "No emission columns: no configuration beside every output names its brightness (Trj), T0 and Tbase."
+        ),
     }
     companion = _companion(files[0])
     if companion.is_file():

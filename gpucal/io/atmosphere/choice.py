@@ -71,22 +71,30 @@ def table_beside(store_path: str | Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def atmosphere_text(table: AtmosphereTable | None, tau: float | None) -> str:
-    """In words what the opacity came from: "table iram_30m (sha256 0123456789ab)" or "no table, tau 0.1"."""
+def atmosphere_text(table: AtmosphereTable | None, config: CalibrationConfig) -> str:
+    """In words what the sky came from: "table iram_30m (sha256 0123456789ab), layered sky" or "no table, tau 0.1".
+
+    A sky of one temperature is called isothermal, with the reason.
+    """
     if table is None:
-        return f"no table, tau {tau or 0.0:g}"
-    return _named(table_title(table), table.sha256)
+        return _without_table(config.tau)
+    sky = "layered sky"
+    if not table.layered:
+        sky = "isothermal sky (the table has no emission columns)"
+    elif config.one_temperature:
+        sky = "isothermal sky (T_atm was given)"
+    return f"{_named(table_title(table), table.sha256)}, {sky}"
 
 
 def recorded_atmosphere(attrs: Mapping[str, Any]) -> tuple[str, str]:
-    """What the opacity of a band of L1 came from, as ``atmosphere_text``, and a sentence if its table is gone.
+    """What the opacity of a band of L1 came from: its table, or the tau; and a sentence if the table is gone.
 
     attrs: of the band, with ``provenance`` and ``config``. The table is known by its content: another file of that
     name is not it, and a packaged table may lie elsewhere.
     """
     recorded = (attrs.get("provenance") or {}).get("atmosphere_table")
     if not isinstance(recorded, Mapping):
-        return atmosphere_text(None, _number((attrs.get("config") or {}).get("tau"))), ""
+        return _without_table(_number((attrs.get("config") or {}).get("tau"))), ""
     name, digest = str(recorded.get("name", "")), str(recorded.get("sha256", ""))
     packaged = packaged_tables()
     for path in (packaged.get(Path(name).stem), Path(name)):
@@ -99,6 +107,10 @@ def recorded_atmosphere(attrs: Mapping[str, Any]) -> tuple[str, str]:
         f"the atmosphere {text} with which this store was calibrated {state}: the numbers are those of the "
         "calibration; from the raw counts others may come."
     )
+
+
+def _without_table(tau: float | None) -> str:
+    return f"no table, tau {tau or 0.0:g}"
 
 
 def _named(name: str, digest: str) -> str:

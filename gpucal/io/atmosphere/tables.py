@@ -23,13 +23,13 @@ from gpucal.io.files.atomic import (
     sync_tree,
     write_file,
 )
-from gpucal.physics.atm import AtmosphereTable
+from gpucal.physics.atm import EMISSION, AtmosphereTable
 
 F64 = npt.NDArray[np.float64]
 
 REQUIRED = ("freq_hz", "b", "c_dry")
 OPTIONAL = ("q", "c_o3", "c_minor")
-COLUMNS = (*REQUIRED, *OPTIONAL, "band_edges_hz")
+COLUMNS = (*REQUIRED, *OPTIONAL, "band_edges_hz", *EMISSION)
 
 
 def packaged_tables() -> dict[str, Path]:
@@ -42,9 +42,9 @@ def packaged_tables() -> dict[str, Path]:
 def load_table(path_or_name: str | Path) -> AtmosphereTable:
     """Read a table from a ``.npz`` file, a ``.zarr`` directory, or by the name of a packaged one.
 
-    q, c_o3 and c_minor are 0 where they are missing; a missing model or pwv_range_mm is a
-    GpucalWarning. Raises TableError when there is no such table or it breaks a rule of
-    ``AtmosphereTable``. ``sha256`` covers the file, or all files of a .zarr in sorted order.
+    q, c_o3 and c_minor are 0 where they are missing, and the sky is isothermal without e_b and the other columns
+    of its emission; a missing model or pwv_range_mm is a GpucalWarning. Raises TableError when there is no such table
+    or it breaks a rule of ``AtmosphereTable``. ``sha256`` covers the file, or all files of a .zarr in sorted order.
     """
     packaged = packaged_tables()
     path = packaged.get(str(path_or_name), Path(path_or_name))
@@ -78,6 +78,7 @@ def load_table(path_or_name: str | Path) -> AtmosphereTable:
         attrs,
         str(path),
         digest,
+        **{name: columns.get(name) for name in EMISSION},
     )
     missing = [name for name in ("model", "pwv_range_mm") if name not in attrs]
     if missing:
@@ -96,9 +97,8 @@ def save_table(path: str | Path, table: AtmosphereTable) -> None:
     it cannot be written.
     """
     target = Path(path)
-    entries: dict[str, Any] = {name: getattr(table, name) for name in COLUMNS}
-    if table.band_edges_hz is None:
-        del entries["band_edges_hz"]
+    columns = {name: getattr(table, name) for name in COLUMNS}
+    entries: dict[str, Any] = {name: value for name, value in columns.items() if value is not None}
     try:
         if target.suffix == ".npz":
             content = _npz_bytes({**entries, **table.attrs})

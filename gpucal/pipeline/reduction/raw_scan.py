@@ -10,8 +10,8 @@ from gpucal.backend.cpu import usable_cores
 from gpucal.backend.protocol import Backend
 from gpucal.backend.select import select_backend
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalError, L0Error, LoadError
-from gpucal.io.atmosphere.choice import atmosphere_text
+from gpucal.errors import GpucalError, L0Error, LoadError, TableError
+from gpucal.io.atmosphere.choice import atmosphere_for, atmosphere_text
 from gpucal.io.l0.store import L0Store
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.reduction.collect import SolvedBand, continuum_of
@@ -20,15 +20,16 @@ from gpucal.pipeline.reduction.fits import continuum_fit, described, switched_re
 from gpucal.pipeline.reduction.load_scale import LoadScale, load_scale
 from gpucal.pipeline.reduction.procedure_choice import Procedure, known_procedure, reduction_of
 from gpucal.pipeline.reduction.products import Reduced, ReduceOptions, Result
-from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
+from gpucal.pipeline.reduction.skydip_inputs import band_lapse, sky_of, skydip_series
 from gpucal.pipeline.reduction.transparent_sky import with_atmosphere_or_without
 from gpucal.pipeline.scan.alarms import alarms_of, with_alarms
 from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.scan.solve import solve_scan
 from gpucal.procedures.results import SwitchedResult
-from gpucal.procedures.skydip import SkydipOptions, reduce_skydip
+from gpucal.procedures.skydip import Lapse, SkydipOptions, reduce_skydip
 from gpucal.scan import Scan
+from gpucal.steps.loads import spectral_setup
 from gpucal.steps.quality import DECILE_OF_SQUARE, solution_quality
 
 
@@ -123,7 +124,7 @@ class RawScan:
             quality = with_alarms(solution_quality(solution), solution, table)
             self.warnings += quality["alarms"].values()
             self._noise_free = bool(quality["noise_free"])
-            self.atmosphere = atmosphere_text(table, config.tau)
+            self.atmosphere = atmosphere_text(table, config)
             return SolvedBand(solution, pool)
 
         return with_atmosphere_or_without(
@@ -161,10 +162,24 @@ class RawScan:
             sky = sky_of(scan)
             scale = self._skydip_scale(scan, options, pool)
             continuum = raw_continuum(sky.group, sky.subscans, scan.band, scale)
-            series += skydip_series(sky, continuum, scale, self.config)
+            lapses = self._lapses(scan)
+            series += skydip_series(sky, continuum, scale, self.config, lapses)
             continua.append(continuum)
         first = continua[0]
         return self._described("skydip", reduce_skydip(series, options), first.scale, first.track)
+
+    def _lapses(self, scan: Scan) -> list[Lapse | None]:
+        """How the sky of each receiver departs from an isothermal one; no table, or one without: isothermal."""
+        n_rec = sky_of(scan).group.shape[2]
+        try:
+            table = atmosphere_for(self.config, scan.store_attrs, scan.path)
+            setup = spectral_setup(scan, self.config, self.backend)
+            found = [band_lapse(table, setup, self.config, r, self.backend) for r in range(n_rec)]
+        except TableError as error:
+            self.atmosphere = f"isothermal sky ({error.message})"
+            return [None] * n_rec
+        self.atmosphere = atmosphere_text(table, self.config)
+        return found
 
     def _skydip_scale(self, scan: Scan, options: SkydipOptions, pool: Executor) -> LoadScale | None:
         """The scale of the counts; None without loads, where the form of the model has a free gain."""

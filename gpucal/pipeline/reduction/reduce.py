@@ -123,7 +123,7 @@ def _require_same_atmosphere(
         return
     raise ConfigError(
         f"the store was calibrated with {recorded_atmosphere(attrs)[0]}, not with "
-        f"{atmosphere_text(table, config.tau)}, and its opacities cannot be changed any more.",
+        f"{atmosphere_text(table, config)}, and its opacities cannot be changed any more.",
         hint="Leave --atmosphere and --tau out, or give the raw store (L0).",
         scan=number,
     )

@@ -45,7 +45,14 @@ from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judg
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
-from gpucal.steps.sky_model import ambient_temperatures, build_sky_model, stack_opacity
+from gpucal.steps.sky_model import (
+    AirTemperatures,
+    ambient_temperatures,
+    build_sky_model,
+    layered_sky,
+    stack_emission,
+    stack_opacity,
+)
 from gpucal.steps.solution import ScanSolution, VaneSky
 from gpucal.steps.vane import solve_vane, vane_temperatures
 
@@ -195,10 +202,17 @@ def _loads(
     return solve_vane(choice.first, sky, setup, scheme, config, backend, stale=choice.stale)
 
 
-def _opacity(
-    table: AtmosphereTable | None, setup: SpectralSetup, config: CalibrationConfig, backend: Backend
-) -> Array:
-    """Opacity of both sidebands per channel; without a table ``config.tau`` in all of them."""
+def _sky_model(
+    table: AtmosphereTable | None,
+    setup: SpectralSetup,
+    temperatures: AirTemperatures,
+    config: CalibrationConfig,
+    backend: Backend,
+) -> SkyModel:
+    """The model of the sky in both sidebands per channel; without a table ``config.tau`` in all of them.
+
+    It is layered where the table knows the emission and no temperature of the atmosphere was given.
+    """
     nu_sig, nu_img = (np.asarray(backend.to_host(x)) for x in (setup.nu_sig, setup.nu_img))
     n_chan, n_axes = nu_sig.shape
 
@@ -211,7 +225,9 @@ def _opacity(
     signal = columns(nu_sig)
     # A single-sideband receiver never looks at its image: the table need not reach there.
     image = columns(nu_img) if bool(np.any(backend.to_host(setup.g_img) > 0)) else signal
-    return stack_opacity([signal, image])
+    both = [signal, image]
+    emission = stack_emission(both) if layered_sky(table, config) else None
+    return build_sky_model(setup, stack_opacity(both), temperatures, backend, emission)
 
 
 def _atmosphere(
@@ -232,8 +248,7 @@ def _atmosphere(
     skies = _sky_views(scan, pairing, means, config, backend)
     verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
     temperatures = ambient_temperatures(group, config)
-    opacity = _opacity(table, setup, config, backend)
-    model: SkyModel = build_sky_model(setup, opacity, temperatures, backend)
+    model = _sky_model(table, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     if table is None:
         given = given_atmosphere(model, airmass, float("nan"), "none")

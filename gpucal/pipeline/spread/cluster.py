@@ -67,7 +67,7 @@ def calibrate_on_cluster(
             client.cancel(list(futures), force=True)
         # Report.
         report = gathered.report(
-            interrupted=interrupted, atmosphere=atmosphere_text(table(), config.tau)
+            interrupted=interrupted, atmosphere=atmosphere_text(table(), config)
         )
         record_failures(l1, report)
     return report

@@ -84,8 +84,6 @@ def calibrate_on_devices(
         }
         whole = Fleet(devices, job, gathered).run(gathered.left)
         # Report.
-        report = gathered.report(
-            interrupted=not whole, atmosphere=atmosphere_text(table(), config.tau)
-        )
+        report = gathered.report(interrupted=not whole, atmosphere=atmosphere_text(table(), config))
         record_failures(l1, report)
     return report

@@ -142,7 +142,7 @@ class Run:
         # Report: what could not be done stays beside the scans, so that it can be looked up later.
         report = self._record.report(interrupted)
         record_failures(self._l1, report)
-        return replace(report, atmosphere=atmosphere_text(self._table, self._config.tau))
+        return replace(report, atmosphere=atmosphere_text(self._table, self._config))
 
     def _solver_on(self, backend: Backend) -> Solver:
         """A new solver; all that an old one keeps lies on another device."""

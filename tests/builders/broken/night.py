@@ -32,7 +32,7 @@ PRESETS: dict[str, tuple[str, dict[str, int], tuple[Kind, ...]]] = {
 def make_night(name: str, folder: Path) -> Night:
     """Simulate three good scans of the night ``name``, with the table they were made with."""
     base, sizes, kinds = PRESETS[name]
-    setup = replace(preset(base, **sizes), kinds=kinds)
+    setup = replace(preset(base, sky="isothermal", **sizes), kinds=kinds)
     night = Night(folder)
     folder.mkdir(parents=True)
     simulate_night(night.l0, setup, 3, table_out=night.table)
