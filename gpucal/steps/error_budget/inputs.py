@@ -15,6 +15,7 @@ import numpy as np
 from gpucal.backend.cpu import cpu_backend
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
+from gpucal.physics.emission import COLUMNS as EMISSION_COLUMNS
 from gpucal.products import LoadSolution, SkyModel, SpectralSetup
 from gpucal.steps.loads import load_brightness
 from gpucal.steps.sky_model import AirTemperatures, ambient_temperatures, build_sky_model
@@ -83,12 +84,19 @@ def inputs_of(solution: ScanSolution) -> Inputs:
         ),
         model=replace(
             model,
-            opacity=np.asarray(host(model.opacity[..., chosen, :])),
+            opacity=_of(host(model.opacity), chosen),
             amplitude=np.asarray(host(model.amplitude[:, chosen, ...])),
             constant=some(model.constant),
+            emission=None if model.emission is None else _of(host(model.emission), chosen),
+            ground=None if model.ground is None else np.asarray(host(model.ground[:, chosen, ...])),
         ),
         air=ambient_temperatures(solution.group, solution.config),
     )
+
+
+def _of(columns: Array, chosen: slice) -> Any:
+    """Columns [..., C, F] of the channels ``chosen``."""
+    return np.asarray(columns)[..., chosen, :]
 
 
 def _temperature(values: Array, chosen: slice) -> Array:
@@ -98,8 +106,13 @@ def _temperature(values: Array, chosen: slice) -> Array:
 
 
 def thicker(model: SkyModel, sigma: float) -> SkyModel:
-    """The model with all opacities larger by the same fraction."""
-    return replace(model, opacity=model.opacity * (1.0 + sigma))
+    """The model with all opacities larger by the same fraction, and the emission that goes with them."""
+    more = replace(model, opacity=model.opacity * (1.0 + sigma))
+    if model.emission is None:
+        return more
+    # e_o3 is a fraction of the ozone, the other columns are amounts
+    scale = np.asarray([1.0 if name == "e_o3" else 1.0 + sigma for name in EMISSION_COLUMNS])
+    return replace(more, emission=model.emission * scale[:, None, None, None, None])
 
 
 def sources_of(base: Inputs, config: CalibrationConfig) -> Iterator[Source]:
@@ -166,6 +179,7 @@ def _loads_again(inputs: Inputs) -> Inputs:
 
 
 def _sky_again(inputs: Inputs) -> Inputs:
-    """The model of the sky, equation (5.4), built anew on the same opacities."""
-    model = build_sky_model(inputs.setup, inputs.model.opacity, inputs.air, inputs.host)
+    """The model of the sky, equation (5.4), built anew on the same opacities and emission."""
+    old = inputs.model
+    model = build_sky_model(inputs.setup, old.opacity, inputs.air, inputs.host, old.emission)
     return replace(inputs, model=model)

@@ -47,7 +47,7 @@ class WaterErrors:
         self._atmosphere: Atmosphere = solution.atmosphere
         verdict = solution.verdict
         self._left_out = None if verdict is None else verdict.left_out
-        self._width = solution.setup.channel_width
+        self._width = solution.setup.noise_width
         self._trust = solution.config.opacity_trust
         host = solution.backend.to_host
         self._seen = [
