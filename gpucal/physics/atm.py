@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,13 @@ class AtmosphereTable:
     def layered(self) -> bool:
         """Whether the table knows the emission of a layered sky."""
         return self.e_b is not None
+
+    def isothermal(self) -> AtmosphereTable:
+        """The opacities alone, of an atmosphere of one temperature in any weather; a table made in memory."""
+        if not self.layered and self.slopes is None:
+            return self
+        without = dict.fromkeys((*EMISSION, "slope_freq_hz", "slopes"))
+        return replace(self, path="", sha256="", **without)
 
     @property
     def name(self) -> str:

@@ -69,11 +69,12 @@ def simulate_scan(
     """Simulate one scan in memory, by default noise-free f64 counts: the exact mode.
 
     start: MJD of its beginning; mjd0: start of the night, where gain = 1 (default: ``start``).
-    lloadsn >= 0: the loads are in that scan. table: opacities, by default synthetic_table(setup).
+    lloadsn >= 0: the loads are in that scan. table: opacities, by default synthetic_table(setup); the sky is
+    isothermal, whatever the table knows.
     """
     plan = plan_scan(setup, kind, number, start, mjd0=mjd0, lloadsn=lloadsn)
     recording = recording or Recording(dtype="f64", noise=False)
-    table = table or synthetic_table(setup)
+    table = (table or synthetic_table(setup)).isothermal()
     makers = [
         ScanCounts(build_band(setup, i, table, recording.seed), i, plan, recording)
         for i in range(len(setup.bands))
@@ -105,7 +106,7 @@ def simulate_night(
     """
     setup = preset(setup) if isinstance(setup, str) else setup
     recording = recording or Recording()
-    table = table or synthetic_table(setup)
+    table = (table or synthetic_table(setup)).isothermal()
     models = [build_band(setup, i, table, recording.seed) for i in range(len(setup.bands))]
     create_l0(
         path,
