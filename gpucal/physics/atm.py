@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ channel, so a line narrower than that part is diluted, not missed."""
 
 EMISSION = ("e_b", "e_q", "e_c", "e_o3")
 """Columns of the emission of a layered sky."""
+
+SLOPED = ("b", "q", "c_dry", *EMISSION)
+"""Columns that change with the temperature of the air, in the order of the table's slopes."""
 
 GRID_POINTS = 100
 GRID_WIDENING = 2.0
@@ -108,6 +111,7 @@ class AtmosphereTable:
     b, q           [N] f64  Np/mm, Np/mm^2
     c_dry, c_o3, c_minor  [N] f64  Np
     e_b, e_q, e_c, e_o3   [N] f64  1/mm, 1/mm^2, 1, 1: emission of a layered sky; all None where not known
+    slope_freq_hz  [K] f64 Hz, slopes [7, K] f64: exponents n of SLOPED in (T_ground/t_ground_k)^n; or None
     band_edges_hz  [M, 2] f64 or None: the table holds inside these bands only
     attrs          model, version, site, alt_m, pwv_range_mm, credit, ... as far as they are known
     path, sha256   where it came from; "" for a table made in memory
@@ -129,9 +133,12 @@ class AtmosphereTable:
     e_q: F64 | None = None
     e_c: F64 | None = None
     e_o3: F64 | None = None
+    slope_freq_hz: F64 | None = None
+    slopes: F64 | None = None
 
     def __post_init__(self) -> None:
         _check_columns(self)
+        _check_slopes(self)
         _check_bands(self)
         _check_pwv_range(self)
 
@@ -139,6 +146,13 @@ class AtmosphereTable:
     def layered(self) -> bool:
         """Whether the table knows the emission of a layered sky."""
         return self.e_b is not None
+
+    def isothermal(self) -> AtmosphereTable:
+        """The opacities alone, of an atmosphere of one temperature in any weather; a table made in memory."""
+        if not self.layered and self.slopes is None:
+            return self
+        without = dict.fromkeys((*EMISSION, "slope_freq_hz", "slopes"))
+        return replace(self, path="", sha256="", **without)
 
     @property
     def name(self) -> str:
@@ -290,6 +304,22 @@ def _check_columns(table: AtmosphereTable) -> None:
         raise TableError(
             f"atmosphere table {table.name}: freq_hz is not positive and strictly rising.",
             hint="Sort the table by frequency and drop repeated rows.",
+        )
+
+
+def _check_slopes(table: AtmosphereTable) -> None:
+    f, slopes = table.slope_freq_hz, table.slopes
+    if f is None and slopes is None:
+        return
+    if f is None or slopes is None or f.ndim != 1 or slopes.shape != (len(SLOPED), f.size):
+        shapes = [None if x is None else x.shape for x in (f, slopes)]
+        raise TableError(
+            f"atmosphere table {table.name}: slope_freq_hz and slopes have the shapes {shapes[0]} and {shapes[1]}, "
+            f"expected [K] and [{len(SLOPED)}, K]."
+        )
+    if not (np.all(np.isfinite(slopes)) and np.all(np.isfinite(f)) and np.all(np.diff(f) > 0)):
+        raise TableError(
+            f"atmosphere table {table.name}: slopes are not finite, or slope_freq_hz does not rise."
         )
 
 

@@ -28,9 +28,9 @@ OPAQUE = 0.02
 BLOCK = 8192
 """Points of which a CPU works the emission out together."""
 
-FRESH = 3e-5
+FRESH = 1e-7
 """The emission of a layered sky is worked out again when P has moved by this fraction; closer, the expansion is
-good to 1e-9 K."""
+exact to rounding."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
+from gpucal.physics.weather import in_weather
 from gpucal.products import SkyModel, SpectralSetup
 from gpucal.scan import SubscanGroup
 
@@ -23,6 +24,7 @@ F64 = npt.NDArray[np.float64]
 
 
 T_AMB_POSSIBLE_K = (150.0, 350.0)
+HPA_PER_TORR = 1013.25 / 760.0
 _AIR_HINT = "Correct it in the raw store, or use --t-atm."
 
 
@@ -110,6 +112,21 @@ def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirT
     if t_atm is None:
         t_atm = config.t_atm_factor * t_amb + config.t_atm_offset
     return AirTemperatures(t_amb, t_atm)
+
+
+def ambient_pressure(group: SubscanGroup) -> float:
+    """Mean pressure of the air at the telescope, hPa; NaN where it is not recorded."""
+    recorded = group.pamb[np.isfinite(group.pamb) & (group.pamb > 0)]
+    return float(np.mean(recorded)) * HPA_PER_TORR if recorded.size else math.nan
+
+
+def table_of_scan(
+    table: AtmosphereTable | None, group: SubscanGroup, config: CalibrationConfig
+) -> AtmosphereTable | None:
+    """The table in the weather of a scan, where its sky is layered; else as it is."""
+    if table is None or not layered_sky(table, config):
+        return table
+    return in_weather(table, ambient_temperatures(group, config).ambient, ambient_pressure(group))
 
 
 def layered_sky(table: AtmosphereTable | None, config: CalibrationConfig) -> bool:

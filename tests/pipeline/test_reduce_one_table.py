@@ -89,6 +89,10 @@ def test_the_table_beside_a_store_is_everybodys(folder: Path, l1: Path) -> None:
         folder / "l0.zarr", 1, procedure="on-off", config=config(atmosphere="iram_30m")
     )
     assert asked.atmosphere.startswith("table iram_30m (sha256 ")
+    assert asked.atmosphere.endswith(", layered sky")
+    own = config(atmosphere="iram_30m", t_atm=260.0)
+    flat = reduce_scan(folder / "l0.zarr", 1, procedure="on-off", config=own)
+    assert flat.atmosphere.endswith(", isothermal sky (T_atm was given)")
     none = reduce_scan(folder / "l0.zarr", 1, procedure="on-off", config=config(tau=0.2))
     assert none.atmosphere == "no table, tau 0.2"
 
@@ -137,6 +141,7 @@ def test_a_packaged_table_is_known_wherever_it_lies(folder: Path, tmp_path: Path
     document.write_text(json.dumps(content))
     found = reduce_scan(out, 1, procedure="on-off")
     assert found.atmosphere.startswith("table iram_30m (sha256 ")
+    assert found.atmosphere.endswith(", layered sky")
     assert not [text for text in found.warnings if "found" in text]
 
 
@@ -149,6 +154,7 @@ def test_the_command_names_the_table(
         said.append(capsys.readouterr().out.partition("atmosphere: ")[2])
     assert said[0] == said[1]
     assert "l0.zarr.atm.npz (sha256 " in said[0].splitlines()[0]
+    assert "isothermal sky (the table has no emission columns)" in " ".join(said[0].split())
     assert main(["reduce", str(l1), "--scan", "1", "--procedure", "on-off", "--json"]) == 0
     assert "l0.zarr.atm.npz" in json.loads(capsys.readouterr().out)["atmosphere"]
     args = ["calibrate", str(folder / "l0.zarr"), str(tmp_path / "l1"), "--scans", "1"]

@@ -27,6 +27,7 @@ from gpucal.io.atmosphere.levels import (
     narrow_absorption,
     ozone_and_minor,
     pyrtlib_version,
+    warmer,
     water_and_dry,
 )
 from gpucal.physics.atm import AtmosphereTable
@@ -46,6 +47,13 @@ dropping knots in the end."""
 
 FIRST_STEP_HZ = 2.0e9
 EMISSION_CHUNK = 512
+SLOPE_POINTS = 160
+WARMER_K = 10.0
+STEEPEST = 20.0
+"""Largest exponent of temperature: beyond it a column is near zero, and does not matter."""
+
+DRY_AIRMASS = 8.0
+"""Opacity of dry air is kept to the tolerance at this airmass: beside an oxygen line it must not pass for water."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +109,13 @@ def build_table(
         tau: F64 = b * pwv[:, None] + q * pwv[:, None] ** 2 + c
         return np.exp(-tau)
 
+    def smooth_part(coefficients: F64) -> F64:
+        dry = np.exp(-DRY_AIRMASS * coefficients[2])
+        return np.concatenate([transmissions(coefficients), dry[None]])
+
     f_smooth = _first_knots(site, np.concatenate([models.h2o_ghz, models.o2_ghz]) * 1e9)
     f_smooth, bqc = refine(
-        f_smooth, smooth, transmissions, SMOOTH_SHARE * tolerance, lambda n: say(f"{n} water knots")
+        f_smooth, smooth, smooth_part, SMOOTH_SHARE * tolerance, lambda n: say(f"{n} water knots")
     )
 
     def all_parts(freq_hz: F64) -> F64:
@@ -115,6 +127,7 @@ def build_table(
         # without water, and with the ozone doubled, so that either may be scaled later
         columns = [transmissions(np.stack([b, q, dry + ozone + minor]))]
         columns.append(np.exp(-(b * lo + dry + np.stack([2 * ozone + minor, minor]))))
+        columns.append(np.exp(-DRY_AIRMASS * dry)[None])
         return np.concatenate(columns)
 
     narrow_ghz = np.append(models.o3.fl, minor_centres_ghz())
@@ -128,10 +141,35 @@ def build_table(
     columns = np.concatenate([parts, emission])
     # the models are not better than 1e-7
     b, q, dry, ozone, minor, e_b, e_q, e_c, e_o3 = columns.astype(np.float32).astype(np.float64)
-    attrs = _attributes(site, air, pwv, tolerance)
+    say("slopes with temperature")
+    f_slopes = f_smooth[:: max(1, f_smooth.size // SLOPE_POINTS)]
+    emitted = {"e_b": e_b, "e_q": e_q, "e_c": e_c, "e_o3": e_o3}
     return AtmosphereTable(
-        freq, b, q, dry, ozone, minor, attrs=attrs, e_b=e_b, e_q=e_q, e_c=e_c, e_o3=e_o3
+        *(freq, b, q, dry, ozone, minor),
+        attrs=_attributes(site, air, pwv, tolerance),
+        slope_freq_hz=f_slopes,
+        slopes=_slopes(models, air, f_slopes, pwv).astype(np.float32).astype(np.float64),
+        **emitted,
     )
+
+
+def _slopes(models: Models, air: Air, freq: F64, pwv: F64) -> F64:
+    """Exponents of SLOPED in the temperature of the ground at ``freq`` [K]: f64 [7,K]; from 10 K colder to warmer.
+
+    0 where a column changes its sign between the two.
+    """
+    columns = []
+    for kelvin in (-WARMER_K, WARMER_K):
+        other = warmer(air, kelvin)
+        absorbed = [air_absorption(models, other, f / 1e9, pwv) for f in freq]
+        z = other.z_km[: other.dense]
+        opacity = np.stack([water_and_dry(z, levels, pwv) for levels in absorbed], axis=-1)
+        emitted = _emission(models, other, freq, pwv, freq, absorbed)
+        columns.append((np.concatenate([opacity, emitted]), float(other.t_k[0])))
+    (cold, cold_k), (warm, warm_k) = columns
+    same = cold * warm > 0
+    ratio = np.where(same, warm, 1.0) / np.where(same, cold, 1.0)
+    return np.clip(np.log(ratio) / np.log(warm_k / cold_k), -STEEPEST, STEEPEST)
 
 
 def _emission(

@@ -78,35 +78,40 @@ def atmosphere_text(table: AtmosphereTable | None, config: CalibrationConfig) ->
     """
     if table is None:
         return _without_table(config.tau)
-    sky = "layered sky"
-    if not table.layered:
-        sky = "isothermal sky (the table has no emission columns)"
-    elif config.one_temperature:
-        sky = "isothermal sky (T_atm was given)"
-    return f"{_named(table_title(table), table.sha256)}, {sky}"
+    named = _named(table_title(table), table.sha256)
+    return named + _sky_text(table.layered, config.one_temperature)
 
 
 def recorded_atmosphere(attrs: Mapping[str, Any]) -> tuple[str, str]:
-    """What the opacity of a band of L1 came from: its table, or the tau; and a sentence if the table is gone.
+    """What the sky of a band of L1 came from, as ``atmosphere_text``, and a sentence if its table is gone.
 
     attrs: of the band, with ``provenance`` and ``config``. The table is known by its content: another file of that
     name is not it, and a packaged table may lie elsewhere.
     """
     recorded = (attrs.get("provenance") or {}).get("atmosphere_table")
+    options = attrs.get("config") or {}
     if not isinstance(recorded, Mapping):
-        return _without_table(_number((attrs.get("config") or {}).get("tau"))), ""
+        return _without_table(_number(options.get("tau"))), ""
+    known = {k: v for k, v in options.items() if k in ("t_atm", "t_atm_factor", "t_atm_offset")}
+    sky = _sky_text(recorded.get("layered") is True, CalibrationConfig(**known).one_temperature)
     name, digest = str(recorded.get("name", "")), str(recorded.get("sha256", ""))
     packaged = packaged_tables()
     for path in (packaged.get(Path(name).stem), Path(name)):
         if path is not None and path.exists() and table_digest(path) == digest:
             title = path.stem if path in packaged.values() else name
-            return _named(title, digest), ""
+            return _named(title, digest) + sky, ""
     text = _named(name, digest)
     state = "has changed since" if Path(name).exists() else "cannot be found"
-    return text, (
+    return text + sky, (
         f"the atmosphere {text} with which this store was calibrated {state}: the numbers are those of the "
         "calibration; from the raw counts others may come."
     )
+
+
+def _sky_text(layered: bool, one_temperature: bool) -> str:
+    if not layered:
+        return ", isothermal sky (the table has no emission columns)"
+    return ", isothermal sky (T_atm was given)" if one_temperature else ", layered sky"
 
 
 def _without_table(tau: float | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ FIXED_WATER_KM = 15.0
 """Above it foreign broadening alone counts and water absorption is linear in the amount."""
 
 BOLTZMANN = 1.380649e-23
+GRAVITY_K_KM = 34.163
+"""g m_air / k, K/km."""
+
 WATER_KG = 18.01528 * lines.AMU
 O3_MASS = 48.0
 ROTOR_LINES = 45
@@ -99,6 +102,20 @@ def air_above(alt_m: float, profile: str) -> Air:
         logarithmic(ppmv[:, atm.CO]) * 1e-6 * density,
         logarithmic(ppmv[:, atm.N2O]) * 1e-6 * density,
     )
+
+
+def warmer(air: Air, kelvin: float) -> Air:
+    """The same air ``kelvin`` warmer up to 15 km, not at all above 20 km, with the same pressure at the ground.
+
+    Pressure is hydrostatic, mixing ratios of water and columns of the other gases stay, and the water is again 1 mm.
+    """
+    t = air.t_k + kelvin * np.interp(air.z_km, [15.0, 20.0], [1.0, 0.0])
+    less = 1.0 / air.t_k - 1.0 / t
+    lift = np.concatenate([[0.0], np.cumsum(0.5 * (less[1:] + less[:-1]) * np.diff(air.z_km))])
+    p = air.p_hpa * np.exp(GRAVITY_K_KM * lift)
+    vapour = air.e_hpa / air.p_hpa * p
+    unscaled_mm = 1e3 * column(air.z_km, vapour * 100 / (BOLTZMANN * t)) * WATER_KG
+    return replace(air, p_hpa=p, t_k=t, e_hpa=vapour / unscaled_mm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,8 @@ F64 = npt.NDArray[np.float64]
 
 REQUIRED = ("freq_hz", "b", "c_dry")
 OPTIONAL = ("q", "c_o3", "c_minor")
-COLUMNS = (*REQUIRED, *OPTIONAL, "band_edges_hz", *EMISSION)
+SLOPES = ("slope_freq_hz", "slopes")
+COLUMNS = (*REQUIRED, *OPTIONAL, "band_edges_hz", *EMISSION, *SLOPES)
 
 
 def packaged_tables() -> dict[str, Path]:
@@ -78,7 +79,7 @@ def load_table(path_or_name: str | Path) -> AtmosphereTable:
         attrs,
         str(path),
         digest,
-        **{name: columns.get(name) for name in EMISSION},
+        **{name: columns.get(name) for name in (*EMISSION, *SLOPES)},
     )
     missing = [name for name in ("model", "pwv_range_mm") if name not in attrs]
     if missing:

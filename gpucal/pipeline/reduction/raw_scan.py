@@ -31,6 +31,7 @@ from gpucal.procedures.skydip import Lapse, SkydipOptions, reduce_skydip
 from gpucal.scan import Scan
 from gpucal.steps.loads import spectral_setup
 from gpucal.steps.quality import DECILE_OF_SQUARE, solution_quality
+from gpucal.steps.sky_model import table_of_scan
 
 
 class RawScan:
@@ -170,11 +171,13 @@ class RawScan:
 
     def _lapses(self, scan: Scan) -> list[Lapse | None]:
         """How the sky of each receiver departs from an isothermal one; no table, or one without: isothermal."""
-        n_rec = sky_of(scan).group.shape[2]
+        group = sky_of(scan).group
+        n_rec = group.shape[2]
         try:
             table = atmosphere_for(self.config, scan.store_attrs, scan.path)
+            here = table_of_scan(table, group, self.config)
             setup = spectral_setup(scan, self.config, self.backend)
-            found = [band_lapse(table, setup, self.config, r, self.backend) for r in range(n_rec)]
+            found = [band_lapse(here, setup, self.config, r, self.backend) for r in range(n_rec)]
         except TableError as error:
             self.atmosphere = f"isothermal sky ({error.message})"
             return [None] * n_rec

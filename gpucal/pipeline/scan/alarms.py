@@ -17,6 +17,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.io.atmosphere.choice import table_title
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.physics.radiometry import h_over_k
+from gpucal.steps.sky_model import ambient_pressure
 from gpucal.steps.solution import ScanSolution
 
 F64 = npt.NDArray[np.float64]
@@ -24,7 +25,6 @@ F64 = npt.NDArray[np.float64]
 NO_NOISE = 1e-6
 """Below this ratio there is no noise at all: counts that were made up, not a wrong unit."""
 
-HPA_PER_TORR = 1013.25 / 760.0
 SCALE_HEIGHT_M = 7000.0
 """Of the pressure of the air, between the ground and 15 km within 1 km."""
 
@@ -45,8 +45,6 @@ def with_alarms(
 ) -> dict[str, Any]:
     """``qa`` with what is known of the site and of the table, and with its ``alarms`` (kind -> sentence)."""
     site = solution.scan.store_attrs.get("site")
-    pamb = solution.group.pamb
-    pamb = pamb[np.isfinite(pamb) & (pamb > 0)]
     attrs = table.attrs if table is not None else {}
     span, pwv = table.pwv_range_mm if table is not None else None, _number(quality.get("pwv"))
     found = {
@@ -54,7 +52,7 @@ def with_alarms(
         "pwv_range_mm": span,
         "pwv_outside_table": span is not None and (pwv < span[0] or pwv > span[1]),
         "site_altitude_m": _number(site.get("alt_m")) if isinstance(site, Mapping) else math.nan,
-        "pressure_hpa": float(pamb.mean()) * HPA_PER_TORR if pamb.size else math.nan,
+        "pressure_hpa": ambient_pressure(solution.group),
         "table_name": table_title(table),
         "table_site": str(attrs.get("site", "")),
         "table_altitude_m": _number(attrs.get("alt_m")),

@@ -52,6 +52,7 @@ from gpucal.steps.sky_model import (
     layered_sky,
     stack_emission,
     stack_opacity,
+    table_of_scan,
 )
 from gpucal.steps.solution import ScanSolution, VaneSky
 from gpucal.steps.vane import solve_vane, vane_temperatures
@@ -248,7 +249,8 @@ def _atmosphere(
     skies = _sky_views(scan, pairing, means, config, backend)
     verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
     temperatures = ambient_temperatures(group, config)
-    model = _sky_model(table, setup, temperatures, config, backend)
+    here = table_of_scan(table, group, config)
+    model = _sky_model(here, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     if table is None:
         given = given_atmosphere(model, airmass, float("nan"), "none")

@@ -66,6 +66,7 @@ def provenance(
             "sha256": table.sha256,
             "model": str(table.attrs.get("model", "")),
             "site": str(table.attrs.get("site", "")),
+            "layered": table.layered,
         },
         "load_scans": list(solution.loads.scans),
         "started": origin.started,

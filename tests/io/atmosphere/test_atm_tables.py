@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gpucal import (
 )
 from gpucal.cli.commands.atm import app
 from gpucal.io.atmosphere import build as atm_build
+from gpucal.io.atmosphere import levels as atm_levels
 from gpucal.io.atmosphere.choice import site_table
 from gpucal.io.atmosphere.tables import packaged_tables
 
@@ -187,6 +189,7 @@ def test_packaged_tables_are_complete() -> None:
         lo, hi = table.pwv_range_mm
         for column in (table.b, table.c_dry, table.c_o3, table.c_minor):
             assert np.all(column >= 0)
+        assert table.layered == (name != "sofia_great")
         for pwv in (lo, hi):  # the sky never emits more than it absorbs
             assert np.all(table.b * pwv + table.q * pwv**2 + table.c_dry > 0)
 
@@ -281,23 +284,42 @@ def test_build_without_pyrtlib_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     assert "pyrtlib" in str(caught.value)
 
 
+def emitted_less(freq: Any, absorption: Any, z_km: Any, t_k: Any, airmass: float) -> Any:
+    """(1 - t) - J_em/J_ground of levels by summing over thin sublayers; absorption [N,L] Np/km."""
+    fine = np.concatenate([np.linspace(a, b, 50)[:-1] for a, b in pairwise(z_km)] + [z_km[-1:]])
+    middle, step = 0.5 * (fine[1:] + fine[:-1]), np.diff(fine)
+    x = 6.62607015e-34 / 1.380649e-23 * freq[:, None]
+    ratio = np.expm1(x / t_k[0]) / np.expm1(x / np.interp(middle, z_km, t_k))
+    k = np.exp([np.interp(middle, z_km, np.log(np.maximum(row, 1e-300))) for row in absorption])
+    seen = np.exp(-airmass * np.concatenate([0 * k[:, :1], np.cumsum(k * step, axis=1)], axis=1))
+    return np.sum((1.0 - ratio) * (seen[:, :-1] - seen[:, 1:]), axis=1)
+
+
 @pytest.mark.parametrize("name", ["iram_30m", "chile_5600m"])
 def test_packaged_tables_hold_between_their_knots(name: str) -> None:
     pytest.importorskip("pyrtlib")
     table, site = load_table(name), atm_build.SITES[name]
-    models, air = atm_build._load_models(), atm_build.site_atmosphere(site)
+    models, air = atm_levels.load_models(), atm_levels.air_above(site.alt_m, site.profile)
     rng = np.random.default_rng(7)
     knots = np.arange(table.freq_hz.size)
     f = np.sort(np.interp(rng.uniform(0, knots[-1], 25), knots, table.freq_hz))
     pwv = np.array([site.pwv_range_mm[0], 1.0, site.pwv_range_mm[1]])
-    water = np.stack([atm_build._water_and_air(models, air, x / 1e9, pwv) for x in f], axis=1)
-    narrow = atm_build._narrow(models, air, f / 1e9).sum(axis=0)
+    absorbed = np.stack([atm_levels.air_absorption(models, air, x / 1e9, pwv) for x in f], axis=1)
+    z = air.z_km[: air.dense]
+    water = np.stack([atm_levels.water_and_dry(z, a, pwv) for a in absorbed.swapaxes(0, 1)], axis=1)
+    narrow = atm_levels.narrow_absorption(models, air, f / 1e9).sum(axis=0)
     got = table.channel_opacity(f, 1.0)
-    for p in pwv:
-        want = np.exp(-(water[0] * p + water[1] * p**2 + water[2] + narrow))
+    for i, p in enumerate(pwv):
+        opacity = atm_levels.column(air.z_km, narrow)
+        want = np.exp(-(water[0] * p + water[1] * p**2 + water[2] + opacity))
         np.testing.assert_allclose(
             got.transmission(p, 1.0), want, atol=table.attrs["knot_tolerance"]
         )
+        levels = narrow.T.copy()
+        levels[:, : air.dense] += absorbed[1 + i]
+        for airmass in (1.0, 1.7):
+            less = emitted_less(f, levels, air.z_km, air.t_k, airmass)
+            np.testing.assert_allclose(got.departure(p, airmass), less, atol=1.5e-3)
 
 
 def test_build_a_small_table(tmp_path: Path) -> None:
@@ -315,3 +337,8 @@ def test_build_a_small_table(tmp_path: Path) -> None:
     t = table.channel_opacity(np.array([230.3e9, 230.538e9]), 1e5).transmission(2.0, 1.0)
     assert 0.85 < t[0] < 0.90
     assert 0.003 < t[0] - t[1] < 0.03  # telluric CO
+    # the air that emits is some 10 K colder than the ground, and follows the weather
+    less = table.channel_opacity(np.array([230.3e9]), 1e5).departure(2.0, 1.0)[0]
+    assert 0.02 < less / (1.0 - t[0]) < 0.08
+    assert table.slopes is not None
+    assert np.all((table.slopes[0] < -1.0) & (table.slopes[0] > -8.0))
