@@ -316,7 +316,7 @@ def test_loads_that_come_last_or_are_corrected(night: Path, offline: Path, tmp_p
     calibrate_store(at.path, tmp_path / "corrected.l1", at.config.calibration)
     check(at, tmp_path / "corrected.l1")
     corrected, before = (arrays_of(path) for path in (tmp_path / "corrected.l1", offline))
-    name = "/scan_000004/band_0/spectra"
+    name = "/scan_000004/band_1/spectra"
     assert not np.array_equal(corrected[name], before[name], equal_nan=True)
 
 
