@@ -141,8 +141,8 @@ def sky_over(
 ) -> tuple[AtmosphereTable, LayeredSky | None]:
     """The table of a simulated sky, and its layers; None where all air has one temperature.
 
-    ``table``: opacities of one's own for an isothermal sky, whatever emission it knows. Raises ConfigError where the sky is layered:
-    a table holds no layers.
+    ``table``: opacities of one's own for an isothermal sky, whatever emission it knows. Raises ConfigError
+    where the sky is layered: a table holds no layers.
     """
     if setup.sky == "isothermal":
         return (table or synthetic_table(setup)).isothermal(), None

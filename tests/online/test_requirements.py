@@ -470,6 +470,16 @@ def test_processOTF(played: Played) -> None:
         np.testing.assert_allclose(np.nanmean(spectra[..., i], axis=0)[:, 0], expected, atol=0.2)
     kinds = {row["kind"] for row in played.rows("plots", scan=OTF)}
     assert kinds >= {"look", "map", "waterfall", "spectra"}
+    # in CLASS every dump is a spectrum with a position of its own, so that a map can be made
+    found = list(open_class(played.project / "class" / f"scan_{OTF:06d}.30m"))
+    assert len(found) == 3 * scans.DUMPS * scans.PIXELS
+    places = {(round(s.offset_lon * 3600, 2), round(s.offset_lat * 3600, 2)) for s in found}
+    assert places == {
+        (round(lon + pixel, 2), cross)
+        for lon in np.linspace(-60.0, 60.0, scans.DUMPS)
+        for pixel in scans.pixel_offsets()
+        for cross in (-8.0, 0.0, 8.0)
+    }
 
 
 def test_abbaToFits(played: Played) -> None:
@@ -688,13 +698,25 @@ NAMES = (
 
 
 def table_rows() -> list[list[str]]:
-    lines = [x for x in TABLE.read_text("utf-8").splitlines() if x.startswith("| ")]
+    text = TABLE.read_text("utf-8").partition("## Nights that go otherwise")[0]
+    lines = [x for x in text.splitlines() if x.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
 def test_every_requirement_has_a_row() -> None:
     assert len(NAMES) == 26
     assert tuple(row[0] for row in table_rows()) == NAMES
+
+
+def test_sequences_of_other_nights_are_tests() -> None:
+    text = TABLE.read_text("utf-8").partition("## Nights that go otherwise")[2]
+    named = re.findall(r"`(test_\w+\.py):(test_\w+)`", text)
+    assert len(named) > 10
+    for file, test in named:
+        (path,) = (ROOT / "tests" / "online").rglob(file)
+        assert f"def {test}(" in path.read_text("utf-8"), (file, test)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert set(rows) <= set(NAMES)
 
 
 def test_what_the_table_names_is_there() -> None:
