@@ -17,7 +17,7 @@ import numpy as np
 from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.fits.sdfits_read import SdfitsRows
 from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
-from gpucal.io.gbt.plan import GbtScan, Lost, Plan, check_load_spectra, plan_scans
+from gpucal.io.gbt.plan import GbtScan, Plan, check_load_spectra, plan_scans
 from gpucal.io.gbt.session import session_rows
 from gpucal.io.incoming.glimpse import Glimpse
 from gpucal.io.incoming.landing import Silent, check_target, check_values, land, writer_of
@@ -25,6 +25,7 @@ from gpucal.io.incoming.listing import fits_files
 from gpucal.io.incoming.protocol import (
     ImportPlan,
     ImportReport,
+    Lost,
     PlannedScan,
     RawFormat,
     Request,
@@ -277,7 +278,7 @@ def _planned(
         scan.number,
         writer_of(scan.number, read, done=rows.forget),
         tuple(shown),
-        kind=scan.kind,
+        kind=f"{scan.kind} {' '.join(map(str, scan.scans))}",
         source=str(rows["OBJECT"][scan.subscans[0].rows[0]]),
         origin=str(rows.files[int(rows.table[scan.rows[0]])]),
         nbytes=sum(nbytes_of(group) for group in groups),

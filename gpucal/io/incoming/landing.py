@@ -5,8 +5,9 @@ Shapes use C channels, D dumps, R receivers, A array pixels, S subscans.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from gpucal.io.files.atomic import (
     rename_into_place,
     sync_tree,
 )
+from gpucal.io.files.json_text import dumps
 from gpucal.io.incoming.assumptions import ATTRIBUTE, Assumptions
 from gpucal.io.incoming.draft import resumable
 from gpucal.io.incoming.protocol import (
@@ -32,6 +34,7 @@ from gpucal.io.incoming.protocol import (
     ImportReport,
     Lost,
     PlannedScan,
+    Request,
     ScanContent,
     Tick,
 )
@@ -109,6 +112,15 @@ def is_same(identity: str) -> Callable[[Any], bool]:
     return lambda group: bool(identity) and group.attrs.get(IDENTITY) == identity
 
 
+def digest_of(files: Sequence[Path], request: Request, *more: Any) -> str:
+    """Identity of what is made of these files with the options and the profile of a request; more: plain values."""
+    stats = [(path, path.stat()) for path in files]
+    facts = [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    asked = [dict(request.options), dict(request.profile.values), dict(request.profile.receivers)]
+    text = dumps([sorted(facts), asked, more], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _ticking(group: GroupArrays, tick: Tick) -> GroupArrays:
     """The group, telling ``tick`` of the counts of each subscan that were made."""
     data = group.data_5d
@@ -158,8 +170,8 @@ def land(
     """Write the scans of a plan into the store ``out``.
 
     whole_store: it appears when all of them are there; what an interrupted run wrote waits beside it. Else
-    they are added one by one; those that are there already as they are now are kept, others in their place
-    are replaced with ``overwrite`` and are lost without. Raises the first of the lost when nothing is left.
+    they are added one by one; of those that are there already the same are kept and others in their place
+    are in the way and lost, unless ``overwrite`` replaces both. Raises the first of the lost when nothing is left.
     """
     if not plan.scans and plan.lost:
         raise plan.lost[0].error
@@ -197,12 +209,13 @@ def _one_by_one(plan: ImportPlan, out: Path, overwrite: bool, progress: Progress
     numbers = set() if there is None else set(there.numbers())
     for scan in plan.scans:
         with _told(progress, scan):
-            held = there is not None and scan.number in numbers
-            if held and there is not None and scan.same_as(there.scan_group(scan.number)):
-                present.append(scan.number)
-                continue
+            held = scan.number in numbers
             if held and not overwrite:
-                lost.append(Lost(scan.number, "", _in_the_way(scan, out)))
+                assert there is not None
+                if scan.same_as(there.scan_group(scan.number)):
+                    present.append(scan.number)
+                else:
+                    lost.append(Lost(scan.number, "", _in_the_way(scan, out)))
                 continue
             try:
                 with as_write_error(out, scan.number):

@@ -124,7 +124,7 @@ def _planned(scan: RawFits) -> PlannedScan:
     def same(group: Any) -> bool:
         return nodes_digest(read_nodes(group)) == scan.digest
 
-    attrs = next((n.about["attributes"] for n in scan.nodes if not n.path), {})
+    attrs: dict[str, Any] = next((n.about["attributes"] for n in scan.nodes if not n.path), {})
     counts = [n for n in scan.nodes if n.is_counts]
     sizes = [math.prod(n.about["shape"]) * np.dtype(n.about["dtype"]).itemsize for n in counts]
     return PlannedScan(
