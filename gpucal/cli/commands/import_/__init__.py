@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +42,46 @@ def auto(
 ) -> None:
     """Look at the files, and import them by the format that they are of."""
     run.run_import("auto", paths, run.Asked(scans, "", profile, overwrite, dry_run, quiet))
+
+
+@app.command("sam45")
+def sam45(
+    paths: Paths,
+    antenna_log: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--antenna-log",
+            metavar="FILE",
+            help="Where the telescope pointed, as text, or a folder of such files; may be repeated. "
+            "Found by itself beside the logs.",
+        ),
+    ] = None,
+    antenna_shift: Annotated[
+        float | None,
+        typer.Option("--antenna-shift", metavar="S", help="Seconds to add to its times."),
+    ] = None,
+    elevation: Annotated[
+        float | None,
+        typer.Option("--elevation", metavar="DEG", help="Without an antenna log: the elevation."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Take logs that are cut short as far as they go.")
+    ] = False,
+    scans: Scans = "",
+    profile: ProfileFile = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Import SAM45 logs of the Nobeyama 45 m telescope (FOREST and others)."""
+    options = {
+        "antenna_log": antenna_log,
+        "antenna_shift": antenna_shift,
+        "elevation": elevation,
+        "partial": partial,
+    }
+    asked = run.Asked(scans, "", profile, overwrite, dry_run, quiet, options)
+    run.run_import("sam45", paths, asked)
 
 
 @app.command("sdfits")
