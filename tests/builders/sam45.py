@@ -91,11 +91,10 @@ def record(layout: str, kind: bytes, values: dict[str, Any]) -> bytes:
     for name, letter, count, width in _fields(layout):
         value = given.get(name)
         if letter == "S":
-            texts = [value] if isinstance(value, bytes | str) else list(value or [b""] * count)
-            texts = [t.encode() if isinstance(t, str) else t for t in texts]
-            parts += [
-                t.ljust(width, b"\0")[:width] for t in [*texts, *[b""] * (count - len(texts))]
-            ]
+            words = [value] if isinstance(value, bytes | str) else list(value or [])
+            texts = [w.encode() if isinstance(w, str) else bytes(w) for w in words]
+            texts += [b""] * (count - len(texts))
+            parts += [text.ljust(width, b"\0")[:width] for text in texts]
             continue
         flat = np.zeros(count) if value is None else np.asarray(value, float).ravel()
         padded = np.concatenate([flat, np.zeros(count - flat.size)])
@@ -398,3 +397,46 @@ def scan_channels(scan: Scan) -> int:
     group = scan.source or scan.calibration
     assert group is not None
     return int(group.shape[0])
+
+
+# --- a small log of known counts ------------------------------------------------------------------
+
+CHANNELS = 16
+LEVEL = {"R": 900.0, "SKY": 400.0, "OFF": 410.0, "ON": 430.0}
+"""Counts above ZERO; channel c has c more, array k 100 k more."""
+
+
+def small_arrays(n: int = 2, **changes: Any) -> list[Array]:
+    """Beams of one polarisation and sideband, 16 channels of 1 MHz at 110.2 GHz."""
+    values = {"attenuation": 6, "frontend": "FOREST", **changes}
+    return [Array(110.2e9, 1e6, CHANNELS, beam=k + 1, **values) for k in range(n)]
+
+
+def counts_of(kind: str, array: int) -> npt.NDArray[np.float64]:
+    """Counts of an array less ZERO, R with its attenuation undone."""
+    return np.asarray(LEVEL[kind] + np.arange(CHANNELS) + 100.0 * array, dtype=np.float64)
+
+
+def add_dump(log: Log, kind: str, when: float, **fields: Any) -> None:
+    """One dump of all arrays."""
+    for k, array in enumerate(log.arrays):
+        values = zero_level(k, CHANNELS)
+        if kind.startswith("R"):
+            values = values + counts_of("R", k) / 10 ** (array.attenuation / 10.0)
+        elif kind != "ZERO":
+            values = values + counts_of(kind.partition("\0")[0].strip(), k)
+        log.add(kind, k, when, values, **fields)
+
+
+SMALL = ("ZERO", "R", "SKY", "OFF", "ON", "ON", "OFF")
+SMALL_START = mjd("2025-11-21T21:00:00")
+STEP = 2.0 / 86400.0
+
+
+def small_log(kinds: Sequence[str] = SMALL, *, start: float = SMALL_START, **changes: Any) -> Log:
+    """A position-switched log, a dump of 1 s every 2 s, with its elevation and position in the records."""
+    fields = {"dant_real": [120.0, 50.0], "dobs_pos": [83.809, 0, 0, -5.3764, 0, 0]}
+    log = Log(changes.pop("arrays", small_arrays()), **{"otf": False, **changes})
+    for n, kind in enumerate(kinds):
+        add_dump(log, kind, start + n * STEP, **fields)
+    return log

@@ -86,7 +86,7 @@ def writer_of(
     """The ``write`` of a PlannedScan: what ``read`` returns, by ``write_l0_scan``.
 
     identity: kept as an attribute, for ``is_same``; assumptions: kept as the attribute that ``gpucal
-    inspect`` shows; done: called at the end, to let go of what was mapped.
+    inspect`` shows; done: called at the end, also of a failure, to let go of what was opened.
     """
 
     def write(store: Path, tick: Tick) -> None:
@@ -100,9 +100,11 @@ def writer_of(
             band: {name: _ticking(group, tick) for name, group in members.items()}
             for band, members in content.groups.items()
         }
-        write_l0_scan(store, number, attrs=attrs, groups=groups, band_attrs=content.band_attrs)
-        if done is not None:
-            done()
+        try:
+            write_l0_scan(store, number, attrs=attrs, groups=groups, band_attrs=content.band_attrs)
+        finally:
+            if done is not None:
+                done()
 
     return write
 

@@ -110,7 +110,7 @@ def recognise(paths: Sequence[Path], name: str = AUTO) -> Recognised:
         )
     remark = ""
     if others:
-        remark = f"{len(others)} other files in the folder were left alone: {_seen(others)}"
+        remark = f"{len(others)} other files are there, which are no raw data: {_seen(others)}"
     return Recognised(format_named(kind), tuple(files), remark)
 
 

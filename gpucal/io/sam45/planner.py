@@ -160,7 +160,8 @@ class Planner:
 
 
 def _shown(band: Band, members: dict[str, GroupArrays]) -> PlannedBand:
-    names = " ".join(a.name for a in band.members)
+    names = [a.name for a in band.members]
+    which = " ".join(names) if len(names) <= 2 else f"{len(names)} arrays"
     return planned_band(
-        band.name, members, backend=f"{band.lead.frontend} {band.lead.sideband} {names}"
+        band.name, members, backend=f"{band.lead.frontend} {band.lead.sideband}, {which}"
     )

@@ -113,8 +113,8 @@ def test_times_positions_and_frequencies(night: Night, store: Path) -> None:
             np.testing.assert_allclose(mine.otf_lon, told.otf_lon, rtol=0, atol=0.01 * arcsec)
             np.testing.assert_allclose(mine.otf_lat, told.otf_lat, rtol=0, atol=0.01 * arcsec)
             for name in ("signal", "image"):
-                ends = [_ends(group, name) for group in (mine, told)]
-                np.testing.assert_allclose(*ends, rtol=0, atol=1.0, err_msg=f"{name} {band}")
+                off = np.abs(_ends(mine, name) - _ends(told, name))
+                assert off.max() < 1.0, f"{name} {band}"
             assert mine.pixel_offset_lon[0, :, 0].tolist() == [x / 3600 for x in (-25, 25, -25, 25)]
             np.testing.assert_allclose(mine.tamb, 280.0)
 
@@ -141,6 +141,7 @@ def test_loads_of_each_block_serve_what_follows(night: Night, store: Path) -> No
             assert mine is not None
             assert told is not None
             assert mine.sobsmode == shown
+            assert mine.thot is not None
             assert set(mine.thot[:, -2].tolist()) == {290.0}
             channels = told.shape[0]
             for k, mode in enumerate(("HOT", "SKY")):
@@ -176,7 +177,7 @@ def test_t_a_star_is_that_of_the_truth(night: Night, calibrated: Path) -> None:
                 expected = truth.t_a_star(subscan)
                 off = np.abs(spectra[..., k] - expected)
                 assert off.max() < 1e-6 * _t_sys_star(truth, subscan).max()
-                assert expected.max() > 5.0
+                assert expected.max() > 3.0
                 seen += 1
     assert seen == 12
 
@@ -196,9 +197,7 @@ def test_t_sys_is_that_of_the_truth(night: Night, calibrated: Path) -> None:
             scan = opened.scan(number, band)
             t_sys = np.asarray(scan["t_sys"][...])
             tau = np.asarray(scan["tau_signal"][...])
-            np.testing.assert_allclose(
-                tau.reshape(truth.tau_signal.shape), truth.tau_signal, rtol=2e-6
-            )
+            np.testing.assert_allclose(np.stack([tau, tau], axis=1), truth.tau_signal, rtol=2e-6)
             group = source(rows.scans[0 if band == "band_1" else 1])
             for k, subscan in enumerate(truth.on_index.tolist()):
                 mass = 1 / np.sin(group.elevation[0, subscan])
@@ -310,8 +309,9 @@ def test_the_command(night: Night, capsys: pytest.CaptureFixture[str], tmp_path:
     assert main(["import", "auto", *args, "--dry-run"]) == 0
     said = capsys.readouterr()
     assert "1 file of sam45" in said.err
-    (row,) = [line for line in said.out.splitlines() if line.startswith("1121213105 band_1")]
-    assert "OTF-OFF OTF-ON OTF-ON OTF-OFF OTF-ON OTF-OFF" in row
+    (row,) = [line for line in said.out.splitlines() if "1121213105 band_1" in line]
+    assert "FOREST LSB, 8 arrays" in row
+    assert "OTF-OFF OTF-ON OTF-ON OTF-OFF" in row
     assert str(LOAD) in row
     assert "4 x 2" in row
     assert not (tmp_path / "l0").exists()
