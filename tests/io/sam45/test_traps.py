@@ -20,6 +20,7 @@ from gpucal import (
     ConfigError,
     GpucalWarning,
     ImportFormatError,
+    ImportReport,
     calibrate_store,
     import_raw,
     main,
@@ -28,7 +29,6 @@ from gpucal import (
     save_table,
     simulate_scan,
 )
-from gpucal.io.incoming.protocol import ImportReport
 from gpucal.physics.doppler import doppler_factor, radio_velocity
 
 LOAD, SCIENCE = 1121210000, 1121210006
