@@ -54,6 +54,7 @@ class GbtFormat(RawFormat):
     name = "sdfits"
     title = "SDFITS files of the GBT"
     whole_store = True
+    options = ("flags",)
 
     def probe(self, glimpse: Glimpse) -> bool:
         """An SDFITS table, or a primary header of the GBT, that nobody else claims."""

@@ -69,19 +69,23 @@ def known(path: Path, name: str, probe: Probe, index: FileIndex) -> bool:
     return bool(answer)
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and below, in the order of their names; hidden ones and L0 stores are left out."""
+def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """All files in a folder and below, in the order of their names; hidden ones and L0 stores are left out.
+
+    above: real paths of the folders on the way, so that a link back to one of them is not followed.
+    """
+    real = os.path.realpath(folder)
     try:
         entries = sorted(os.scandir(folder), key=lambda e: e.name)
     except OSError:
         return
-    if any(e.name in ("zarr.json", ".zgroup") for e in entries):
+    if real in above or any(e.name in ("zarr.json", ".zgroup") for e in entries):
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from files_below(Path(entry.path))
+            yield from files_below(Path(entry.path), above | {real})
         elif entry.is_file():
             yield Path(entry.path)
 

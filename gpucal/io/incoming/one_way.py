@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpucal.errors import ImportFormatError
+from gpucal.errors import ConfigError, ImportFormatError, did_you_mean
 from gpucal.io.incoming.file_index import FileIndex, cache_folder
 from gpucal.io.incoming.formats import NAMES, format_named, probes, profile_keys
 from gpucal.io.incoming.glimpse import glimpse
@@ -69,8 +69,14 @@ def request_of(
     profile: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Request:
-    """What was asked for, with the profile read; raises ConfigError for a wrong one."""
-    name = found.format.name
+    """What was asked for, with the profile read; raises ConfigError for a wrong one, and for an unknown option."""
+    name, known = found.format.name, found.format.options
+    for option in options or {}:
+        if known is not None and option not in known:
+            raise ConfigError(
+                f"the option {option!r} is none of {name}, expected {', '.join(known) or 'none'}.",
+                hint=did_you_mean(option, known),
+            )
     values = Profile()
     if profile is not None:
         values = load_profile(Path(profile), name, profile_keys())

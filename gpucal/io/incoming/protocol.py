@@ -164,12 +164,14 @@ class RawFormat(ABC):
     whole_store   True: the store appears whole or not at all, and is replaced with ``overwrite``; False:
                   scans are added to the store, each whole or not at all, and those there already are kept
     profile_keys  what a profile may set, by name
+    options       names of the options that belong to this format alone; None: they are not checked
     """
 
     name: str
     title: str
     whole_store: bool = False
     profile_keys: Mapping[str, ProfileKey] = {}
+    options: Sequence[str] | None = None
 
     @abstractmethod
     def probe(self, glimpse: Glimpse) -> bool:

@@ -42,6 +42,7 @@ class RawFitsFormat(RawFormat):
 
     name = "raw-fits"
     title = "raw FITS files that gpucal export wrote"
+    options = ()
 
     def probe(self, glimpse: Glimpse) -> bool:
         """By the keyword FILEFMT."""

@@ -115,7 +115,9 @@ def _frequencies(
 def air(parts: LogParts, run: Run) -> tuple[float, float]:
     """Temperature of the air, K, and pressure, Torr, of a subscan; NaN where they are not recorded."""
     records = parts.moments.rows[run.moments].max(axis=1)
-    celsius, hpa = np.nanmean(parts.log.heads["dweather"][records][:, :2], axis=0).tolist()
+    said = parts.log.heads["dweather"][records][:, :2]
+    said = said[np.isfinite(said).all(axis=1)]
+    celsius, hpa = said.mean(axis=0).tolist() if len(said) else (float("nan"), float("nan"))
     lo, hi = AIR_POSSIBLE_C
     sound = lo <= celsius <= hi and (celsius, hpa) != (0.0, 0.0)
     pressure = hpa * TORR_PER_HPA if 300.0 <= hpa <= 1100.0 else float("nan")

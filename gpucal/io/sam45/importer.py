@@ -24,7 +24,7 @@ from gpucal.io.incoming.protocol import (
 )
 from gpucal.io.sam45.antenna import AntennaLogs
 from gpucal.io.sam45.arrays import LogParts
-from gpucal.io.sam45.bands import Band, arrays_in_use, bands_of
+from gpucal.io.sam45.bands import ArraySetup, Band, arrays_in_use, bands_of
 from gpucal.io.sam45.counts import LogCounts
 from gpucal.io.sam45.log import Sam45Log
 from gpucal.io.sam45.moments import Moments, moments_of, runs_of
@@ -51,11 +51,14 @@ class Sam45Format(RawFormat):
             "arrays whose channels are stored backwards", choices=("none", "LSB", "USB", "all")
         ),
         "velocity_sign": ProfileKey("sign of dant_vel", choices=(1, -1, 0)),
+        "windows": ProfileKey("what inumber_channels counts", choices=("check", "ignore")),
         "zero": ProfileKey("which ZERO is subtracted", choices=("nearest", "none")),
         "switch_sign": ProfileKey("sign of dsw_freq in OFF", choices=(1, -1)),
         "pixel_offsets": PIXEL_OFFSETS,
         "antenna_shift_s": ANTENNA_SHIFT,
     }
+
+    options = ("antenna_log", "antenna_shift", "elevation", "partial")
 
     def probe(self, glimpse: Glimpse) -> bool:
         """By the first record; a log that is empty or damaged at its beginning is known by its name."""
@@ -133,7 +136,13 @@ def _plan_log(
         how = _how_observed(log, assumed)
         moments = moments_of(log, int(log.obs["iotf_mode"]) == 1)
         present = np.flatnonzero((moments.rows >= 0).any(axis=0)).tolist()
-        bands = bands_of(arrays_in_use(log, present, assumed))
+        setups = arrays_in_use(log, present, assumed)
+        if (
+            assumed.take("windows", "check", "how windows of channels are stored is not said")
+            != "ignore"
+        ):
+            _check_windows(log, moments, setups)
+        bands = bands_of(setups)
         pointing, used = _pointing(log, moments, request, antennas, assumed)
         parts = _parts(log, moments, pointing, how, bands, assumed)
         divided = cut(moments, parts.runs, interpolated=how != "frequency")
@@ -170,6 +179,20 @@ def _how_observed(log: Sam45Log, assumed: Assumptions) -> str:
             f"{log.path} is an OTF observation whose dumps last diptim = {dump:g} s, expected more than 0."
         )
     return "otf"
+
+
+def _check_windows(log: Sam45Log, moments: Moments, setups: Sequence[ArraySetup]) -> None:
+    """Raise ImportFormatError for records that hold a part of the channels: which, nobody has said."""
+    for setup in setups:
+        rows = moments.rows[:, setup.index]
+        told = log.heads["inumber_channels"][rows[rows >= 0]]
+        other = told[(told != 0) & (told != setup.channels)]
+        if other.size:
+            raise ImportFormatError(
+                f"{log.path}: {other.size} records of array {setup.name} say that they hold {int(other[0])} channels "
+                f"(inumber_channels), expected the {setup.channels} of the array.",
+                hint='Windows of channels cannot be read; set windows = "ignore" in a --profile if there are none.',
+            )
 
 
 def _pointing(

@@ -27,6 +27,8 @@ from gpucal.io.sam45.counts import lost_dumps
 from gpucal.io.sam45.segments import Segment
 
 Groups = dict[str, dict[str, GroupArrays]]
+FASTEST = 1e8
+"""A third of the speed of light: more is no velocity of an antenna towards a source."""
 KINDS = {"otf": "OTF", "position": "PSW", "frequency": "FSW"}
 
 
@@ -78,7 +80,7 @@ class Planner:
         """Mean of dant_vel over a scan, m/s, with its sign."""
         rows = np.concatenate([self._parts.moments.rows[r.moments] for r in segment.runs])
         values = self._parts.log.heads["dant_vel"][rows[rows >= 0]]
-        known = values[np.isfinite(values)]
+        known = values[np.isfinite(values) & (values != 0.0)]
         return self._velocity_sign * (float(np.mean(known)) if known.size else 0.0)
 
     def _check_band(self, segment: Segment, band: Band) -> None:
@@ -91,6 +93,11 @@ class Planner:
             raise ImportFormatError(
                 f"the {parts.pointing.origin} covers none of the {dumps} dumps on the source.",
                 hint="Give the antenna log of the whole observation, or --elevation in deg.",
+                scan=number,
+            )
+        if abs(self._velocity(segment)) > FASTEST:
+            raise ImportFormatError(
+                f"{path}: dant_vel is {abs(self._velocity(segment)):g} m/s, expected at most {FASTEST:g} m/s.",
                 scan=number,
             )
         bare = parts.counts.without_zero(band)
@@ -154,6 +161,8 @@ class Planner:
             said.append(f"no ZERO of {', '.join(bare)}: blank")
         if not segment.loads and segment.load_scan < 0:
             said.append("no R in the log")
+        if self._velocity_sign and self._velocity(segment) == 0.0:
+            said.append("dant_vel is not recorded: the sky axis is that at rest")
         if not parts.log.layout.closed:
             said.append("the log is cut short")
         return tuple(said)

@@ -99,6 +99,7 @@ DAT = _record(
         "dweather": (232, "(5,)<f8"),
         "iinteg_time": (400, "<i4"),
         "iline_no": (404, "<i4"),
+        "inumber_channels": (420, "<i4"),
         "idmy_flag": (473, "u1"),
         "cary_name": (474, "S4"),
         "cint_edtm": (478, "S16"),

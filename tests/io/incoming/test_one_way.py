@@ -222,6 +222,44 @@ def test_nothing_left_is_an_error_and_leaves_nothing(toy: Toy, tmp_path: Path) -
         import_raw(tmp_path / "empty", tmp_path / "l0", format="toy")
 
 
+def test_links_back_and_hidden_files_and_stores_are_not_followed(toy: Toy, tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "deep"
+    write(deep, 1)
+    write(tmp_path / "a" / ".hidden", 2)
+    (deep / "back").symlink_to(tmp_path / "a")
+    import_raw(tmp_path / "a", tmp_path / "a" / "l0", format="toy")
+    assert import_raw(tmp_path / "a", tmp_path / "a" / "l0", format="toy").present == (1,)
+
+
+def test_an_unknown_option_is_an_error(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'flag' is none of sdfits, .* did you mean 'flags'"):
+        import_raw(tmp_path, tmp_path / "l0", format="sdfits", flag=True)
+    with pytest.raises(
+        ConfigError, match=r"raw format 'sdfit' is unknown, .*did you mean 'sdfits'"
+    ):
+        import_raw(tmp_path, tmp_path / "l0", format="sdfit")
+
+
+def test_the_bar_counts_scans_and_bytes(toy: Toy, tmp_path: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    from gpucal.cli.show.import_progress import ImportBars
+    from gpucal.io.incoming.landing import land
+
+    for n in (1, 2, 3):
+        write(tmp_path / "a", n)
+    toy.broken_on_reading = (2,)
+    plan = toy.plan(Request([tmp_path / "a"]))
+    shown = io.StringIO()
+    with ImportBars(plan, Console(file=shown, force_terminal=True, width=100)) as bars:
+        land(plan, tmp_path / "l0", whole_store=False, overwrite=False, progress=bars)
+        (task,) = bars._progress.tasks
+        assert (task.completed, task.total) == (3 * 192, 3 * 192)
+        assert task.fields["count"] == "3/3 scans"
+
+
 def test_a_store_of_another_telescope_is_refused(toy: Toy, tmp_path: Path) -> None:
     from gpucal import create_l0
 

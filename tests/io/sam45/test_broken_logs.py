@@ -191,6 +191,10 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "no OFF": (without("OFF"), "there is no OFF subscan for ON"),
     "nothing but OFF": (without("ON", "R", "SKY"), "holds neither an ON nor an R, but OFF, ZERO"),
     "an unknown switching mode": (put(OBS, "isw_mod", "B", 3), "isw_mod = 3, expected 1"),
+    "faster than light": (
+        in_all("dant_vel", "d", 9.9e8),
+        "dant_vel is 9.9e.08 m/s, expected at most 1e.08",
+    ),
     "OTF without dumps": (NO_DUMPS, "whose dumps last diptim = 0 s"),
     "a record twice": (twice, "array A1 has two ON records at one time, dat record 9"),
     "frequency switching without throw": (NO_THROW, "dsw_freq of A1 is 0 Hz"),

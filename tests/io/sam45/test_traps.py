@@ -283,6 +283,29 @@ def test_a_double_sideband_receiver(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.image_freq, mirror, rtol=0, atol=1.0)
 
 
+@pytest.mark.parametrize(("value", "said"), [(0.0, True), (np.nan, True), (-3e4, False)])
+def test_a_velocity_that_is_not_recorded_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float, said: bool
+) -> None:
+    log = build.small_log(())
+    for n, kind in enumerate(build.SMALL):
+        when = build.SMALL_START + n * build.STEP
+        build.add_dump(log, kind, when, **FIELDS, dant_vel=value)
+    brought_in(tmp_path, log)
+    assert ("dant_vel is not" in printed_plan(tmp_path, capsys)) == said
+    assert np.isfinite(group(SCIENCE).signal_freq).all()
+
+
+def test_windows_of_channels(tmp_path: Path) -> None:
+    log = build.small_log(())
+    for n, kind in enumerate(build.SMALL):
+        when = build.SMALL_START + n * build.STEP
+        build.add_dump(log, kind, when, **FIELDS, inumber_channels=4 if n == 3 else build.CHANNELS)
+    with pytest.raises(ImportFormatError, match=r"1 records of array A1 .* hold 4 channels .* 16"):
+        brought_in(tmp_path, log)
+    assert brought_in(tmp_path, log, 'windows = "ignore"').exit_code == 0
+
+
 # --- times ----------------------------------------------------------------------------------------
 
 
@@ -388,6 +411,7 @@ def test_a_log_without_r(tmp_path: Path) -> None:
         (0, [6.85, 870.0, 0, 0, 0], "t_hot = 285.5", 285.5),
         (0, [0.0, 0.0, 0, 0, 0], "", np.nan),
         (0, [-999.0, 870.0, 0, 0, 0], "", np.nan),
+        (0, [np.nan, np.nan, 0, 0, 0], "", np.nan),
     ],
 )
 def test_the_temperature_of_r(

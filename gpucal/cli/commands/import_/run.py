@@ -73,7 +73,8 @@ def run_import(name: str, paths: Sequence[Path], asked: Asked) -> None:
     from gpucal.io.incoming import one_way
     from gpucal.io.incoming.landing import check_target
 
-    found = one_way.recognise(files, name)
+    with _looking(asked.quiet):
+        found = one_way.recognise(files, name)
     if out is not None and not asked.dry_run:
         check_target(out, whole_store=found.format.whole_store, overwrite=asked.overwrite)
     if not asked.quiet:
@@ -81,7 +82,8 @@ def run_import(name: str, paths: Sequence[Path], asked: Asked) -> None:
     request = one_way.request_of(
         found, scans=scans, bands=bands, profile=asked.profile, options=asked.options
     )
-    plan = one_way.planned(found, request)
+    with _looking(asked.quiet):
+        plan = one_way.planned(found, request)
     if asked.dry_run or out is None:
         print_plan(plan, out)
         print(f"{_count(len(plan.scans))} to import; nothing was written.")
@@ -161,6 +163,17 @@ def lost_sentences(lost: Sequence[Lost]) -> list[str]:
         scans = f"scan{'s' if len(named) > 1 else ''} {', '.join(named)}: " if named else ""
         sentences.append(f"{scans}{reason}")
     return sentences
+
+
+def _looking(quiet: bool) -> AbstractContextManager[Any]:
+    """A sign of life on a terminal while files are looked at."""
+    from contextlib import nullcontext
+
+    if quiet or not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status("looking at the files")
 
 
 def _progress(plan: ImportPlan, quiet: bool) -> AbstractContextManager[Progress]:
