@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-HEAD_BYTES = 16 << 10
-"""Enough for the primary header of a FITS file and the beginning of the first extension."""
+HEAD_BYTES = 32 << 10
+"""Enough for the primary header of a FITS file and that of the first extension, a table of a hundred columns."""
 
 _CARD, _BLOCK = 80, 2880
 _PACKED = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
@@ -25,8 +25,7 @@ _KNOWN = (
     (b"CDF", "a netCDF file"),
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a picture"),
-    (b"1A  ", "a CLASS file"),
-    (b"2A  ", "a CLASS file"),
+    *((f"{n}{letter}  ".encode(), "a CLASS file") for n in "129" for letter in "AB"),
 )
 
 

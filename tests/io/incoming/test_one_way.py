@@ -169,6 +169,14 @@ def test_scans_are_added_and_those_there_are_kept(toy: Toy, tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "cache", "l0"]
 
 
+def test_a_copy_of_the_raw_data_is_the_same(toy: Toy, tmp_path: Path) -> None:
+    original = write(tmp_path / "a", 1)
+    import_raw(original, tmp_path / "l0", format="toy")
+    copy = write(tmp_path / "b", 1)
+    os.utime(copy, ns=(1, 1))
+    assert import_raw(copy, tmp_path / "l0", format="toy").present == (1,)
+
+
 def test_an_interrupted_import_goes_on(toy: Toy, tmp_path: Path) -> None:
     for n in (1, 2, 3):
         write(tmp_path / "a", n)
@@ -411,4 +419,6 @@ def test_a_glimpse_of_a_fits_file(tmp_path: Path) -> None:
     assert glimpse(packed).extension == seen.extension
     packed.write_bytes(packed.read_bytes()[:200])
     assert glimpse(packed).words().startswith("unreadable")
+    (tmp_path / "x.apex").write_bytes(b"9A  " + bytes(99))
+    assert glimpse(tmp_path / "x.apex").words() == "a CLASS file"
     assert glimpse(tmp_path / "no").words() == "unreadable (No such file or directory)"

@@ -656,10 +656,10 @@ print(before, peak())
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
-    """A log of 136 MB takes less than 64 MiB more than a small one, read pages included."""
+    """A log of 68 MB takes less than 40 MiB more than a small one, read pages included."""
     arrays = [build.Array(110.2e9, 1e6, 4096, frontend="H22")]
     small = build.small_log(arrays=[build.Array(110.2e9, 1e6, build.CHANNELS, frontend="H22")])
-    kinds = ("ZERO", "R", *(["OFF", *["ON"] * 30] * 258), "OFF")
+    kinds = ("ZERO", "R", *(["OFF", *["ON"] * 30] * 129), "OFF")
     head = build.Log(arrays, otf=False).head()
     large = tmp_path / "large.sam45"
     one = build.small_log((), arrays=arrays)
@@ -678,10 +678,10 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
             stream.write(record)  # the spectra are holes in the file
         stream.seek(len(head) + len(kinds) * 17064)
         stream.write(build.record(build.END, b"ED", {}))
-    assert large.stat().st_size > 130 << 20
+    assert large.stat().st_size > 64 << 20
     args = [str(small.write(tmp_path / "small.sam45")), str(large), str(tmp_path)]
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, *args], capture_output=True, text=True, check=True
     )
     before, after = map(int, run.stdout.split())
-    assert after - before < 64, f"{before} MiB before, {after} MiB after"
+    assert after - before < 40, f"{before} MiB before, {after} MiB after"
