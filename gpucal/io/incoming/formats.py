@@ -12,11 +12,11 @@ from gpucal.io.incoming.profile import ProfileKey
 from gpucal.io.incoming.protocol import RawFormat
 
 _WHERE = {
+    "raw-fits": "gpucal.io.raw_fits.importer:RAW_FITS",
     "sam45": "gpucal.io.sam45.importer:SAM45",
     "sdfits": "gpucal.io.gbt.importer:GBT",
-    "raw-fits": "gpucal.io.raw_fits.importer:RAW_FITS",
 }
-"""Name -> the module and the object in it. ``import auto`` asks in this order."""
+"""Name -> the module and the object in it. ``import auto`` asks in this order: what is surest first."""
 
 NAMES = tuple(_WHERE)
 

@@ -17,6 +17,7 @@ from gpucal import (
     GroupArrays,
     ImportFormatError,
     L0Error,
+    export_raw_fits,
     import_raw,
     main,
     open_l0,
@@ -316,6 +317,11 @@ def test_auto_recognises_and_says_what_it_saw(
     assert "several formats: 1 of sdfits" in capsys.readouterr().err
     assert main(["import", "auto", str(table), str(tmp_path / "gbt")]) == 0
     assert open_l0(tmp_path / "gbt").numbers() == [5]
+    # the same scan as raw FITS is of the GBT too, and no SDFITS
+    (raw,) = export_raw_fits(tmp_path / "gbt", tmp_path / "raw")
+    assert main(["import", "auto", str(raw), str(tmp_path / "again")]) == 0
+    assert open_l0(tmp_path / "again").numbers() == [5]
+    capsys.readouterr()
     (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n")
     (tmp_path / "y").write_bytes(b"")
     assert main(["import", "auto", str(tmp_path / "x.h5"), str(tmp_path / "y"), out]) == 1

@@ -548,6 +548,9 @@ def test_without_antenna_log_the_elevation_is_given(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.rad2deg(found.elevation), 47.5, rtol=1e-6)
     assert np.isnan(found.otf_lon).all()
     assert np.isfinite(counts(1121210004)[0, :, 0, 0, 1]).all()
+    args = [str(tmp_path / "a.sam45"), "--dry-run", "--profile", str(tmp_path / "site.toml")]
+    assert main(["import", "sam45", *args, "--elevation", "47.5", "--antenna-shift", "1"]) == 0
+    assert main(["import", "sam45", *args, "--elevation", "95"]) == 64
     with pytest.raises(ConfigError, match="elevation is 95"):
         brought_in(tmp_path, log, elevation=95.0)
     with pytest.raises(ConfigError, match="exclude each other"):
