@@ -30,6 +30,7 @@ from gpucal.io.sam45.log import Sam45Log
 from gpucal.io.sam45.moments import Moments, moments_of, runs_of
 from gpucal.io.sam45.planner import Planner
 from gpucal.io.sam45.pointing import Pointing, from_antenna_log, from_records
+from gpucal.io.sam45.records import ARRAYS
 from gpucal.io.sam45.segments import cut
 from gpucal.io.sam45.times import JST_H
 
@@ -137,6 +138,7 @@ def _plan_log(
         moments = moments_of(log, int(log.obs["iotf_mode"]) == 1)
         present = np.flatnonzero((moments.rows >= 0).any(axis=0)).tolist()
         setups = arrays_in_use(log, present, assumed)
+        _tell_left_out(log, present)
         if (
             assumed.take("windows", "check", "how windows of channels are stored is not said")
             != "ignore"
@@ -179,6 +181,18 @@ def _how_observed(log: Sam45Log, assumed: Assumptions) -> str:
             f"{log.path} is an OTF observation whose dumps last diptim = {dump:g} s, expected more than 0."
         )
     return "otf"
+
+
+def _tell_left_out(log: Sam45Log, present: Sequence[int]) -> None:
+    """Warn about arrays with records that are not in use, and about those in use that have none."""
+    used = {n for n in range(ARRAYS) if int(log.obs["iary_usefg"][n]) == 1}
+    for indices, text in (
+        (set(present) - used, "has records of {}, which it does not mark as used: left out"),
+        (used - set(present), "marks {} as used, but has no record of it"),
+    ):
+        if indices:
+            names = ", ".join(f"A{n + 1}" for n in sorted(indices))
+            _warn(f"{log.path} {text.format(names)}.")
 
 
 def _check_windows(log: Sam45Log, moments: Moments, setups: Sequence[ArraySetup]) -> None:

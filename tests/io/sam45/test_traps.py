@@ -191,6 +191,16 @@ def test_names_of_arrays_with_and_without_a_leading_zero(tmp_path: Path) -> None
     assert attrs(SCIENCE)["arrays"] == [["A1", "A2"]]
 
 
+def test_arrays_that_are_left_out_are_said(tmp_path: Path) -> None:
+    log = build.small_log(obs={"iary_usefg": [1, 0, 1]})
+    with pytest.warns(GpucalWarning) as told:
+        assert brought_in(tmp_path, log, "pixel_offsets = [[0, 0]]").exit_code == 0
+    said = " ".join(str(w.message) for w in told)
+    assert "has records of A2, which it does not mark as used: left out" in said
+    assert "marks A3 as used, but has no record of it" in said
+    assert attrs(SCIENCE)["arrays"] == [["A1"]]
+
+
 def test_arrays_of_another_receiver_are_a_band_each(tmp_path: Path) -> None:
     arrays = [
         build.Array(110.2e9 + k * 1e9, 1e6, 8 * (k + 1), frontend="H22", polarisation="HV"[k])
