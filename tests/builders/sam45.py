@@ -256,6 +256,14 @@ def antenna_log(
     return path
 
 
+def elevation_of(when: Any, ra: Any, dec: Any) -> Any:
+    """Elevation at the telescope, deg, from the mean sidereal time of the Astronomical Almanac; MJD (UTC), deg."""
+    greenwich = 280.46061837 + 360.98564736629 * (np.asarray(when) - 51544.5)
+    hour, d, lat = np.deg2rad(greenwich + 138.4725556 - ra), np.deg2rad(dec), np.deg2rad(35.9446944)
+    sine = np.sin(lat) * np.sin(d) + np.cos(lat) * np.cos(d) * np.cos(hour)
+    return np.rad2deg(np.arcsin(sine))
+
+
 # --- a simulated night ----------------------------------------------------------------------------
 
 GHZ = 1e9

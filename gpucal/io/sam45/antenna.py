@@ -19,12 +19,17 @@ from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.incoming.file_index import FileIndex
 from gpucal.io.incoming.glimpse import Glimpse, glimpse
 from gpucal.io.sam45.times import DAY_S, F64, JST_H, local_mjd, local_mjds
+from gpucal.physics.sidereal import local_sidereal_time
 
 COLUMNS = (
     *("time", "ra_prog", "dec_prog", "az_prog", "el_prog"),
     *("az_real", "el_real", "az_error", "el_error"),
 )
 _FACTS = "sam45-antenna/1"
+SITE_LAT_DEG, SITE_LON_DEG = 35.9446944, 138.4725556
+FITS_DEG = 2.0
+"""Elevations agree to this with right ascension, declination and time: precession and refraction are left out."""
+
 LONGEST_GAP_S = 5.0
 """A dump further from the nearest samples on either side has no position."""
 
@@ -61,6 +66,21 @@ class AntennaLog:
         if not known.any():
             return float("nan")
         return float(3600.0 * np.sqrt(np.mean(az[known] ** 2 + el[known] ** 2)))
+
+    def misfit(self, hours: float) -> float:
+        """How far el_prog is from the elevation of ra_prog, dec_prog, deg, if ``hours`` make its times JST.
+
+        The largest of five samples; NaN where there is no right ascension and declination.
+        """
+        at = np.linspace(0, self.mjd.size - 1, 5).astype(int)
+        ra, dec = self.columns["ra_prog"][at], self.columns["dec_prog"][at]
+        if not (ra.any() or dec.any()):
+            return float("nan")
+        utc = self.mjd[at] + (hours - JST_H) / 24.0
+        sidereal = np.array([local_sidereal_time(float(t), SITE_LON_DEG) for t in utc]) / 240.0
+        lat, dec, angle = (np.deg2rad(x) for x in (SITE_LAT_DEG, dec, sidereal - ra))
+        sine = np.sin(lat) * np.sin(dec) + np.cos(lat) * np.cos(dec) * np.cos(angle)
+        return float(np.abs(np.rad2deg(np.arcsin(sine)) - self.columns["el_prog"][at]).max())
 
 
 def looks_like_one(seen: Glimpse) -> bool:
@@ -185,21 +205,35 @@ class AntennaLogs:
     def covering(self, folder: Path, mjd: F64) -> tuple[AntennaLog, float] | None:
         """The log that covers most of the times (MJD, JST), and the hours to add to its own times.
 
-        Those hours are 0, or 9 for one in UTC. None when no log covers any of them.
+        Those hours are 0, or 9 for one in UTC, whose elevations must be those of its positions then: a log of
+        nine hours before is not taken for it. None when no log covers any of the times. Warns
+        (GpucalWarning) when the elevations do not fit in JST.
         """
-        best: tuple[int, Path, float] | None = None
-        for path in self._named if self.are_named else self._in_folder(folder):
-            first, last = self._index.facts(path, _FACTS, about).get("span", (0.0, 0.0))
-            for hours in (0.0, JST_H):
+        for hours in (0.0, JST_H):
+            covered = []
+            for path in self._named if self.are_named else self._in_folder(folder):
+                first, last = self._index.facts(path, _FACTS, about).get("span", (0.0, 0.0))
                 when = mjd - hours / 24.0
-                covered = int(((when >= first) & (when <= last)).sum())
-                if covered and (best is None or covered > best[0]):
-                    best = (covered, path, hours)
-        if best is None:
-            return None
-        if self._read is None or self._read[0] != best[1]:
-            self._read = (best[1], read_antenna_log(best[1]))
-        return self._read[1], best[2]
+                covered.append((int(((when >= first) & (when <= last)).sum()), path))
+            for _, path in sorted((c for c in covered if c[0]), key=lambda c: -c[0]):
+                log = self._opened(path)
+                misfit = log.misfit(hours)
+                if hours and not misfit < FITS_DEG:
+                    continue
+                if misfit > FITS_DEG:
+                    warnings.warn(
+                        f"the antenna log {path}: el_prog is up to {misfit:.1f} deg from the elevation of ra_prog "
+                        "and dec_prog at its times (JST): is its clock right?",
+                        GpucalWarning,
+                        stacklevel=4,
+                    )
+                return log, hours
+        return None
+
+    def _opened(self, path: Path) -> AntennaLog:
+        if self._read is None or self._read[0] != path:
+            self._read = (path, read_antenna_log(path))
+        return self._read[1]
 
     def _in_folder(self, folder: Path) -> list[Path]:
         if folder not in self._beside:

@@ -22,7 +22,7 @@ from gpucal.io.incoming.protocol import (
     Request,
     root_attrs,
 )
-from gpucal.io.sam45.antenna import AntennaLogs
+from gpucal.io.sam45.antenna import SITE_LAT_DEG, SITE_LON_DEG, AntennaLogs
 from gpucal.io.sam45.arrays import LogParts
 from gpucal.io.sam45.bands import ArraySetup, Band, arrays_in_use, bands_of
 from gpucal.io.sam45.counts import LogCounts
@@ -35,7 +35,7 @@ from gpucal.io.sam45.segments import cut
 from gpucal.io.sam45.times import JST_H
 
 TELESCOPE, INSTRUMENT = "NRO45M", "SAM45"
-SITE = {"lat_deg": 35.9446944, "lon_deg": 138.4725556, "alt_m": 1350.0}
+SITE = {"lat_deg": SITE_LAT_DEG, "lon_deg": SITE_LON_DEG, "alt_m": 1350.0}
 POSITION_SWITCH, FREQUENCY_SWITCH = (1,), (5, 6)
 """Values of isw_mod."""
 
@@ -227,7 +227,9 @@ def _pointing(
         return from_records(log, moments, None), []
     antenna, zone = chosen
     name = "UTC" if zone else "JST"
-    assumed.note("times of the antenna log", name, "they fit to those of the spectra")
+    assumed.note(
+        "times of the antenna log", name, "its elevations and the times of the spectra fit to it"
+    )
     assumed.note("positions", "as programmed", "the tracking error is not applied")
     shift = request.options.get("antenna_shift")
     if shift is None:

@@ -72,7 +72,9 @@ class Night:
         el = np.rad2deg(table[:, 3])
         az = np.full(len(table), 120.0)
         small = np.full(len(table), 1e-4)
-        columns = [ra, dec_0 + table[:, 2], az + 5, el + 5, az, el, small, small]
+        dec = dec_0 + table[:, 2]
+        told = build.elevation_of(table[:, 0], ra, dec)
+        columns = [ra, dec, az + 5, told, az, el, small, small]
         build.antenna_log(self.folder / "forest.txt", table[:, 0], np.stack(columns, axis=1))
 
     def bring_in(self, out: Path) -> ImportReport:

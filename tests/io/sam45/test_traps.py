@@ -455,15 +455,15 @@ def otf_log(**changes: Any) -> build.Log:
     return log
 
 
-def track(n: int = 1200, ra: float = 83.809, step: float = 0.02) -> tuple[Any, Any]:
-    """Times and angles: ra moves by 0.1 arcsec a sample, el by 1e-4 deg."""
-    times = build.SMALL_START + (np.arange(n) * step - 1.0) / 86400
+def track(n: int = 1200, ra: float = 83.809, later_h: float = 0.0) -> tuple[Any, Any]:
+    """Times and angles: ra moves by 0.1 arcsec a sample of 0.02 s, el by 1e-4 deg."""
+    times = build.SMALL_START + (np.arange(n) * 0.02 - 1.0) / 86400 + later_h / 24.0
     k = np.arange(n)
     columns = [
         (ra + k * 0.1 / 3600) % 360.0,
         np.full(n, -5.3764),
         np.full(n, 125.0),
-        np.full(n, 55.0),
+        build.elevation_of(times, ra, -5.3764),
         np.full(n, 120.0),
         50.0 + k * 1e-4,
         np.full(n, 3e-4),
@@ -495,6 +495,22 @@ def test_positions_come_from_the_antenna_log_beside(tmp_path: Path, zone: int, r
     assert said["pointing_from"] == "antenna log a.ant"
     assert said["tracking_error_arcsec"] == pytest.approx(1.8, abs=1e-3)
     assert said["source_direction"] == {"lon_deg": ra, "lat_deg": -5.3764, "frame": "icrs"}
+
+
+def test_a_log_of_nine_hours_before_is_not_one_in_utc(tmp_path: Path) -> None:
+    """Its elevations are not those of the source then."""
+    times, angles = track(later_h=-9.0)
+    angles[:, 3] = 40.0
+    build.antenna_log(tmp_path / "a.ant", times, angles)
+    with pytest.raises(ImportFormatError, match="no antenna log covers them"):
+        brought_in(tmp_path, otf_log())
+
+
+def test_an_antenna_log_whose_clock_is_wrong_is_doubted(tmp_path: Path) -> None:
+    times, angles = track(later_h=-1.0)
+    build.antenna_log(tmp_path / "a.ant", times + 1 / 24, angles)
+    with pytest.warns(GpucalWarning, match=r"el_prog is up to 1\d.\d deg from the elevation"):
+        brought_in(tmp_path, otf_log())
 
 
 def test_columns_of_the_antenna_log_may_be_named(tmp_path: Path) -> None:
