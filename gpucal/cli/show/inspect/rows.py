@@ -27,6 +27,7 @@ def empty_row(number: int, problems: Sequence[str], *, band: str = "") -> Row:
         "load_rule": "",
         "error_budget": [],
         "warnings": [],
+        "assumptions": [],
         "problems": list(problems),
     }
 
