@@ -1,13 +1,14 @@
-"""Ctrl-C while modules are being imported: an import that it breaks leaves half a module, hangs, or a traceback.
+"""Ctrl-C in the first moments: an import or a thread at its start that it breaks hangs, or ends in a traceback.
 
-Before a command begins nothing was done that could stay half done: the process ends at once. Later the exception waits
-until no import is in work. SIGTERM is left as it is: it ends the process, and the next run removes what it left.
+As long as nothing was written nothing can stay half done: the process ends at once. Later the exception waits until no
+import is in work. SIGTERM is left as it is: it ends the process, and the next run removes what it left.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ _IMPORTING = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_ext
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end this process from now on: one sentence, no clean up; as long as nothing was begun.
+    """Let Ctrl-C end this process from now on: one sentence, no clean up; as long as nothing was written.
 
     Does nothing where Ctrl-C is ignored, as in a background job, or heard by another handler.
     """
@@ -33,6 +34,8 @@ def end_at_once() -> None:
 def between_imports() -> Iterator[None]:
     """Context in which Ctrl-C is a KeyboardInterrupt, raised only when no import is in work in the main thread.
 
+    After ``end_at_once`` it goes on to end the process until something is written.
+
     Does nothing outside the main thread, or where the program has a handler of its own.
     """
     before = signal.getsignal(signal.SIGINT)
@@ -40,7 +43,7 @@ def between_imports() -> Iterator[None]:
     if not main or not (_is_plain(before) or before is _end):
         yield
         return
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, end_or_interrupt if before is _end else interrupt)
     try:
         yield
     finally:
@@ -58,7 +61,16 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-setattr(interrupt, "raises_keyboard_interrupt", True)  # noqa: B010 - for pipeline.store.interrupt
+def end_or_interrupt(number: int, frame: FrameType | None) -> None:
+    """Handler of a signal: end the process while nothing was written, else as ``interrupt``."""
+    atomic = sys.modules.get("gpucal.io.files.atomic")  # without it nothing can have been written
+    if atomic is None or not hasattr(atomic, "WRITING") or not atomic.WRITING.is_set():
+        _end(number, frame)
+    interrupt(number, frame)
+
+
+for _handler in (interrupt, end_or_interrupt):
+    setattr(_handler, "raises_keyboard_interrupt", True)  # noqa: B010 - for pipeline.store.interrupt
 
 
 def _is_plain(handler: object) -> bool:
@@ -76,6 +88,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, f"gpucal: {INTERRUPTED}\n".encode("ascii"))
+        show_cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar may have hidden it
+        os.write(2, f"{show_cursor}gpucal: {INTERRUPTED}\n".encode("ascii"))
     finally:
         os._exit(EXIT_INTERRUPTED)

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from builders.night_stores import make_night, small_setup
 
 from gpucal.cli import interrupts
+from gpucal.io.files import atomic
 from gpucal.pipeline.store.interrupt import raises
 
 PROGRAM = """
@@ -80,9 +82,31 @@ def test_handlers_of_others_stay() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def test_once_something_is_written_an_import_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the exception comes, so that what was begun is cleaned up."""
+    monkeypatch.setattr(interrupts, "_end", lambda *_: pytest.fail("ended"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_import.py").write_text(
+        "import signal\nsignal.raise_signal(signal.SIGINT)\nwhole = True\n"
+    )
+    atomic.discard(atomic.new_staged(tmp_path / "store", "scan_000001"))
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, interrupts.end_or_interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes while we wait
+            imported = import_module("slow_to_import")
+            assert imported.whole
+            signal.pause()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_what_only_raises_is_known() -> None:
     """A run replaces such a handler by one that stops at the next safe point."""
     assert raises(interrupts.interrupt)
+    assert raises(interrupts.end_or_interrupt)
     assert raises(signal.default_int_handler)
     assert not raises(signal.SIG_IGN)
     with pytest.raises(KeyboardInterrupt):

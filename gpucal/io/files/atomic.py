@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ _STAGED = re.compile(
     r"(?P<name>.+)\.(?P<host>[A-Za-z0-9_-]+)\.(?P<pid>\d+)\.(?P<start>\d+)\.(?P<count>\d+)"
 )
 _counter = itertools.count()
+
+WRITING = threading.Event()
+"""Set once this process has begun to write anything; before, it can end at any moment and leaves nothing."""
 _HINTS = {
     errno.ENOSPC: "Free some space and run again; finished scans are kept.",
     errno.EDQUOT: "Free some of your quota and run again; finished scans are kept.",
@@ -57,6 +61,7 @@ def staging_dir(store: str | Path) -> Path:
 
 def new_staged(store: str | Path, name: str) -> Path:
     """Create and return an empty directory in the staging directory, owned by this process."""
+    WRITING.set()
     folder = staging_dir(store)
     staged = folder / f"{name}.{_host()}.{os.getpid()}.{_start_time(os.getpid())}.{next(_counter)}"
     for _ in range(100):
