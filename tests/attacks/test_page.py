@@ -188,7 +188,7 @@ def test_a_job_that_is_none_is_not_tried_again(name: str, port: int, config: Onl
 
 
 def _raw(port: int, sent: bytes, wait_s: float = 0.2) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as connection:
         connection.sendall(sent)
         time.sleep(wait_s)
         connection.settimeout(0.5)
@@ -231,12 +231,12 @@ def test_what_is_no_request(name: str, port: int) -> None:
 def test_two_hundred_listeners_and_slow_ones(port: int) -> None:
     """They all hear of the state; others are answered meanwhile; closing them leaves nothing behind."""
     open_: list[Any] = []
-    slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=300) for _ in range(20)]
     try:
         for late in slow:
             late.sendall(b"GET / HTTP/1.1\r\nHost: loc")
         for _ in range(200):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
             connection.request("GET", "/events")
             open_.append(connection)
         with concurrent.futures.ThreadPoolExecutor(4) as threads:
@@ -250,7 +250,7 @@ def test_two_hundred_listeners_and_slow_ones(port: int) -> None:
 
 
 def test_a_listener_that_never_reads(port: int, config: OnlineConfig) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as deaf:
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         results = Results(config.database_url)
