@@ -151,8 +151,17 @@ class AtmosphereTable:
         """The opacities alone, of an atmosphere of one temperature in any weather; a table made in memory."""
         if not self.layered and self.slopes is None:
             return self
-        without = dict.fromkeys((*EMISSION, "slope_freq_hz", "slopes"))
-        return replace(self, path="", sha256="", **without)
+        return replace(
+            self,
+            path="",
+            sha256="",
+            e_b=None,
+            e_q=None,
+            e_c=None,
+            e_o3=None,
+            slope_freq_hz=None,
+            slopes=None,
+        )
 
     @property
     def name(self) -> str:
@@ -210,7 +219,8 @@ class AtmosphereTable:
             self._require(centre, 0.5 * width)
             edges = centre + width * (np.arange(points + 1) / points - 0.5)[:, None]
             read = [_part_means(self.freq_hz, column, edges) for column in columns]
-        return ChannelOpacity(*read[:3], np.stack(read[3:]) if read[3:] else None)
+        b, q, c, *emission = read
+        return ChannelOpacity(b, q, c, np.stack(emission) if emission else None)
 
     def _points(self, centre: F64, width: float) -> int:
         """Number J of points: 1, or an odd number near the most table steps inside one channel."""

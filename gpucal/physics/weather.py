@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def in_weather(
     (5.21) and (5.22). A table without slopes, or that does not say its own temperature and pressure, stays as it is.
     """
     own_k, own_hpa = (_number(table.attrs.get(k)) for k in ("t_ground_k", "pressure_hpa"))
-    changed: dict[str, np.ndarray] = {}
+    changed: dict[str, Any] = {}
     if table.slopes is None or table.slope_freq_hz is None:
         return table
     if math.isfinite(ground_k) and own_k > 0:

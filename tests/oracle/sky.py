@@ -116,7 +116,7 @@ def layers_of(table: Any, c: int, r: int) -> tuple[Layers, ...] | None:
     if table is None:
         return None
     return tuple(
-        [tuple(float(table[i, k, j, c, r]) for i in range(5)) for j in range(table.shape[2])]
+        [tuple(map(float, table[:, k, j, c, r])) for j in range(table.shape[2])]  # type: ignore[misc]
         for k in (0, 1)
     )
 

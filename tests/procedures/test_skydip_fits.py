@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gpucal.procedures.skydip import SkydipOptions, SkydipSeries, fit_skydip, reduce_skydip
+from gpucal import AtmosphereTable, CalibrationConfig, select_backend
+from gpucal.pipeline.reduction.skydip_inputs import band_lapse
+from gpucal.procedures.skydip import (
+    Lapse,
+    SkydipOptions,
+    SkydipSeries,
+    fit_skydip,
+    reduce_skydip,
+)
+from gpucal.products import SpectralSetup
 
 F64 = npt.NDArray[np.float64]
 A = 1.0 / np.sin(np.deg2rad([18.0, 22.0, 27.0, 35.0, 45.0, 60.0, 80.0]))
@@ -137,3 +147,65 @@ def test_mean_leaves_out_what_is_not_valid() -> None:
     mean = found.mean("airmass", "tau")
     assert (mean.n, mean.rejected, found.valid) == (4, 1, True)
     assert abs(mean.mean.value - TAU) < 4 * mean.mean.error
+
+
+# ---- a layered sky
+
+LAPSE = 0.085
+
+
+def layered_sky(tau: float, airmass: F64 = A) -> F64:
+    """J_em/J_ground of air whose radiation temperature falls by LAPSE per scale height of what absorbs."""
+    z = np.linspace(0.0, 40.0, 40001)[:, None]
+    depth = airmass * tau * np.exp(-z)
+    emitted = (1.0 - LAPSE * z) * depth * np.exp(depth - airmass * tau)
+    return np.asarray(np.trapezoid(emitted, z, axis=0))
+
+
+@pytest.mark.parametrize("options", [SkydipOptions(), TOTAL, SkydipOptions(f_eff=F_EFF)], ids=str)
+@pytest.mark.parametrize("tau", [0.05, 0.3, 1.1])
+def test_a_layered_sky_comes_back(tau: float, options: SkydipOptions) -> None:
+    lapse = Lapse(np.array([0.01, 5.0]), np.array([LAPSE, LAPSE]))
+    y = T_AMB * layered_sky(tau)
+    y = y + 70.0 if options.form == "total-power" else F_EFF * y + (1 - F_EFF) * T_AMB
+    made = replace(series(y), t_atm=T_AMB, lapse=lapse)
+    fit = fit_skydip(made, options)
+    assert fit.valid, fit.reason
+    assert fit.tau.value == pytest.approx(tau, rel=1e-5)
+    # with one temperature of the air the opacity is another
+    assert abs(fit_skydip(replace(made, lapse=None), options).tau.value / tau - 1) > 0.02
+
+
+def test_the_lapse_may_change_with_the_opacity() -> None:
+    lapse = Lapse(np.array([0.1, 0.5, 1.0]), np.array([0.09, 0.07, 0.05]))
+    step = 1e-6
+    ends = [lapse.departure(0.3 + s, A)[0] for s in (-step, step)]
+    value, slope = lapse.departure(0.3, A)
+    np.testing.assert_allclose(slope, (ends[1] - ends[0]) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(
+        value, 0.08 / LAPSE * (1 - np.exp(-0.3 * A) - layered_sky(0.3)), rtol=1e-5
+    )
+
+
+def test_lapse_of_a_band() -> None:
+    f = np.linspace(200e9, 260e9, 61)
+    one = np.ones(f.size)
+    columns: dict[str, Any] = {
+        "e_b": 0.03 * 0.1 * one,
+        "e_q": 0 * one,
+        "e_c": 0.09 * 0.05 * one,
+        "e_o3": 0.2 * one,
+    }
+    table = AtmosphereTable(f, 0.1 * one, 0 * one, 0.05 * one, 0.01 * one, 0 * one, **columns)
+    backend = select_backend("cpu")
+    axis, gain = np.array([[230e9], [231e9]]), np.full((1, 1, 1), 0.5)
+    setup = SpectralSetup(axis, axis + 12e9, 1e6, gain, gain, 0.95, 4.799243073366221e-11, True)
+    found = band_lapse(table, setup, CalibrationConfig(), 0, backend)
+    assert found is not None
+    for pwv in (0.1, 1.0, 5.0):
+        tau = 0.1 * pwv + 0.06
+        want = (0.003 * pwv + 0.0045 + 0.002) / tau
+        assert np.interp(tau, found.tau, found.kappa) == pytest.approx(want, rel=5e-3)
+    assert band_lapse(table, setup, CalibrationConfig(t_atm=250.0), 0, backend) is None
+    assert band_lapse(table.isothermal(), setup, CalibrationConfig(), 0, backend) is None
+    assert band_lapse(None, setup, CalibrationConfig(), 0, backend) is None

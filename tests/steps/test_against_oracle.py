@@ -74,7 +74,7 @@ def make_table(step_hz: float, *, layered: bool = False) -> AtmosphereTable:
     """Smooth coefficients from 448 to 463 GHz, with knots every ``step_hz``; layered: with emission columns."""
     freq = np.arange(448e9, 463e9, step_hz)
     x = freq / 1e8
-    emission = {
+    emission: dict[str, Any] = {
         "e_b": 0.02 * (1.0 + 0.2 * np.sin(x)),
         "e_q": -0.0006 * (1.0 + 0.5 * np.cos(0.7 * x)),
         "e_c": 0.006 + 0.002 * np.cos(1.3 * x),

@@ -155,7 +155,7 @@ def test_the_recorded_weather_reaches_the_sky() -> None:
     source = scan.source
     assert source is not None
     f = made.table.freq_hz
-    emission = {
+    emission: dict[str, Any] = {
         "e_b": 0.03 * made.table.b,
         "e_q": 0 * f,
         "e_c": 0.09 * made.table.c_dry,

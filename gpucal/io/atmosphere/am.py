@@ -79,7 +79,7 @@ def import_am(
     _check_pwv(files, pwv)
     b, q, c = _solve(pwv, [run[1] for run in runs])
     zero = np.zeros(b.shape)
-    emission: dict[str, F64] = {}
+    emission: dict[str, Any] = {}
     departures = [
         departure_seen(run, config, path) if config is not None and config.brightness else None
         for run, config, path in zip(runs, configured, files, strict=True)

@@ -169,7 +169,8 @@ def _slopes(models: Models, air: Air, freq: F64, pwv: F64) -> F64:
     (cold, cold_k), (warm, warm_k) = columns
     same = cold * warm > 0
     ratio = np.where(same, warm, 1.0) / np.where(same, cold, 1.0)
-    return np.clip(np.log(ratio) / np.log(warm_k / cold_k), -STEEPEST, STEEPEST)
+    slopes = np.log(ratio) / np.log(warm_k / cold_k)
+    return np.asarray(np.clip(slopes, -STEEPEST, STEEPEST), dtype=np.float64)
 
 
 def _emission(

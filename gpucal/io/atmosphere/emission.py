@@ -109,7 +109,7 @@ class _Sky:
         logarithm = np.log(np.maximum(absorption.T, 1e-300))
         part = (self.at - self.left)[:, None]
         fine = np.exp(logarithm[self.left] * (1.0 - part) + logarithm[self.left + 1] * part)
-        return layer_means(fine) * self.step
+        return np.asarray(layer_means(fine) * self.step, dtype=np.float64)
 
     def seen(self, absorption: F64) -> tuple[F64, list[F64]]:
         """Zenith opacity, and D = (1 - t) - J_em / J_g at AIRMASSES, each f64 [N].
