@@ -9,22 +9,18 @@ import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
-from gpucal.option_model import OptionModel, read_toml
+from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Sigma = Annotated[float, Field(ge=0, le=50)]
-
-_UNITS = ("K", "s", "m", "deg", "Np", "mm", "MiB")
-K, S, M, DEG, NP, MM, MIB = ({"unit": cast(JsonValue, unit)} for unit in _UNITS)
-"""Unit of a field, in its ``json_schema_extra``."""
 
 GROUPS: dict[str, str] = {
     "What": "scans",
@@ -96,8 +92,7 @@ class CalibrationConfig(OptionModel):
     )
     vane_airmass: Literal["auto", "each", "sky"] = Field(
         "auto",
-        description="Vane T_sys*: each airmass its own, or all that of the sky as dysh takes it; auto: dysh's "
-        "way with its median.",
+        description="Vane T_sys*: airmass each its own, or the sky's for all (dysh); auto: that with the median.",
     )
     max_cal_age: Positive = Field(
         3600.0,
@@ -118,8 +113,7 @@ class CalibrationConfig(OptionModel):
     )
     noise_bandwidth: Positive | None = Field(
         None,
-        description="Noise bandwidth of a channel over its width (1.16 for many FFT spectrometers), instead of "
-        "the recorded one; 1 where none is recorded.",
+        description="Noise bandwidth of a channel over its width, instead of the recorded one (else 1).",
     )
     physics: Literal["exact", "kalibrate"] = Field(
         "exact", description="Exact h/k, or the constant of the kalibrate program."
@@ -158,16 +152,15 @@ class CalibrationConfig(OptionModel):
     )
     t_atm: Positive | None = Field(
         None,
-        description="One temperature of the atmosphere, instead of the layers of the table.",
+        description="One temperature of the atmosphere, without layers.",
         json_schema_extra=K,
     )
     t_atm_factor: Positive = Field(
-        1.0,
-        description="Factor from ambient to atmospheric temperature; other than 1: one temperature, no layers.",
+        1.0, description="Factor from ambient to atmospheric temperature; not 1: without layers."
     )
     t_atm_offset: float = Field(
         0.0,
-        description="Offset from ambient to atmospheric temperature; other than 0: one temperature, no layers.",
+        description="Offset from ambient to atmospheric temperature; not 0: without layers.",
         json_schema_extra=K,
     )
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(

@@ -138,19 +138,23 @@ def build_table(
     freq, parts = thin(freq, parts, total, THIN_SHARE * tolerance)
     say("emission")
     emission = _emission(models, air, freq, pwv, f_smooth, [absorbed[float(f)] for f in f_smooth])
-    columns = np.concatenate([parts, emission])
     # the models are not better than 1e-7
-    b, q, dry, ozone, minor, e_b, e_q, e_c, e_o3 = columns.astype(np.float32).astype(np.float64)
+    parts, emission = (x.astype(np.float32).astype(np.float64) for x in (parts, emission))
+    emitted = dict(zip(("e_b", "e_q", "e_c", "e_o3"), emission, strict=True))
     say("slopes with temperature")
-    f_slopes = f_smooth[:: max(1, f_smooth.size // SLOPE_POINTS)]
-    emitted = {"e_b": e_b, "e_q": e_q, "e_c": e_c, "e_o3": e_o3}
+    emitted |= _slope_columns(models, air, f_smooth, pwv)
     return AtmosphereTable(
-        *(freq, b, q, dry, ozone, minor),
+        *(freq, *parts),
         attrs=_attributes(site, air, pwv, tolerance),
-        slope_freq_hz=f_slopes,
-        slopes=_slopes(models, air, f_slopes, pwv).astype(np.float32).astype(np.float64),
         **emitted,
     )
+
+
+def _slope_columns(models: Models, air: Air, knots: F64, pwv: F64) -> dict[str, F64]:
+    """The columns ``slope_freq_hz``, a few of the ``knots``, and ``slopes`` there."""
+    freq = knots[:: max(1, knots.size // SLOPE_POINTS)]
+    slopes = _slopes(models, air, freq, pwv).astype(np.float32).astype(np.float64)
+    return {"slope_freq_hz": freq, "slopes": slopes}
 
 
 def _slopes(models: Models, air: Air, freq: F64, pwv: F64) -> F64:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.error_draws import Draws, all_together, case, moved, one_by_one
+from builders.input_errors import Draws, all_together, case, moved, one_by_one
 from builders.truth_setup import calibrated, simulate_scan, steady, without_lines
 
 from gpucal import CalibrationConfig
