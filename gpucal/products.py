@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from gpucal.physics.emission import departure
-
 Array = Any
 
 
@@ -150,19 +148,6 @@ class SkyModel:
         p = pwv[None, None, :, :]
         mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
         return xp.mean(xp.exp(-mass * (b * p + q * (p * p) + c)), axis=0)
-
-    def departure(
-        self, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
-    ) -> Array | None:
-        """E, equation (5.16), as ``transmission``; None where the sky is isothermal."""
-        if self.emission is None:
-            return None
-        opacity, emission = (
-            x[:, sideband, :, c0:c1, :, None] for x in (self.opacity, self.emission)
-        )
-        mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
-        found = departure(opacity, emission, pwv[None, None, :, :], mass)
-        return array_namespace(self.opacity).mean(found.value, axis=0)
 
 
 @dataclass(frozen=True, eq=False)

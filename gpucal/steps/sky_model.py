@@ -14,6 +14,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.physics.emission import departure
 from gpucal.physics.radiometry import T_BACKGROUND, radiation_temperature
 from gpucal.physics.weather import in_weather
 from gpucal.products import SkyModel, SpectralSetup
@@ -168,12 +169,27 @@ def build_sky_model(
     )
 
 
+def sky_departure(
+    model: SkyModel, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
+) -> Array | None:
+    """E, equation (5.16), of one sideband and the channels c0..c1: f64 [c, R|1, A|1]; None for an isothermal sky.
+
+    ``pwv`` [R|1, A|1] mm; ``airmass`` a number, or [R, A] where the pixels look at different elevations.
+    """
+    if model.emission is None:
+        return None
+    opacity, emission = (x[:, sideband, :, c0:c1, :, None] for x in (model.opacity, model.emission))
+    mass = airmass if isinstance(airmass, float) else airmass[None, None, :, :]
+    found = departure(opacity, emission, pwv[None, None, :, :], mass)
+    return array_namespace(model.opacity).mean(found.value, axis=0)
+
+
 def sky_brightness(model: SkyModel, pwv: Array, airmass: float | Array, c0: int, c1: int) -> Array:
     """J_sky(P, A) of the channels c0..c1, f64 [c, R|1, A|1], K; ``pwv`` [R|1, A|1] mm."""
     total = model.constant[c0:c1, ...]
     for k in range(2):
         total = total + model.amplitude[k, c0:c1, ...] * model.transmission(k, pwv, airmass, c0, c1)
-        less = model.departure(k, pwv, airmass, c0, c1)
+        less = sky_departure(model, k, pwv, airmass, c0, c1)
         if less is not None and model.ground is not None:
             total = total - model.ground[k, c0:c1, ...] * less
     return total
