@@ -147,7 +147,7 @@ class CalibrationConfig(OptionModel):
     ozone_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Factor on the ozone column of the table."
     )
-    opacity_trust: Annotated[float, Field(ge=0, lt=1)] = Field(
+    opacity_trust: Fraction = Field(
         0.05, description="Fractional error of the opacity model, in weights and errors."
     )
     t_atm: Positive | None = Field(

@@ -169,10 +169,13 @@ def build_sky_model(
     )
 
 
-def emission_less(
+def sky_departure(
     model: SkyModel, sideband: int, pwv: Array, airmass: float | Array, c0: int, c1: int
 ) -> Array | None:
-    """E, equation (5.16), of one sideband and channels, f64 [c, R|1, A|1]; None where the sky is isothermal."""
+    """E, equation (5.16), of one sideband and the channels c0..c1: f64 [c, R|1, A|1]; None for an isothermal sky.
+
+    ``pwv`` [R|1, A|1] mm; ``airmass`` a number, or [R, A] where the pixels look at different elevations.
+    """
     if model.emission is None:
         return None
     opacity, emission = (x[:, sideband, :, c0:c1, :, None] for x in (model.opacity, model.emission))
@@ -186,7 +189,7 @@ def sky_brightness(model: SkyModel, pwv: Array, airmass: float | Array, c0: int,
     total = model.constant[c0:c1, ...]
     for k in range(2):
         total = total + model.amplitude[k, c0:c1, ...] * model.transmission(k, pwv, airmass, c0, c1)
-        less = emission_less(model, k, pwv, airmass, c0, c1)
+        less = sky_departure(model, k, pwv, airmass, c0, c1)
         if less is not None and model.ground is not None:
             total = total - model.ground[k, c0:c1, ...] * less
     return total

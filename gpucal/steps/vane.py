@@ -13,7 +13,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.products import Atmosphere, LoadMeans, LoadSolution, SkyModel, SpectralSetup
 from gpucal.steps.loads import bad_channels, load_brightness, nan_median, require_good
-from gpucal.steps.sky_model import emission_less, sky_brightness, zenith_opacity
+from gpucal.steps.sky_model import sky_brightness, sky_departure, zenith_opacity
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -136,14 +136,8 @@ def _departure(model: SkyModel, pwv: float, airmass: Array, xp: Any) -> Array:
     n_chan = model.opacity.shape[3]
     inner = inner_channels(n_chan)
     water = xp.full((1, 1), pwv)
-    less = emission_less(
-        model,
-        0,
-        water,
-        xp.reshape(airmass, (1, 1)) if airmass.ndim == 0 else airmass,
-        inner.start,
-        inner.stop,
-    )
+    mass = xp.reshape(airmass, (1, 1)) if airmass.ndim == 0 else airmass
+    less = sky_departure(model, 0, water, mass, inner.start, inner.stop)
     assert less is not None
     return xp.mean(less, axis=0)
 

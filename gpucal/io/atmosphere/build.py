@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,7 @@ def build_table(
     air = air_above(site.alt_m, site.profile)
     lo, hi = site.pwv_range_mm
     pwv = np.array([lo, np.sqrt(lo * hi), hi])
+    kept = _Kept(pwv)
     absorbed: dict[float, F64] = {}
 
     def smooth(freq_hz: F64) -> F64:
@@ -104,57 +105,65 @@ def build_table(
         z = air.z_km[: air.dense]
         return np.stack([water_and_dry(z, levels, pwv) for levels in new.values()], axis=-1)
 
-    def transmissions(coefficients: F64) -> F64:
-        b, q, c = coefficients[:3]
-        tau: F64 = b * pwv[:, None] + q * pwv[:, None] ** 2 + c
-        return np.exp(-tau)
-
-    def smooth_part(coefficients: F64) -> F64:
-        dry = np.exp(-DRY_AIRMASS * coefficients[2])
-        return np.concatenate([transmissions(coefficients), dry[None]])
-
     f_smooth = _first_knots(site, np.concatenate([models.h2o_ghz, models.o2_ghz]) * 1e9)
     f_smooth, bqc = refine(
-        f_smooth, smooth, smooth_part, SMOOTH_SHARE * tolerance, lambda n: say(f"{n} water knots")
+        f_smooth,
+        smooth,
+        kept.smooth_part,
+        SMOOTH_SHARE * tolerance,
+        lambda n: say(f"{n} water knots"),
     )
 
     def all_parts(freq_hz: F64) -> F64:
         base = np.stack([np.interp(freq_hz, f_smooth, column) for column in bqc])
         return np.concatenate([base, ozone_and_minor(models, air, freq_hz / 1e9)])
 
-    def total(parts: F64) -> F64:
-        b, q, dry, ozone, minor = parts
-        # without water, and with the ozone doubled, so that either may be scaled later
-        columns = [transmissions(np.stack([b, q, dry + ozone + minor]))]
-        columns.append(np.exp(-(b * lo + dry + np.stack([2 * ozone + minor, minor]))))
-        columns.append(np.exp(-DRY_AIRMASS * dry)[None])
-        return np.concatenate(columns)
-
     narrow_ghz = np.append(models.o3.fl, minor_centres_ghz())
     seeds = np.union1d(f_smooth, _first_knots(site, narrow_ghz * 1e9))
     freq, parts = refine(
-        seeds, all_parts, total, LINE_SHARE * tolerance, lambda n: say(f"{n} knots with ozone")
+        seeds, all_parts, kept.total, LINE_SHARE * tolerance, lambda n: say(f"{n} knots with ozone")
     )
-    freq, parts = thin(freq, parts, total, THIN_SHARE * tolerance)
+    freq, parts = thin(freq, parts, kept.total, THIN_SHARE * tolerance)
     say("emission")
     emission = _emission(models, air, freq, pwv, f_smooth, [absorbed[float(f)] for f in f_smooth])
+    columns = np.concatenate([parts, emission])
     # the models are not better than 1e-7
-    parts, emission = (x.astype(np.float32).astype(np.float64) for x in (parts, emission))
-    emitted = dict(zip(("e_b", "e_q", "e_c", "e_o3"), emission, strict=True))
+    b, q, dry, ozone, minor, e_b, e_q, e_c, e_o3 = columns.astype(np.float32).astype(np.float64)
     say("slopes with temperature")
-    emitted |= _slope_columns(models, air, f_smooth, pwv)
+    f_slopes = f_smooth[:: max(1, f_smooth.size // SLOPE_POINTS)]
+    emitted = {"e_b": e_b, "e_q": e_q, "e_c": e_c, "e_o3": e_o3}
     return AtmosphereTable(
-        *(freq, *parts),
+        *(freq, b, q, dry, ozone, minor),
         attrs=_attributes(site, air, pwv, tolerance),
+        slope_freq_hz=f_slopes,
+        slopes=_slopes(models, air, f_slopes, pwv).astype(np.float32).astype(np.float64),
         **emitted,
     )
 
 
-def _slope_columns(models: Models, air: Air, knots: F64, pwv: F64) -> dict[str, F64]:
-    """The columns ``slope_freq_hz``, a few of the ``knots``, and ``slopes`` there."""
-    freq = knots[:: max(1, knots.size // SLOPE_POINTS)]
-    slopes = _slopes(models, air, freq, pwv).astype(np.float32).astype(np.float64)
-    return {"slope_freq_hz": freq, "slopes": slopes}
+class _Kept(NamedTuple):
+    """What has to be right between the knots: transmissions at the zenith with each of ``pwv`` mm, and more."""
+
+    pwv: F64
+
+    def transmissions(self, coefficients: F64) -> F64:
+        """With b, q, c of ``coefficients`` [3,N]: f64 [K,N]."""
+        b, q, c = coefficients[:3]
+        return np.exp(-(b * self.pwv[:, None] + q * self.pwv[:, None] ** 2 + c))
+
+    def smooth_part(self, coefficients: F64) -> F64:
+        """Of water and dry air, and of dry air low in the sky."""
+        dry = np.exp(-DRY_AIRMASS * coefficients[2])
+        return np.concatenate([self.transmissions(coefficients), dry[None]])
+
+    def total(self, parts: F64) -> F64:
+        """Of all; without water, and with the ozone doubled, so that either may be scaled later."""
+        b, q, dry, ozone, minor = parts
+        columns = [self.transmissions(np.stack([b, q, dry + ozone + minor]))]
+        driest = b * self.pwv[0] + dry
+        columns.append(np.exp(-(driest + np.stack([2 * ozone + minor, minor]))))
+        columns.append(np.exp(-DRY_AIRMASS * dry)[None])
+        return np.concatenate(columns)
 
 
 def _slopes(models: Models, air: Air, freq: F64, pwv: F64) -> F64:
