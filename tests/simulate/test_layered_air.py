@@ -25,7 +25,9 @@ BELOW_1_THZ = ["hera", "chai", "argus", "superc"]
 
 
 def layered(name: str = "hera") -> InstrumentSetup:
-    return replace(steady(name), sky="layered")
+    setup = steady(name)
+    bands = tuple(replace(band, channels=64) for band in setup.bands)
+    return replace(setup, sky="layered", bands=bands)
 
 
 def model_of(setup: InstrumentSetup, band: int = 0) -> BandModel:
@@ -193,7 +195,7 @@ def test_layered_night_comes_back(name: str, elevation: float) -> None:
         on = int(result.solution.pairing.on_index[0])
         expected, found = truth.t_a_star(on), np.asarray(result.spectra)[..., 0]
         seen = np.isfinite(found) & (expected > 0.1)
-        assert np.count_nonzero(seen) > 5 * found.shape[0]
+        assert np.count_nonzero(seen) > found.shape[0]
         np.testing.assert_allclose(found[seen], expected[seen], rtol=1e-3)
         t_sys = np.asarray(result.t_sys)[..., 0][~truth.bad] / truth.t_sys(on)[~truth.bad]
         assert np.max(np.abs(t_sys - 1.0)) < 1e-3

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,13 @@ WATER_MOLECULE_KG = 18.01528 / 6.02214076e26
 T_CMB = 2.725
 PROFILES = {"tropical": 0, "midlatitude winter": 2}
 """Number of an AFGL profile in pyrtlib."""
+
+MODELS = {
+    "H2OAbsModel": ("MWL24", "h2oll"),
+    "O2AbsModel": ("R24", "o2ll"),
+    "O3AbsModel": ("R23", "o3ll"),
+}
+"""Absorption models of pyrtlib, and where they keep their lines."""
 
 # (2B, 4D) in GHz, dipole in debye, half width in GHz/hPa at 296 K, for CO and N2O (Pickett et al. 1998; HITRAN)
 ROTORS = {
@@ -88,16 +95,36 @@ def _layers(z_km: F64, values: F64) -> F64:
     return np.asarray(step * mean)
 
 
-def smooth_absorption(air: Levels, freq_hz: F64, pwv_mm: float) -> F64:
-    """Water, oxygen and nitrogen, f64 [L,F], Np/km."""
+@cache
+def _line_lists() -> dict[str, Any]:
+    """pyrtlib's lists of lines, which it takes a third of a second to read."""
+    found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = pytest.importorskip("pyrtlib.absorption_model")
-        transfer = pytest.importorskip("pyrtlib.rt_equation").RTEquation
-    for kind, model in ((package.H2OAbsModel, "MWL24"), (package.O2AbsModel, "R24")):
-        kind.model = model
-        kind.set_ll()
+        for name, (model, lines) in MODELS.items():
+            kind = getattr(package, name)
+            kind.model = model
+            kind.set_ll()
+            found[name] = getattr(kind, lines)
+    return found
+
+
+def _pyrtlib() -> Any:
+    """Its absorption models, set to ``MODELS`` whatever another test has left there."""
+    lists = _line_lists()
+    package = pytest.importorskip("pyrtlib.absorption_model")
+    for name, (model, lines) in MODELS.items():
+        getattr(package, name).model = model
+        setattr(getattr(package, name), lines, lists[name])
     package.N2AbsModel.model = "MWL24"
+    return package
+
+
+def smooth_absorption(air: Levels, freq_hz: F64, pwv_mm: float) -> F64:
+    """Water, oxygen and nitrogen, f64 [L,F], Np/km."""
+    _pyrtlib()
+    transfer = pytest.importorskip("pyrtlib.rt_equation").RTEquation
     thick = air.z_km < 60.0
     found = np.zeros((air.z_km.size, freq_hz.size))
     p, t, e = (x[thick] for x in (air.p_hpa, air.t_k, air.e_hpa * pwv_mm))
@@ -109,14 +136,9 @@ def smooth_absorption(air: Levels, freq_hz: F64, pwv_mm: float) -> F64:
 
 def line_absorption(air: Levels, freq_hz: F64) -> tuple[F64, F64]:
     """Ozone; CO with N2O: two f64 [L,F], Np/km."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = pytest.importorskip("pyrtlib.absorption_model").O3AbsModel
-    model.model = "R23"
-    model.set_ll()
+    listed = _pyrtlib().O3AbsModel.o3ll
     o3, others = np.zeros((2, air.z_km.size, freq_hz.size))
     ghz = freq_hz / 1e9
-    listed = model.o3ll
     for level, (p, t) in enumerate(zip(air.p_hpa, air.t_k, strict=True)):
         inverse = listed.reftline / t
         strength = listed.s1 * np.exp(listed.b * (1.0 - inverse)) * inverse**2.5
