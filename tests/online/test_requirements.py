@@ -42,12 +42,15 @@ from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
 from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.context import Context
 from gpucal.online.site.feedback import deliver_waiting
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.outcome import Outcome, load_product, outcome_path
+from gpucal.online.tasks.plot import plot
 from gpucal.online.tasks.table import TASK_FUNCTIONS
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
+from gpucal.plot import fits as fits_pictures
 from gpucal.procedures.results import PointingResult
 from gpucal.simulate.compare import compare_to_truth
 from gpucal.simulate.counts import Recording
@@ -369,6 +372,21 @@ def test_plots(played: Played) -> None:
     assert kinds[POINT] >= {"look", "pointing"}
     assert "focus" in kinds[FOCUS]
     assert "skydip" in kinds[SKYDIP]
+
+
+def test_fits_of_a_large_array_fill_several_pictures(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits_pictures, "MAX_FITS", 2)
+    for subscan in (1, 5):  # a drift, and the end of the scan
+        assert (
+            plot(played.job(POINT, subscan), Context(played.config, played.results, "plot")) == []
+        )
+    rows = played.rows("plots", scan=POINT, kind="pointing")
+    names = {row["file"].rpartition("/")[2] for row in rows}
+    assert names >= {"pointing_1.png", "pointing_2.png", "s00001_pointing_1.png"}
+    for row in rows:
+        assert (played.project / row["file"]).is_file()
 
 
 def test_processPointing(played: Played) -> None:

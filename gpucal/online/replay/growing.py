@@ -75,12 +75,7 @@ class GrowingScan:
 
     def cut(self, place: str, n: int) -> None:
         """Leave the first ``n`` subscans of a group, as "source" or "band_1/source"."""
-        group = self._target[place]
-        for name, array in list(group.arrays()):
-            if _per_subscan(name, array):
-                array.resize((*array.shape[:-1], n))
-        if "sobsmode" in group.attrs:
-            group.attrs["sobsmode"] = list(group.attrs["sobsmode"])[:n]
+        cut_group(self._target[place], n)
 
     def _add_to_band(self, band: str, group: str, subscan: int) -> None:
         """Copy one subscan of a band ("" = of a scan without bands), its time last."""
@@ -103,6 +98,15 @@ class GrowingScan:
             known = list(target.attrs["sobsmode"])
             target.attrs["sobsmode"] = [*known[:subscan], modes[subscan], *known[subscan + 1 :]]
         target[LAST_WRITTEN][..., subscan] = source[LAST_WRITTEN][..., subscan]
+
+
+def cut_group(group: Any, n: int) -> None:
+    """Leave the first ``n`` subscans of a group of arrays."""
+    for name, array in list(group.arrays()):
+        if _per_subscan(name, array):
+            array.resize((*array.shape[:-1], n))
+    if "sobsmode" in group.attrs:
+        group.attrs["sobsmode"] = list(group.attrs["sobsmode"])[:n]
 
 
 def _per_subscan(name: str, array: Any) -> bool:

@@ -18,7 +18,7 @@ from gpucal.io.l0.write import create_l0
 from gpucal.online.queue.announcing import job_of
 from gpucal.online.queue.events import END, Group, Job
 from gpucal.online.queue.pipe import Pipe
-from gpucal.online.replay.growing import GrowingScan
+from gpucal.online.replay.growing import GrowingScan, cut_group
 from gpucal.online.replay.plan import DAY_S, Step, plan_replay
 
 PROCEDURES: tuple[Literal["pointing", "focus", "skydip"], ...] = (
@@ -206,7 +206,7 @@ def _spoil(night: Path) -> None:
     for number, group, kept in ((CANCELLED, "source", 3), (STOPPED, "calibration", 1)):
         root[names[number]].attrs["complete"] = False
         for band in _bands(root[names[number]]):
-            _cut(band[group], kept)
+            cut_group(band[group], kept)
     for number in (NO_END,):
         attrs = root[names[number]].attrs
         if "n_subscans_planned" in attrs:
@@ -219,12 +219,3 @@ def _bands(scan: Any) -> list[Any]:
     """The bands of a scan, or the scan itself."""
     found = [group for name, group in scan.groups() if name.startswith("band_")]
     return found or [scan]
-
-
-def _cut(group: Any, kept: int) -> None:
-    """Leave the first subscans of a group."""
-    whole = group[COUNTS].shape[-1]
-    for _, array in list(group.arrays()):
-        if array.shape[-1] == whole:
-            array.resize((*array.shape[:-1], kept))
-    group.attrs["sobsmode"] = list(group.attrs["sobsmode"])[:kept]

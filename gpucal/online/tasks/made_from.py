@@ -25,6 +25,8 @@ from gpucal.online.queue.job_files import FAILED
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.site.context import Context
 
+CAME_AFTER = "more of this scan came after its end: it is processed again"
+
 
 @dataclass(frozen=True)
 class MadeFrom:
@@ -81,7 +83,7 @@ def end_again(job: Job, context: Context) -> bool:
     before = MadeFrom.of_row(row) if row else None
     if row is None or before is None or before.own == metadata_digest(job.store, job.scan):
         return False
-    context.say(job, "more of this scan came after its end: it is processed again", "info")
+    context.say(job, CAME_AFTER, "info")
     Pipe(context.config.pipe).submit(end_job(row))
     return True
 

@@ -14,7 +14,7 @@ from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.online.queue.arrival import NotThereYetError, late_bands, require_subscan, store_of
 from gpucal.online.queue.events import END, Job, ScanView
 from gpucal.online.site.context import Context
-from gpucal.online.tasks.made_from import MadeFrom, metadata_digest, row_of
+from gpucal.online.tasks.made_from import CAME_AFTER, MadeFrom, metadata_digest, row_of
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.averaging import AveragedScan, average_scan
 from gpucal.pipeline.scan.load_library import LoadLibrary
@@ -101,6 +101,8 @@ class ScanInHand:
         row = row_of(self.job, self.context)
         before = (MadeFrom.of_row(row) if row else None) or MadeFrom()
         cancelled = self.job.cancelled or before.cancelled
+        if before.own not in ("", self._digest):
+            self.say(CAME_AFTER, "info")
         made = MadeFrom(self._digest, self.loads, cancelled, before.woken)
         place = {"project": self.job.project, "scan": self.job.scan}
         row = {**place, "state": "ended", "message": "", "made_from": made.to_json()}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.chunks.zarr_metadata import scan_name
 from gpucal.pipeline.scan.load_quality import (
     Mask,
     blank,
@@ -305,6 +307,8 @@ class LoadLibrary:
         """The scans of the store for the rules; ``notes`` gets those that cannot be read."""
 
         def bands(number: int) -> list[Scan]:
+            if number not in self._scans and not _may_hold_loads(self._store, number):
+                self._without_loads.add(number)
             if number in self._without_loads:
                 return []
             try:
@@ -318,6 +322,19 @@ class LoadLibrary:
             return found
 
         return LoadScans(self._store.numbers, bands)
+
+
+def _may_hold_loads(store: ScanStore, number: int) -> bool:
+    """Whether a scan has a group for loads, without reading it where the store is a folder.
+
+    A search for loads passes by many scans.
+    """
+    path = getattr(store, "path", "")
+    folder = Path(path) / scan_name(number)
+    if not path or not folder.is_dir():
+        return True
+    places = (folder.glob("calibration"), folder.glob("*/calibration"))
+    return any(True for found in places for _ in found)
 
 
 def _has_cold(scan: Scan) -> bool:
