@@ -388,10 +388,16 @@ def test_what_was_assumed_is_kept_and_shown(
     ]
     main(["inspect", str(out)])
     said = capsys.readouterr().out
-    assert "assumed: f_eff = 0.9 (the file has no forward efficiency), scan 1" in said
-    assert "from the profile: pixels = 2" in said
+    assert "assumed: f_eff = 0.9 (the file has no forward efficiency)\n" in said
+    assert "from the profile: pixels = 2 (no word on pixels)\n" in said
+    import_raw(write(tmp_path / "a", 2), out, format="toy")
+    main(["inspect", str(out)])
+    said = capsys.readouterr().out
+    assert "assumed: f_eff = 0.9 (the file has no forward efficiency)\n" in said
+    assert "from the profile: pixels = 2 (no word on pixels), scan 1\n" in said
+    assert "assumed: pixels = 1 (no word on pixels), scan 2\n" in said
     with pytest.raises(L0Error, match="holds another scan"):  # what was set belongs to the scan
-        import_raw(tmp_path / "a", out, format="toy")
+        import_raw(tmp_path / "a" / "s1.toy", tmp_path / "l0", format="toy")
 
 
 @pytest.mark.parametrize(
