@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import ImportFormatError, L0Error
+from gpucal.errors import GpucalError, ImportFormatError, L0Error
 from gpucal.io.chunks.zarr_metadata import scan_name
 from gpucal.io.files.atomic import (
     as_write_error,
@@ -232,10 +232,11 @@ def _one_by_one(plan: ImportPlan, out: Path, overwrite: bool, progress: Progress
             held = scan.number in numbers
             if held and not overwrite:
                 assert there is not None
-                if scan.same_as(there.scan_group(scan.number)):
+                trouble = _not_the_same(scan, there, out)
+                if trouble is None:
                     present.append(scan.number)
                 else:
-                    lost.append(Lost(scan.number, "", _in_the_way(scan, out)))
+                    lost.append(Lost(scan.number, "", trouble))
                 continue
             try:
                 with as_write_error(out, scan.number):
@@ -292,7 +293,13 @@ def _check_same_telescope(plan: ImportPlan, there: L0Store, out: Path) -> None:
             )
 
 
-def _in_the_way(scan: PlannedScan, out: Path) -> L0Error:
+def _not_the_same(scan: PlannedScan, there: L0Store, out: Path) -> GpucalError | None:
+    """Why the scan of this number in the store is not this one; None when it is."""
+    try:
+        if scan.same_as(there.scan_group(scan.number)):
+            return None
+    except GpucalError as error:
+        return error.locate(scan=scan.number)
     return L0Error(
         f"{out} holds another scan of this number than {scan.origin}.",
         hint="Raw data are never overwritten unasked: import into another store, or use --overwrite.",

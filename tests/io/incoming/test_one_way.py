@@ -170,6 +170,20 @@ def test_scans_are_added_and_those_there_are_kept(toy: Toy, tmp_path: Path) -> N
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "cache", "l0"]
 
 
+def test_a_scan_in_the_store_that_cannot_be_opened_costs_itself_alone(
+    toy: Toy, tmp_path: Path
+) -> None:
+    for n in (1, 2):
+        write(tmp_path / "a", n)
+    out = tmp_path / "l0"
+    import_raw(tmp_path / "a", out, format="toy")
+    (out / "scan_000001" / "zarr.json").write_text("{")
+    write(tmp_path / "a", 3)
+    report = import_raw(tmp_path / "a", out, format="toy")
+    assert (report.scans, report.present, len(report.lost)) == ((3,), (2,), 1)
+    assert report.lost[0].sentence.startswith("scan 1: ")
+
+
 def test_a_copy_of_the_raw_data_is_the_same(toy: Toy, tmp_path: Path) -> None:
     original = write(tmp_path / "a", 1)
     import_raw(original, tmp_path / "l0", format="toy")
@@ -374,10 +388,16 @@ def test_what_was_assumed_is_kept_and_shown(
     ]
     main(["inspect", str(out)])
     said = capsys.readouterr().out
-    assert "assumed: f_eff = 0.9 (the file has no forward efficiency), scan 1" in said
-    assert "from the profile: pixels = 2" in said
+    assert "assumed: f_eff = 0.9 (the file has no forward efficiency)\n" in said
+    assert "from the profile: pixels = 2 (no word on pixels)\n" in said
+    import_raw(write(tmp_path / "a", 2), out, format="toy")
+    main(["inspect", str(out)])
+    said = capsys.readouterr().out
+    assert "assumed: f_eff = 0.9 (the file has no forward efficiency)\n" in said
+    assert "from the profile: pixels = 2 (no word on pixels), scan 1\n" in said
+    assert "assumed: pixels = 1 (no word on pixels), scan 2\n" in said
     with pytest.raises(L0Error, match="holds another scan"):  # what was set belongs to the scan
-        import_raw(tmp_path / "a", out, format="toy")
+        import_raw(tmp_path / "a" / "s1.toy", tmp_path / "l0", format="toy")
 
 
 @pytest.mark.parametrize(

@@ -38,14 +38,21 @@ def print_report(report: Row) -> None:
 
 
 def _assumed(rows: Sequence[Row]) -> list[str]:
-    """A line for each thing that the importer assumed, or took from a profile, and the scans it holds for."""
+    """A line for each thing that the importer assumed, or took from a profile.
+
+    With the scans it holds for, unless these are all.
+    """
     scans: dict[str, set[int]] = {}
     for row in rows:
         for entry in row.get("assumptions", ()):
             how = "from the profile" if entry["from"] == "profile" else "assumed"
             line = f"{how}: {entry['what']} = {entry['value']} ({entry['why']})"
             scans.setdefault(line, set()).add(row["scan"])
-    return [f"{line}, {scan_ranges(numbers)}" for line, numbers in scans.items()]
+    every = {row["scan"] for row in rows}
+    return [
+        line if numbers == every else f"{line}, {scan_ranges(numbers)}"
+        for line, numbers in scans.items()
+    ]
 
 
 def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
