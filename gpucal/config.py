@@ -43,7 +43,6 @@ class CalibrationConfig(OptionModel):
     table of all options; ``help(gpucal.CalibrationConfig)`` lists them too.
     """
 
-    # what
     scans: str = Field(
         "",
         description="Scan numbers such as 1,5-9; all by default.",
