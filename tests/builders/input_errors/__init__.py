@@ -15,7 +15,8 @@ from builders.truth_setup import calibrated, simulate_scan, steady
 from gpucal import CalibratedScan, CalibrationConfig
 from gpucal.simulate.setup import Line
 
-COLUMNS = ("b", "q", "c_dry", "c_o3", "c_minor")
+COLUMNS = ("b", "q", "c_dry", "c_o3", "c_minor", "e_b", "e_q", "e_c")
+"""What grows with the absorption; the last three are those of a layered table."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def moved(of: Case, **offsets: float) -> CalibratedScan:
                 options["t_atm"] = truth_config["t_atm"] + offset
         elif source == "opacity":
             table = of.simulated.table
-            scaled = {name: getattr(table, name) * (1.0 + offset) for name in COLUMNS}
+            known = [name for name in COLUMNS if getattr(table, name) is not None]
+            scaled = {name: getattr(table, name) * (1.0 + offset) for name in known}
             simulated = replace(simulated, table=replace(table, **scaled))
         elif source == "pwv":
             options["pwv"] = truth_config["pwv"] * (1.0 + offset)
