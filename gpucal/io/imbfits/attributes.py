@@ -105,9 +105,8 @@ def band_attributes(file: ImbFile, spectrum: Spectrum, observed: Observed) -> di
         "pixels": list(spectrum.pixels),
         "file": file.path.name,
     }
-    for name, value in (("f_eff", tuning.f_eff), ("gain_image", tuning.gain_image)):
-        if value is not None:
-            attrs[name] = value
+    efficiencies = {"f_eff": tuning.f_eff, "gain_image": tuning.gain_image}
+    attrs |= {name: value for name, value in efficiencies.items() if value is not None}
     return attrs | _velocities(file, observed.subscan.trace.doppler)
 
 

@@ -6,6 +6,7 @@ Source: docs/reference/imbfits.md, dumps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import mode
 
 import numpy as np
 import numpy.typing as npt
@@ -185,7 +186,7 @@ def cycles(dumps: Dumps) -> tuple[Dumps, int]:
     """The whole cycles of two phases, and how many dumps did not belong to one.
 
     A cycle is a run of dumps of one phase and the run of the other one behind it, all taken one after the other: with
-    a bad dump within, it is none. All cycles begin with the same phase.
+    a bad dump within, or of another length than most, it is none. All cycles begin with the same phase.
     """
     runs: list[list[int]] = []
     for d in range(dumps.n):
@@ -193,14 +194,14 @@ def cycles(dumps: Dumps) -> tuple[Dumps, int]:
         if new or dumps.order[d] != dumps.order[d - 1] + 1:
             runs.append([])
         runs[-1].append(d)
-    longest = max((len(r) for r in runs), default=0)
+    usual = mode([len(r) for r in runs]) if runs else 0
     lead = int(dumps.phase[0]) if dumps.n else 0
     kept: list[int] = []
     k = 0
     while k + 1 < len(runs):
         one, two = runs[k], runs[k + 1]
         follows = dumps.order[two[0]] == dumps.order[one[-1]] + 1
-        whole = len(one) == len(two) == longest
+        whole = len(one) == len(two) == usual
         if dumps.phase[one[0]] == lead != dumps.phase[two[0]] and follows and whole:
             kept += [*one, *two]
             k += 2

@@ -99,7 +99,10 @@ class _Plan:
     """Plans the scans of a night; which calibration scans are usable is found out once."""
 
     def __init__(self, request: Request, night: Sequence[NightScan], rule: str) -> None:
-        self._request, self._rule = request, rule
+        # an option that is not given is the same as its default
+        shift = request.options.get("antenna_shift")
+        self._request = replace(request, options={"antenna_shift": shift, "cal": rule})
+        self._rule = rule
         self._loads = [s for s in night if any(f.is_load for f in s.files.values())]
         self._usable: dict[int, dict[str, PlannedBand]] = {}
         self._planner = Planner(request)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,14 +52,13 @@ def meant(value: float) -> float:
 class Unit:
     """One header and, for a binary table, where its rows lie.
 
-    header: astropy's; start: byte where the data begin; name: EXTNAME, "PRIMARY" for the first
+    header: keyword -> value; start: byte where the data begin; name: EXTNAME, "PRIMARY" for the first
     """
 
-    def __init__(self, file: FitsFile, header: Any, start: int, number: int) -> None:
+    def __init__(self, file: FitsFile, header: Mapping[str, Any], start: int, number: int) -> None:
         self.file, self.path, self.header, self.start = file, file.path, header, start
         self.name = text_of(header.get("EXTNAME", "PRIMARY" if number == 0 else "unnamed"))
         self._number = number
-        self._dtype: np.dtype[Any] | None = None
 
     @property
     def place(self) -> str:
@@ -75,7 +75,7 @@ class Unit:
         """Whether it is a binary table."""
         return text_of(self.header.get("XTENSION", "")) == "BINTABLE"
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of its data, with the heap and without padding."""
         axes = [int(self.header[f"NAXIS{n + 1}"]) for n in range(int(self.header["NAXIS"]))]
@@ -109,12 +109,10 @@ class Unit:
         """Names of the columns, in upper case."""
         return self.dtype.names or ()
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The layout of a row; ImportFormatError where it does not add up to NAXIS1."""
-        if self._dtype is None:
-            self._dtype = self._layout()
-        return self._dtype
+        return self._layout()
 
     def has(self, *names: str) -> str | None:
         """The first of these columns that is there, also when its name was cut to 8 characters."""
@@ -295,7 +293,8 @@ class FitsFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = astropy_fits().Header.fromfile(stream)
-        unit = Unit(self, header, stream.tell(), number)
+            values = dict(header.items())  # astropy's own look-up is slow
+        unit = Unit(self, values, stream.tell(), number)
         nbytes = unit.nbytes
         if unit.is_table:
             int(header["TFIELDS"])

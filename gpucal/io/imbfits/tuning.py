@@ -131,7 +131,9 @@ def _side(row: dict[str, Any], name: str, assumed: Assumptions) -> int:
     told = words.get(str(row.get("SIDEBAND", "")).upper(), 0)
     if told:
         return told
-    given = assumed.set_or_noted("sideband", "that of the chunks", "no SIDEBAND in the table")
+    given = assumed.set_or_noted(
+        "sideband", "that of the chunks", "no SIDEBAND in the table", receiver=name
+    )
     return words.get(str(given), 0)
 
 
@@ -144,7 +146,7 @@ def _f_eff(row: dict[str, Any], name: str, assumed: Assumptions) -> float | None
         which = max(good, key=lambda n: good[n])
         why = f"the larger of {said}; that {which} is the forward efficiency was inferred"
         return float(assumed.take("f_eff", good[which], why, receiver=name))
-    given = assumed.set_or_noted("f_eff", "not known", said)
+    given = assumed.set_or_noted("f_eff", "not known", said, receiver=name)
     return None if given is None else float(given)
 
 
@@ -155,7 +157,7 @@ def _gain_image(row: dict[str, Any], name: str, assumed: Assumptions) -> float |
         why = "GAINIMAG, taken for the ratio image/signal"
         return float(assumed.take("gain_image", value, why, receiver=name))
     said = "no GAINIMAG in the table" if math.isnan(value) else f"GAINIMAG is {value:g}"
-    given = assumed.set_or_noted("gain_image", "not known", said)
+    given = assumed.set_or_noted("gain_image", "not known", said, receiver=name)
     return None if given is None else float(given)
 
 
@@ -176,5 +178,5 @@ def _load(file: ImbFile, row: dict[str, Any], key: str, name: str, assumed: Assu
             why = f"{column} of {where}" + (", in deg C by its size" if celsius else "")
             return float(assumed.take(key, kelvin, why, receiver=name))
     said = ", ".join(f"{column} of {where} is {value:g}" for where, value in places)
-    given = assumed.set_or_noted(key, "not known", said)
+    given = assumed.set_or_noted(key, "not known", said, receiver=name)
     return math.nan if given is None else float(given)

@@ -11,6 +11,7 @@ from builders import imbfits as build
 
 from gpucal import (
     CalibrationConfig,
+    GroupArrays,
     ImportReport,
     Scan,
     calibrate_store,
@@ -22,7 +23,6 @@ from gpucal import (
     simulate_scan,
     write_l0_scan,
 )
-from gpucal.io.l0.write import GroupArrays
 from gpucal.simulate import SimulatedScan
 
 LOAD, MAP, ON_OFF, DAY = 11, 12, 13, 61000.125
@@ -43,7 +43,11 @@ class Night:
         self.raw.mkdir()
         self.made: dict[int, SimulatedScan] = {}
         begin = DAY
-        kinds = {LOAD: ("load", "calibrate"), MAP: ("otf", "onTheFlyMap"), ON_OFF: ("tp", "onOff")}
+        kinds: dict[int, tuple[Any, str]] = {
+            LOAD: ("load", "calibrate"),
+            MAP: ("otf", "onTheFlyMap"),
+            ON_OFF: ("tp", "onOff"),
+        }
         old = {"version": "1.35", "stamp": None, "angle": 90.0, "by_row": True}
         for number, (kind, obstype) in kinds.items():
             served: Any = LOAD if number != LOAD else -1
@@ -53,7 +57,7 @@ class Night:
                 number,
                 start=begin,
                 mjd0=DAY,
-                lloadsn=served,  # type: ignore[arg-type]
+                lloadsn=served,
             )
             self.made[number] = made
             begin = made.plan.end + 10 / build.DAY
