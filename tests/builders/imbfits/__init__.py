@@ -1,0 +1,34 @@
+"""IMBFITS for tests: files as the description says (``files``), and simulated nights in them (``nights``)."""
+
+from builders.imbfits.files import DAY, DOPPLER, NONSENSE, Night, Row, Sub, Tuned, fill, iso, table
+from builders.imbfits.nights import (
+    OFF_DEG,
+    PLACES,
+    Chunked,
+    emir,
+    file_of,
+    hera,
+    subscans,
+    with_traps,
+)
+
+__all__ = [
+    "DAY",
+    "DOPPLER",
+    "NONSENSE",
+    "OFF_DEG",
+    "PLACES",
+    "Chunked",
+    "Night",
+    "Row",
+    "Sub",
+    "Tuned",
+    "emir",
+    "file_of",
+    "fill",
+    "hera",
+    "iso",
+    "subscans",
+    "table",
+    "with_traps",
+]
