@@ -19,6 +19,7 @@ from gpucal.online.queue.trigger import has_ended
 from gpucal.online.replay.growing import as_far_as_written
 from gpucal.online.site.context import Context
 from gpucal.online.site.identity import claim_number
+from gpucal.online.site.whole_files import write_whole
 from gpucal.online.tasks.made_from import metadata_digest
 
 MOST_TIMES = 5
@@ -61,8 +62,11 @@ def _raw_fits(job: Job, context: Context, following: str) -> list[str]:
     path = context.project(job) / "fits" / f"scan_{job.scan:06d}.fits"
     known = context.results.rows("scans", project=job.project, scan=job.scan, state="ended")
     late = path.exists() or (job.obs_class == "bolometer" and known)
-    if not (has_ended(job, planned_of(store, job)) or late):
-        return []
+    if not has_ended(job, planned_of(store, job)):
+        written = _digest_file(job, context)
+        now = metadata_digest(job.store, job.scan)
+        if not late or (written.exists() and written.read_text("utf-8") == now):
+            return []  # it goes on, or it has ended with this subscan in it
     claim_number(job, context)
     path.parent.mkdir(parents=True, exist_ok=True)
     for text in _written(job, path, context):
@@ -105,7 +109,13 @@ def _written(job: Job, path: Path, context: Context) -> list[str]:
             before = now
             with as_far_as_written(store_of(job), job.scan, context.work(job)) as store:
                 write_raw_fits(store, job.scan, path, overwrite=True)
+    write_whole(_digest_file(job, context), before.encode())
     return [str(warning.message) for warning in caught]
+
+
+def _digest_file(job: Job, context: Context) -> Path:
+    """What tells from which metadata the file of a scan was written."""
+    return context.work(job) / f"{job.scan_name}digest"
 
 
 def planned_of(store: L0Store, job: Job) -> int:

@@ -274,6 +274,11 @@ def test_raw_fits_grow_with_the_scan(night: Path, tmp_path: Path, task: str) -> 
     drain(at.config, (task,))
     (path,) = at.config.data.rglob("scan_*.fits")
     before = RawFits(path).digest
+    drawn = Pipe(at.config.pipe).task("plot_heterodyne")
+    assert len(drawn.names()) == 1
+    at.do([Announced(scan, "source", 0)])  # once more: nothing has changed
+    drain(at.config, (task,))
+    assert len(drawn.names()) == 1
     at.do([Announced(scan, "source", last)])
     drain(at.config, (task,))
     assert RawFits(path).digest == before
