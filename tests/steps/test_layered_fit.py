@@ -150,7 +150,7 @@ def test_expansion_has_the_value_and_the_slope_of_the_sky() -> None:
 
 def test_the_recorded_weather_reaches_the_sky() -> None:
     """A scan whose air is warmer than the profile is calibrated with the table in that weather."""
-    made = simulate_scan(preset("hera"), "tp")
+    made = simulate_scan(preset("hera", sky="isothermal"), "tp")
     scan: Scan = made.scan
     source = scan.source
     assert source is not None

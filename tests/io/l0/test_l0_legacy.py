@@ -47,7 +47,7 @@ def test_values_per_subscan_are_spread(path: Path) -> None:
         "signal_freq": 460e9 + np.arange(S),
         "image_freq": 470e9 + np.arange(S),
         "freq_res": np.full(S, -1e6),
-        "ref_channel": np.arange(S, dtype="f4"),
+        "ref_channel": np.full(S, 6.0, "f4"),
         "freq_throw": np.arange(S, dtype="f8"),
         "pixel_offset_lon": rng.normal(size=(R, A)),
         "pixel_offset_lat": rng.normal(size=(R, A)),

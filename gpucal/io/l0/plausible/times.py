@@ -184,9 +184,11 @@ def _odd_steps(group: SubscanGroup, dumps: list[int], lengths: F64, rounded: flo
     # the way to the next subscan takes as long as it takes: only where all others are equal
     middles = np.array([0.5 * (group.mjd[0, s] + group.mjd[n - 1, s]) for s, n in enumerate(dumps)])
     steps, off = _steps(middles, lengths)
+    if off.size < 4:
+        return []
     off = off - np.median(off)
     odd = np.flatnonzero(np.abs(np.abs(off) - 1.0) < 0.05)
-    if odd.size != 1 or off.size < 4 or np.abs(np.delete(off, odd)).max() > 0.005:
+    if odd.size != 1 or np.abs(np.delete(off, odd)).max() > 0.005:
         return []
     at = int(odd[0])
     return [_jump_text(f"subscans {at} and {at + 1}", steps, at)]
