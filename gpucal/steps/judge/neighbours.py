@@ -20,6 +20,9 @@ Index = npt.NDArray[np.intp]
 NEAR, FAR, NOISE = 0.3, 0.05, 3.0
 """What a neighbour of a spike may have of it: less than NEAR, or of a high spike FAR or NOISE sigma."""
 
+WING, SURE = 0.1, 6.0
+"""Noise alone gives no channel beside a spike so many sigma: there a line leaves its wing."""
+
 STEEP = 0.5
 """A spike is this part of it above the channel on one side at least."""
 
@@ -111,18 +114,20 @@ class Around:
             beside = np.fmax(_nearer(deviation, -1), _nearer(deviation, 1))
             below = [sign * (cube[2] - _nearer(cube, side)) for side in (-1, 1)]
             self._in_time = np.fmax.reduce(np.fmin(*below)[::2])
+            self._beside = beside
             self._narrow = (beside < NEAR * size) & (np.fmax(*below)[1] > STEEP * size)
             self._brief = (np.fmax(before, after) < FAR * size) & (sign * cube[2, 1] > 0.5 * size)
 
-    def alone(self, noise: F64 | float, t_sys: F64) -> Mask:
+    def alone(self, noise: F64 | float, t_sys: F64, *, wings: bool = True) -> Mask:
         """Whether no neighbour has a part of a candidate, bool [n], (6.6).
 
-        noise (of its dump) and t_sys (T_sys*) f64 [n], K.
+        noise (of its dump) and t_sys (T_sys*) f64 [n], K. wings: the channels beside it are flat but for noise.
         """
         size = self._size
         allowed = np.minimum(NEAR * size, np.maximum(FAR * size, NOISE * noise))
         with np.errstate(invalid="ignore"):
-            narrow = self._narrow & (self._in_time < allowed)
+            surely = np.maximum(WING * size, SURE * noise) if wings else np.inf
+            narrow = self._narrow & (self._in_time < allowed) & (self._beside < surely)
             return np.asarray(narrow | (self._brief & (size > IMPOSSIBLE * t_sys)))
 
 

@@ -65,7 +65,7 @@ def find_outliers(
     if not config.spike_sigma or spectra.shape[1] < 2:
         return None
     rate = solution.pairing.recipes[output].dump_noise(solution.group.exptime)
-    noise = (rate / solution.setup.channel_width) ** 0.5
+    noise = (rate / solution.setup.noise_width) ** 0.5
     thresholds = Thresholds.of(config.spike_sigma, spectra.shape[1])
     # A device tells whether there is anything to judge; that is done on the host, so that the results are the same.
     if not isinstance(spectra, np.ndarray) and not _any_far(
@@ -103,7 +103,8 @@ def _judge(tile: Tile, thresholds: Thresholds, columns: Columns, dumps: bool) ->
     pixels, part = np.flatnonzero(moved), tile.of_pixels(moved)
     verdict = judge_dumps(part, thresholds)
     part = without_levels(part, verdict)
-    spikes = find_spikes(part, thresholds, thresholds.suspects(part.values, part.mean, part.sigma))
+    suspects = thresholds.suspects(part.values, part.mean, part.sigma)
+    spikes = find_spikes(part, thresholds, suspects, flat=False)
     if not spikes.dump.size and not verdict.outlier.any():
         return bits
     bits = np.zeros(tile.values.shape, FLAG_DTYPE) if bits is None else bits

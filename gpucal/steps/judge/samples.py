@@ -22,15 +22,20 @@ MUCH = 0.02
 SURELY = 0.5
 """A sample less than this part of the threshold away from the mean, with the noise that was found, is no spike."""
 
+SHARED = 2
+"""Pixels and receivers with a spike in one channel: a line that is narrower than a channel, which all of them see."""
+
 OF_LINE = 0.5
 """Pointing and gain may change a line by this part of it from dump to dump."""
 
 
-def find_spikes(tile: Tile, thresholds: Thresholds, columns: Columns) -> Places:
+def find_spikes(
+    tile: Tile, thresholds: Thresholds, columns: Columns, *, flat: bool = True
+) -> Places:
     """Samples of a tile that stand alone, of the columns that are to be looked at.
 
     Noise above that of the radiometer equation raises the threshold. Where much stands out it is known before anything
-    is judged, elsewhere only where something stands alone.
+    is judged, elsewhere only where something stands alone. flat: no dump is a level off, of which a part would be left.
     """
     noise = np.ones(tile.mean.shape[1])
     known = np.bincount(columns.pixel, minlength=len(noise)) > MUCH * len(tile.mean)
@@ -52,8 +57,18 @@ def find_spikes(tile: Tile, thresholds: Thresholds, columns: Columns) -> Places:
     of_dump = tile.of_dump[at.dump, at.pixel]
     least = _least(tile, thresholds.spike, *column, found.center, noise)
     left &= found.size > least * of_dump + OF_LINE * np.abs(found.center)
-    left &= around.alone(tile.sigma[column] * noise[at.pixel] * of_dump, tile.t_sys[column])
-    return at.where(left)
+    of_noise = tile.sigma[column] * noise[at.pixel] * of_dump
+    left &= around.alone(of_noise, tile.t_sys[column], wings=flat)
+    return at.where(left & ~_shared(at.where(left), left))
+
+
+def _shared(spikes: Places, left: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which of the candidates are ``spikes`` in a channel where several pixels have one: a narrow line, bool [n]."""
+    pairs = np.unique(np.stack([spikes.channel, spikes.pixel]), axis=1)
+    channels, pixels = np.unique(pairs[0], return_counts=True)
+    found = np.zeros(left.shape, np.bool_)
+    found[left] = np.isin(spikes.channel, channels[pixels >= SHARED])
+    return found
 
 
 def _far(tile: Tile, spike: float, columns: Columns, noise: F64) -> Candidates:

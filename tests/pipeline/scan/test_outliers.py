@@ -505,3 +505,12 @@ def test_what_is_reduced_leaves_spikes_out(procedure: Any, tmp_path: Path) -> No
         for path in (store, tmp_path / "l1.zarr")
     )
     assert repr(one.result) == repr(other.result)
+
+
+def test_a_line_narrower_than_a_channel_survives_in_a_map() -> None:
+    """Each pixel of an array sees the source in one dump alone; they share its channel."""
+    setup = preset("hera", channels=64, dumps=3, n_on=2, sky="isothermal")
+    made = simulate_scan(setup, "otf", 3, recording=Recording(dtype="i32", seed=1))
+    result = calibrated(made, config_of(made))
+    assert np.nanmax(result.spectra) > 50 * np.nanmedian(result.quality["rms_expected"])
+    assert not marks(result)
