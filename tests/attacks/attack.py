@@ -41,7 +41,7 @@ TRIED = int(os.environ.get("GPUCAL_ATTACKS", "0"))
 SEED = int(os.environ.get("GPUCAL_ATTACKS_SEED", "20240229"))
 SHARES = {"metadata": 0.3, "counts": 0.2, "files": 0.2, "formats": 0.3}
 """How the seeded attacks are shared among their families."""
-FEW = {"metadata": 16, "counts": 12, "files": 16, "formats": 24}
+FEW = {"metadata": 10, "counts": 8, "files": 10, "formats": 14}
 """Seeded attacks of each family in an ordinary run of the tests."""
 TABLE_SIZE = 1140
 """About so many attacks are in the tables, and fixed tests."""

@@ -146,5 +146,5 @@ WAITS_FOR = {
 def counts_attacks() -> list[Attack]:
     """The whole table."""
     known = annotated([*places(), *whole(), *seeded()], WAITS_FOR, CANNOT_BE_SEEN)
-    everything = thinned(known, 2)
+    everything = thinned(known, 4)
     return [replace(attack, within=FEWER_SAMPLES) for attack in everything]

@@ -250,4 +250,4 @@ def file_attacks() -> list[Attack]:
     """The whole table. What is no regular file, promises too much, or is missing waits for two items."""
     everything = [*replaced(), *documents(), *chunks(), *folders(), *seeded()]
     waiting = {a.name: "4 or 7" for a in everything}
-    return list(thinned(annotated(everything, waiting, {}), 3))
+    return list(thinned(annotated(everything, waiting, {}), 6))

@@ -243,4 +243,4 @@ WAITS_FOR = {
 
 def format_attacks() -> list[Attack]:
     """The whole table."""
-    return list(thinned(annotated([*table(), *seeded()], WAITS_FOR, {}), 2))
+    return list(thinned(annotated([*table(), *seeded()], WAITS_FOR, {}), 4))

@@ -258,4 +258,4 @@ WAITS_FOR = {
 def metadata_attacks() -> list[Attack]:
     """The whole table."""
     everything = [*arrays(), *single(), *attributes(), *store_attributes(), *seeded()]
-    return list(thinned(annotated(everything, WAITS_FOR, CANNOT_BE_SEEN), 3))
+    return list(thinned(annotated(everything, WAITS_FOR, CANNOT_BE_SEEN), 6))
