@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from builders.imbfits.files import DAY, NONSENSE, Night, Row, Sub, Tuned
 from builders.imbfits.nights import with_traps
 

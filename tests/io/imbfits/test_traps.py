@@ -290,7 +290,7 @@ def test_chunks_that_join_with_the_centre_alone(tmp_path: Path) -> None:
 def test_both_sidebands(
     tmp_path: Path, sideband: str, band: str, signal: float, image: float
 ) -> None:
-    """IF of the first good channel is 6202 MHz, 48 MHz below IFCENTER 6250: signal and image less the tuned frequency."""
+    """The first good channel has the IF 6202 MHz, 48 MHz below IFCENTER: signal and image."""
     tuned = Tuned("E230", 230.538, sideband, 6250.0)
     lines = small.rows(band=band)
     nights = [small.on_off(rows=lines, tuned=tuned)]
@@ -302,7 +302,7 @@ def test_both_sidebands(
     assert group.image_freq[0, 0] == pytest.approx(lo - side * 6202e6, abs=1.0)
     assert group.signal_freq[0, 0] - sky == pytest.approx(signal * 1e6, abs=1.0)
     assert group.freq_res[0, 0] == side * 2e6
-    del image
+    assert group.image_freq[0, 0] - sky == pytest.approx(image * 1e6, abs=1.0)
 
 
 def test_flipped_if(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def imbfits(
     antenna_shift: Annotated[
         float | None,
         typer.Option(
-            "--antenna-shift", metavar="S", help="Seconds to add to the times of the antenna's trace."
+            "--antenna-shift",
+            metavar="S",
+            help="Seconds to add to the times of the antenna's trace.",
         ),
     ] = None,
     cal: Annotated[
