@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from builders.imbfits import DAY, DOPPLER, Night, Row, Tuned, small
 
 from gpucal import GpucalWarning, ImportFormatError, Scan, import_raw, main, open_l0
@@ -416,11 +418,35 @@ def test_horizontal_offsets_before_and_after_november_2009(
 
 def test_version_1(tmp_path: Path) -> None:
     """REC1, REC2; configuration in IMBF-scan; the tables of a subscan in another order; no TSTAMPED."""
-    old = {"version": "1.35", "stamp": None}
+    old: dict[str, Any] = {"version": "1.35", "stamp": None}
     store = imported(tmp_path, small.calibration(**old), small.on_off(**old))
     assert counts(source(store), 1)[0, 0, 0] == 430.0
     assert assumed(store, 5)["TSTAMPED"] == 1.0
     assert _band(store, 5, small.BAND).attrs["imbfits_version"] == 1.35
+
+
+def test_version_1_with_other_columns(tmp_path: Path) -> None:
+    """BAND numbers the spectra where there is no PART; the words of a column PART are counted."""
+    for column, values in (("BAND", [3, 3]), ("PART", ["A", "A"])):
+        folder = _made(tmp_path / column)
+        raw = _made(folder / "raw")
+        night = small.on_off(version="1.35", stamp=None)
+        units = night.units()
+        at = next(k for k, u in enumerate(units) if u.name == "IMBF-scan")
+        form = "J" if column == "BAND" else "4A"
+        kept = [c for c in units[at].columns if c.name != "PART"]
+        made = fits.BinTableHDU.from_columns(
+            [*kept, fits.Column(name=column, format=form, array=np.array(values))]
+        )
+        for card in units[at].header.cards:
+            if not re.match(r"T[A-Z]+\d|TFIELDS|NAXIS|XTENSION|BITPIX|PCOUNT|GCOUNT", card.keyword):
+                made.header[card.keyword] = card.value
+        units[at] = made
+        units.writeto(raw / night.name())
+        number = 3 if column == "BAND" else 1
+        store = held(folder)
+        assert [s.band for s in store.load(5)] == [f"band_fts_{number}"]
+        assert source(store, band=f"band_fts_{number}").shape[0] == 12
 
 
 def test_a_compressed_file(tmp_path: Path) -> None:
