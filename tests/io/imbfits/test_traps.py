@@ -307,6 +307,24 @@ def test_both_sidebands(
     assert group.image_freq[0, 0] - sky == pytest.approx(image * 1e6, abs=1.0)
 
 
+def test_both_sidebands_of_a_receiver_whose_tuning_is_not_told(tmp_path: Path) -> None:
+    """One of them alone must be the tuned one; of two, a profile says which."""
+    tuned = Tuned("E230", 230.538, "?", 6250.0)
+    wanted = 230.538e9 * DOPPLER + 48e6
+    one = held(_made(tmp_path / "one"), small.on_off(tuned=tuned))
+    assert source(one).signal_freq[0, 0] == pytest.approx(wanted, abs=1.0)
+    lines = [*small.rows(), *small.rows(band="E2HUI", part=2)]
+    for n, line in enumerate(lines):
+        line.refchan = 1 + 8 * n
+    night = small.on_off(tuned=tuned, rows=lines)
+    for sub in night.subs:
+        sub.data = np.concatenate([sub.data, sub.data], axis=1)
+    with pytest.raises(ImportFormatError, match="of both sidebands"):
+        held(tmp_path, night)
+    two = held(tmp_path, night, profile=profile(tmp_path, 'sideband = "LSB"'))
+    assert source(two).signal_freq[0, 0] == pytest.approx(wanted, abs=1.0)
+
+
 def test_flipped_if(tmp_path: Path) -> None:
     """IFFLIPS: IFCENTER changes its sign; chunks of negative IF then lie around the line as others do."""
     lines = small.rows()
