@@ -192,9 +192,10 @@ class Planner:
             group = group_of(file, layout, spectrum, observed, weather, assumed)
             if name == "source":
                 self._check_science(spectrum, kinds)
-                number = serving(scan, file.backend, spectrum)
+                own = any(o.mode == "HOT" for o in kinds.loads)
+                number = scan.number if own else serving(scan, file.backend, spectrum)
                 group.arrays["lloadsn"] = np.full(group.shape[4], number, np.int32)  # type: ignore[index]
-                if number < 0 and "calibration" not in members and not kinds.loads:
+                if number < 0:
                     parts.problems.append(f"no calibration scan for {spectrum.name}")
             if not (name == "source" and kinds.procedure in ("pointing", "focus")):
                 check_values(group, loads=name == "calibration", t_hot_given=hot_given)

@@ -510,6 +510,16 @@ def test_a_calibration_scan_that_cannot_be_used_serves_nothing(tmp_path: Path) -
     assert int(source(store).lloadsn[0]) == 1
 
 
+def test_loads_in_the_scan_itself_serve_it(tmp_path: Path) -> None:
+    """Although there is a calibration scan before it."""
+    night = small.on_off()
+    start = small.START + 300 / DAY
+    night.subs.append(small.sub(5, "calAmbient", 900.0, start=start))
+    store = imported(tmp_path, small.calibration(), night)
+    assert set(source(store).lloadsn.tolist()) == {5}
+    assert loads(store, 5).sobsmode == ("HOT",)
+
+
 def test_a_later_calibration_scan_serves_where_there_is_no_earlier_one(tmp_path: Path) -> None:
     nights = small.on_off(5), small.calibration(6, start=small.START + 0.1)
     assert int(source(imported(tmp_path, *nights)).lloadsn[0]) == 6
