@@ -88,13 +88,28 @@ def spectra_of(
     """The bands, and for each one that cannot be its name and why."""
     good: list[Spectrum] = []
     lost: list[tuple[str, ImportFormatError]] = []
+    sides: dict[str, set[int]] = {}
+    for chunk in layout.chunks:
+        sides.setdefault(chunk.receiver, set()).add(chunk.side)
     for number, of_pixel in _matched(layout.chunks):
         name = f"band_{backend}_{number}"
         try:
+            _check_sides(next(iter(of_pixel.values()))[0], sides, tunings)
             good += _bands(name, of_pixel, tunings, assumed)
         except ImportFormatError as error:
             lost.append((name, error))
     return good, lost
+
+
+def _check_sides(chunk: Chunk, sides: Mapping[str, set[int]], tunings: Sequence[Tuning]) -> None:
+    """Raise ImportFormatError where a receiver has chunks of both sidebands, and which is tuned is not told."""
+    untold = any(t.side == 0 and t.name.upper() == chunk.receiver.upper() for t in tunings)
+    if untold and {1, -1} <= sides[chunk.receiver]:
+        raise ImportFormatError(
+            f"the chunks of {chunk.receiver} are of both sidebands (BAND), and which one is tuned is not told: there "
+            "is no SIDEBAND.",
+            hint='Set sideband = "LSB" or "USB" in a --profile.',
+        )
 
 
 def _matched(chunks: Sequence[Chunk]) -> list[tuple[int, dict[int, list[Chunk]]]]:

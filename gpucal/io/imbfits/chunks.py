@@ -170,11 +170,15 @@ def _rows(file: ImbFile) -> list[Chunk]:
 
 
 def _parts(file: ImbFile) -> list[int]:
-    """PART of each row; where it is a word, the words are counted in the order in which they come."""
+    """PART of each row, in version 1 also the numbers of a column BAND; words are counted in their order.
+
+    Without either each row is a spectrum of its own.
+    """
     unit = file.setup
-    if unit.has("PART") is None:
+    name = "PART" if unit.has("PART") else "BAND" if _band_is_a_number(file) else ""
+    if not name:
         return list(range(1, unit.rows + 1))
-    values = unit.column("PART").ravel().tolist()
+    values = unit.column(name).ravel().tolist()
     if all(isinstance(v, int | float) for v in values):
         return [int(v) for v in values]
     if all(str(v).isdigit() for v in values):
@@ -183,10 +187,18 @@ def _parts(file: ImbFile) -> list[int]:
     return [order[v] for v in values]
 
 
+def _band_is_a_number(file: ImbFile) -> bool:
+    """Whether the column BAND of version 1 numbers the spectra."""
+    unit = file.setup
+    return file.version < 2.0 and bool(unit.has("BAND")) and unit.dtype["BAND"].kind in "iuf"
+
+
 def _texts(file: ImbFile, name: str, old: str) -> list[str]:
     """A column of texts: in version 1 also under its old name; blank where there is none."""
     unit = file.setup
     names = (name, old) if file.version < 2.0 else (name,)
+    if name == "BAND" and _band_is_a_number(file):
+        names = (old,)
     if unit.has(*names) is None:
         if name == "RECEIVER":
             unit.column(*names)  # says what is there

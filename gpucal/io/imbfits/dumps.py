@@ -97,7 +97,7 @@ def _times(unit: Unit, number: int, assumed: Assumptions) -> tuple[F64, F64, I64
     mjd, length = unit.numbers("MJD"), unit.numbers("INTEGTIM")
     phase = np.nan_to_num(unit.numbers("ISWITCH")).astype(np.int64)
     good = phase > 0
-    phases = int(unit.number("NPHASES", 1.0)) or 1
+    phases = int(unit.number("NPHASES", 0.0)) or int(phase.max())
     if good.any() and phase.max() > phases:
         raise ImportFormatError(
             f"{unit.place}: ISWITCH is {phase.max()}, expected 0 (bad) to {phases} (NPHASES).",

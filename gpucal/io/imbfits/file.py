@@ -39,7 +39,7 @@ class ImbFile:
 
     version   of the layout; backend one of BACKENDS; number SCANNUM; day "YYYY-MM-DD", mjd begin of the scan
     setup     the table of the backend's configuration, frontend that of the receivers
-    subscans  by their number, in order
+    subscans  by their number, in order; warned: what was said of the file before, once for all bands
     """
 
     fits: FitsFile
@@ -53,6 +53,7 @@ class ImbFile:
     frontend: Unit
     setup: Unit
     subscans: dict[int, SubscanTables] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
 
     @property
     def path(self) -> Path:

@@ -110,8 +110,7 @@ def _from_table(
 
 
 def _warn(file: ImbFile, tables: SubscanTables, text: str) -> None:
-    warnings.warn(
-        f"scan {file.number}: subscan {tables.number} of {file.path.name} {text}.",
-        GpucalWarning,
-        stacklevel=4,
-    )
+    said = f"scan {file.number}: subscan {tables.number} of {file.path.name} {text}."
+    if said not in file.warned:
+        file.warned.add(said)
+        warnings.warn(said, GpucalWarning, stacklevel=4)

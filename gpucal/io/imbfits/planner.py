@@ -111,8 +111,12 @@ class Planner:
         parts: ScanParts,
         assumed: Assumptions,
     ) -> list[Subscan]:
-        """The subscans that can be used; of the others each is lost with its sentence."""
+        """The subscans that can be used; of the others each is lost with its sentence.
+
+        Raises the first of these when none can.
+        """
         found: list[Subscan] = []
+        errors: list[ImportFormatError] = []
         for tables in file.subscans.values():
             try:
                 if tables.data is None:
@@ -125,9 +129,10 @@ class Planner:
                 made = Subscan(tables, trace, dumps_of(tables, layout, assumed))
                 found.append(self._covered(made, parts))
             except ImportFormatError as error:
-                parts.lost.append(Lost(number, "", _placed(error, number)))
+                errors.append(_placed(error, number))
         if not found:
-            raise ImportFormatError(f"{file.path} holds no subscan that can be used.")
+            raise errors[0]
+        parts.lost += [Lost(number, "", error) for error in errors]
         return sorted(found, key=lambda s: float(s.dumps.mjd.mean()))
 
     def _shift(self, assumed: Assumptions) -> float:
@@ -187,9 +192,10 @@ class Planner:
             group = group_of(file, layout, spectrum, observed, weather, assumed)
             if name == "source":
                 self._check_science(spectrum, kinds)
-                number = serving(scan, file.backend, spectrum)
+                own = any(o.mode == "HOT" for o in kinds.loads)
+                number = scan.number if own else serving(scan, file.backend, spectrum)
                 group.arrays["lloadsn"] = np.full(group.shape[4], number, np.int32)  # type: ignore[index]
-                if number < 0 and "calibration" not in members and not kinds.loads:
+                if number < 0:
                     parts.problems.append(f"no calibration scan for {spectrum.name}")
             if not (name == "source" and kinds.procedure in ("pointing", "focus")):
                 check_values(group, loads=name == "calibration", t_hot_given=hot_given)

@@ -41,7 +41,6 @@ class Trace:
     kind: str
     doppler: float
     focus: tuple[str, float] | None
-    pattern: tuple[float, float] = (0.0, 0.0)
 
     @property
     def horizontal(self) -> bool:
@@ -103,7 +102,6 @@ def trace_of(file: ImbFile, tables: SubscanTables, shift_s: float, assumed: Assu
         _kind(unit, tables),
         unit.number("DOPPLERC", np.nan),
         _focus(unit),
-        _pattern(unit),
     )
 
 
@@ -170,12 +168,6 @@ def _focus(unit: Unit) -> tuple[str, float] | None:
     if axis not in ("x", "y", "z"):
         return None
     return axis, unit.number("FOOFFSET")
-
-
-def _pattern(unit: Unit) -> tuple[float, float]:
-    """Offset of the observing pattern, deg: SUBSXOFF, SUBSYOFF."""
-    both = [np.rad2deg(unit.number(k, 0.0)) for k in ("SUBSXOFF", "SUBSYOFF")]
-    return float(both[0]), float(both[1])
 
 
 def limits_of(tables: SubscanTables) -> tuple[float, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from builders.imbfits.files import DAY, MHZ, NONSENSE, Night, Row, Sub, Tuned
-from gpucal import Scan
+from gpucal import GroupArrays, Scan, create_l0, write_l0_scan
 from gpucal.simulate import SimulatedScan
 from gpucal.simulate.setup import (
     BandSetup,
@@ -143,6 +144,61 @@ def hera(**changes: Any) -> tuple[InstrumentSetup, dict[str, list[Chunked]]]:
     return _setup("hera", bands, 9), how
 
 
+def single(throw_hz: float = 0.0) -> tuple[InstrumentSetup, dict[str, list[Chunked]]]:
+    """EMIR with one spectrum; its throw in the frontend's table, in MHz."""
+    throws = {"FRQOFF1": 0.5 * throw_hz / MHZ, "FRQOFF2": -0.5 * throw_hz / MHZ}
+    e230 = Tuned("E230", 230.538, "LSB", 6250.0, columns=throws)
+    how = {"FTS": [Chunked(e230, 1, "E2HLI", 2)]}
+    quiet = Receiver(70.0, gain_image=0.05, bad_per_pixel=0, gain_drift_per_h=0.0)
+    wet = Opacity(0.055, 0.012, 0.03)
+    band = simulated_band("band_fts_1", how["FTS"][0], 6200.0, 2.0, 48, wet, quiet, throw_hz)
+    return _setup("emir", (band,), 1), how
+
+
+def interleaved(
+    made: SimulatedScan, how: Sequence[Chunked], scan: int, pairs: bool, **changes: Any
+) -> Night:
+    """A switched scan, its phases in turn. pairs: two subscans of the simulator become one; else one has both."""
+    group = made.scans[0].source
+    assert group is not None
+    subs = []
+    for n, s in enumerate(range(0, group.shape[4], 2 if pairs else 1), 1):
+        blocks = [
+            _counts(made.scans[0], "source", k)[:, :, 0] for k in ((s, s + 1) if pairs else (s,))
+        ]
+        dumps = len(blocks) * blocks[0].shape[1]
+        counts = np.stack(blocks, axis=2).reshape(len(blocks[0]), dumps)
+        second = group.sobsmode[s] == "WSW-OFF"
+        phase = np.arange(dumps) % 2 + 1
+        if second:
+            phase = 3 - phase
+        middle = float(group.mjd[0, s]) + np.arange(dumps) / DAY
+        when = np.arange(middle[0] - 3 / DAY, middle[-1] + 3 / DAY, 0.5 / DAY)
+        still = np.zeros(len(when))
+        nod = 0.0 if pairs else (-60.0 if second else 60.0) / 3600.0
+        trace = {
+            "mjd": when,
+            "lon": still + nod,
+            "lat": still,
+            "az": still + 1.0,
+            "el": still + float(group.elevation[0, s]),
+        }
+        subs.append(Sub(n, "track", middle, 1.0, how[0].spectra(counts), phase, trace))
+    lines = how[0].rows(made_band(made), 1)
+    return Night(scan, "onOff", [how[0].receiver], lines, subs, phases=2, **changes)
+
+
+def made_band(made: SimulatedScan) -> BandSetup:
+    """The band of a simulated scan of ``single``: axis alone."""
+    group = made.scans[0].source
+    assert group is not None
+    c = group.shape[0]
+    width = float(group.freq_res[0, 0])
+    signal, image = float(group.signal_freq[0, 0]), float(group.image_freq[0, 0])
+    none = Opacity(0.0, 0.0, 0.0)
+    return BandSetup("", (signal,), (image,), width * c, c, none, Receiver(1.0))
+
+
 def _setup(name: str, bands: tuple[BandSetup, ...], pixels: int) -> InstrumentSetup:
     return InstrumentSetup(
         name=name,
@@ -235,9 +291,8 @@ def _sub(
     step = 0.4 / DAY
     exposure = float(group.exptime[0, s])
     when = np.arange(times[0] - 3.3 / DAY, times[-1] + 3.3 / DAY, step)
-    lon, lat = (np.nan_to_num(x[:, s]) for x in (group.otf_lon, group.otf_lat))
-    slope = (lon[-1] - lon[0]) / (times[-1] - times[0])
-    x, y = lon[0] + slope * (when - times[0]), np.full(len(when), lat[0])
+    lon, lat = (np.nan_to_num(z[:, s]) for z in (group.otf_lon, group.otf_lat))
+    x, y = (z[0] + (z[-1] - z[0]) / (times[-1] - times[0]) * (when - times[0]) for z in (lon, lat))
     if mode in ("OTF-OFF", "OFF"):
         x, y = x + OFF_DEG[0], y + OFF_DEG[1]
     trace = {
@@ -251,7 +306,13 @@ def _sub(
     if angle is not None:
         samples = np.arange(times[0] - 4 / DAY, times[-1] + 9 / DAY, 5 / DAY)
         turn = (samples, np.full(len(samples), angle))
-    sub = Sub(number, KINDS[mode], middle, exposure, data, None, trace, derotator=turn)
+    kind, antenna = KINDS[mode], dict[str, Any]()
+    if made.plan.kind == "skydip" and mode == "SKY":
+        kind = "airmass"
+    if made.plan.kind == "focus" and mode == "ON":
+        kind = "onFocus"
+        antenna = {"FOTRANSL": "Z", "FOOFFSET": made.plan.source[s].focus_mm}
+    sub = Sub(number, kind, middle, exposure, data, None, trace, derotator=turn, antenna=antenna)
     return with_traps(sub, n_pixels if by_row else 1)
 
 
@@ -298,3 +359,39 @@ def _counts(scan: Scan, name: str, s: int) -> npt.NDArray[Any]:
     """Counts [C, D, A] of a subscan of one receiver."""
     group = getattr(scan, name)
     return np.asarray(group.counts.read(0, group.shape[0], s))[:, :, 0]
+
+
+SMALL = (
+    *("mjd", "exptime", "elevation", "azimuth", "tamb", "pamb"),
+    *("signal_freq", "image_freq", "freq_res", "ref_channel", "lloadsn"),
+)
+
+
+def native(out: Path, setup: InstrumentSetup, made: Mapping[int, SimulatedScan]) -> Path:
+    """The same scans as an L0 store, with f32 counts."""
+    create_l0(out, telescope="IRAM-30M", site=dict(setup.site.__dict__), instrument="IMBFITS")
+    for number, scan in made.items():
+        groups = {s.band: native_groups(s) for s in scan.scans}
+        write_l0_scan(out, number, attrs=dict(scan.scans[0].attrs), groups=groups)
+    return out
+
+
+def native_groups(scan: Scan) -> dict[str, GroupArrays]:
+    """The groups of a simulated scan."""
+    found = {}
+    for name in ("source", "calibration"):
+        group = getattr(scan, name)
+        if group is None:
+            continue
+        c, s = group.shape[0], group.shape[4]
+        counts = np.stack([np.asarray(group.counts.read(0, c, i)) for i in range(s)], axis=4)
+        small = {k: getattr(group, k) for k in SMALL}
+        small |= {k: getattr(group, k) for k in ("otf_lon", "otf_lat")}
+        if group.freq_throw is not None:
+            small["freq_throw"] = group.freq_throw
+        if group.chop_phase is not None:
+            small["chop_phase"] = group.chop_phase
+        if name == "calibration":
+            small |= {"thot": group.thot, "tcold": group.tcold}
+        found[name] = GroupArrays(counts.astype(np.float32), list(group.sobsmode), small)
+    return found

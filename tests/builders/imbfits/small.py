@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from builders.imbfits.files import DAY, NONSENSE, Night, Row, Sub, Tuned
 from builders.imbfits.nights import with_traps
 
@@ -59,7 +60,7 @@ def sub(
 ) -> Sub:
     """A subscan; place in arcsec in the middle, speed in arcsec/s; start: MJD of the scan."""
     begin = start + number * STEP_S / DAY
-    middle = begin + (np.arange(dumps) + 0.5) / DAY
+    middle = begin + (np.arange(dumps, dtype=np.float64) + 0.5) / DAY
     when = np.arange(begin - 3.2 / DAY, begin + (dumps + 3) / DAY, 0.5 / DAY)
     passed = (when - middle.mean()) * DAY
     lon, lat = ((x + v * passed) / 3600.0 for x, v in zip(place, speed, strict=True))

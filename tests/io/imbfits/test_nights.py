@@ -11,26 +11,19 @@ from builders import imbfits as build
 
 from gpucal import (
     CalibrationConfig,
-    GroupArrays,
     ImportReport,
     Scan,
     calibrate_store,
-    create_l0,
     import_raw,
     open_l0,
     open_l1,
     save_table,
     simulate_scan,
-    write_l0_scan,
 )
 from gpucal.simulate import SimulatedScan
 
 LOAD, MAP, ON_OFF, DAY = 11, 12, 13, 61000.125
 ARCSEC = 1.0 / 3600.0
-SMALL = (
-    *("mjd", "exptime", "elevation", "azimuth", "tamb", "pamb"),
-    *("signal_freq", "image_freq", "freq_res", "ref_channel", "lloadsn"),
-)
 
 
 class Night:
@@ -69,12 +62,7 @@ class Night:
 
     def native(self, out: Path) -> Path:
         """The store that the telescope would have written, with f32 counts."""
-        site = dict(self.setup.site.__dict__)
-        create_l0(out, telescope="IRAM-30M", site=site, instrument="IMBFITS")
-        for number, made in self.made.items():
-            groups = {s.band: _arrays(s) for s in made.scans}
-            write_l0_scan(out, number, attrs=dict(made.scans[0].attrs), groups=groups)
-        return out
+        return build.native(out, self.setup, self.made)
 
     def calibrated(self, store: Path, name: str) -> Path:
         out = self.folder / name
@@ -82,22 +70,6 @@ class Night:
         report = calibrate_store(store, out, config)
         assert report.exit_code == 0
         return out
-
-
-def _arrays(scan: Scan) -> dict[str, GroupArrays]:
-    found = {}
-    for name in ("source", "calibration"):
-        group = getattr(scan, name)
-        if group is None:
-            continue
-        c, s = group.shape[0], group.shape[4]
-        counts = np.stack([np.asarray(group.counts.read(0, c, i)) for i in range(s)], axis=4)
-        small = {k: getattr(group, k) for k in SMALL}
-        small |= {k: getattr(group, k) for k in ("otf_lon", "otf_lat")}
-        if name == "calibration":
-            small |= {"thot": group.thot, "tcold": group.tcold}
-        found[name] = GroupArrays(counts.astype(np.float32), list(group.sobsmode), small)
-    return found
 
 
 @pytest.fixture(scope="module", params=["emir", "hera"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from builders.imbfits import DAY, DOPPLER, Night, Row, Tuned, small
 
 from gpucal import GpucalWarning, ImportFormatError, Scan, import_raw, main, open_l0
@@ -290,7 +292,7 @@ def test_chunks_that_join_with_the_centre_alone(tmp_path: Path) -> None:
 def test_both_sidebands(
     tmp_path: Path, sideband: str, band: str, signal: float, image: float
 ) -> None:
-    """IF of the first good channel is 6202 MHz, 48 MHz below IFCENTER 6250: signal and image less the tuned frequency."""
+    """The first good channel has the IF 6202 MHz, 48 MHz below IFCENTER: signal and image."""
     tuned = Tuned("E230", 230.538, sideband, 6250.0)
     lines = small.rows(band=band)
     nights = [small.on_off(rows=lines, tuned=tuned)]
@@ -302,7 +304,25 @@ def test_both_sidebands(
     assert group.image_freq[0, 0] == pytest.approx(lo - side * 6202e6, abs=1.0)
     assert group.signal_freq[0, 0] - sky == pytest.approx(signal * 1e6, abs=1.0)
     assert group.freq_res[0, 0] == side * 2e6
-    del image
+    assert group.image_freq[0, 0] - sky == pytest.approx(image * 1e6, abs=1.0)
+
+
+def test_both_sidebands_of_a_receiver_whose_tuning_is_not_told(tmp_path: Path) -> None:
+    """One of them alone must be the tuned one; of two, a profile says which."""
+    tuned = Tuned("E230", 230.538, "?", 6250.0)
+    wanted = 230.538e9 * DOPPLER + 48e6
+    one = held(_made(tmp_path / "one"), small.on_off(tuned=tuned))
+    assert source(one).signal_freq[0, 0] == pytest.approx(wanted, abs=1.0)
+    lines = [*small.rows(), *small.rows(band="E2HUI", part=2)]
+    for n, line in enumerate(lines):
+        line.refchan = 1 + 8 * n
+    night = small.on_off(tuned=tuned, rows=lines)
+    for sub in night.subs:
+        sub.data = np.concatenate([sub.data, sub.data], axis=1)
+    with pytest.raises(ImportFormatError, match="of both sidebands"):
+        held(tmp_path, night)
+    two = held(tmp_path, night, profile=profile(tmp_path, 'sideband = "LSB"'))
+    assert source(two).signal_freq[0, 0] == pytest.approx(wanted, abs=1.0)
 
 
 def test_flipped_if(tmp_path: Path) -> None:
@@ -416,11 +436,35 @@ def test_horizontal_offsets_before_and_after_november_2009(
 
 def test_version_1(tmp_path: Path) -> None:
     """REC1, REC2; configuration in IMBF-scan; the tables of a subscan in another order; no TSTAMPED."""
-    old = {"version": "1.35", "stamp": None}
+    old: dict[str, Any] = {"version": "1.35", "stamp": None}
     store = imported(tmp_path, small.calibration(**old), small.on_off(**old))
     assert counts(source(store), 1)[0, 0, 0] == 430.0
     assert assumed(store, 5)["TSTAMPED"] == 1.0
     assert _band(store, 5, small.BAND).attrs["imbfits_version"] == 1.35
+
+
+def test_version_1_with_other_columns(tmp_path: Path) -> None:
+    """BAND numbers the spectra where there is no PART; the words of a column PART are counted."""
+    for column, values in (("BAND", [3, 3]), ("PART", ["A", "A"])):
+        folder = _made(tmp_path / column)
+        raw = _made(folder / "raw")
+        night = small.on_off(version="1.35", stamp=None)
+        units = night.units()
+        at = next(k for k, u in enumerate(units) if u.name == "IMBF-scan")
+        form = "J" if column == "BAND" else "4A"
+        kept = [c for c in units[at].columns if c.name != "PART"]
+        made = fits.BinTableHDU.from_columns(
+            [*kept, fits.Column(name=column, format=form, array=np.array(values))]
+        )
+        for card in units[at].header.cards:
+            if not re.match(r"T[A-Z]+\d|TFIELDS|NAXIS|XTENSION|BITPIX|PCOUNT|GCOUNT", card.keyword):
+                made.header[card.keyword] = card.value
+        units[at] = made
+        units.writeto(raw / night.name())
+        number = 3 if column == "BAND" else 1
+        store = held(folder)
+        assert [s.band for s in store.load(5)] == [f"band_fts_{number}"]
+        assert source(store, band=f"band_fts_{number}").shape[0] == 12
 
 
 def test_a_compressed_file(tmp_path: Path) -> None:
@@ -464,6 +508,16 @@ def test_a_calibration_scan_that_cannot_be_used_serves_nothing(tmp_path: Path) -
     nights = [small.calibration(1, start=t), bad, small.on_off(5, start=t + 2 * hour)]
     store = imported(tmp_path, *nights, code=2)
     assert int(source(store).lloadsn[0]) == 1
+
+
+def test_loads_in_the_scan_itself_serve_it(tmp_path: Path) -> None:
+    """Although there is a calibration scan before it."""
+    night = small.on_off()
+    start = small.START + 300 / DAY
+    night.subs.append(small.sub(5, "calAmbient", 900.0, start=start))
+    store = imported(tmp_path, small.calibration(), night)
+    assert set(source(store).lloadsn.tolist()) == {5}
+    assert loads(store, 5).sobsmode == ("HOT",)
 
 
 def test_a_later_calibration_scan_serves_where_there_is_no_earlier_one(tmp_path: Path) -> None:
