@@ -26,10 +26,12 @@ HALFWAY = 8.0
 
 
 class Departure(NamedTuple):
-    """E, dimensionless, and dE/dP, 1/mm; arrays of the shape of the coefficients."""
+    """E, dE/dP (1/mm), the transmission t and dt/dP (1/mm); arrays of the shape of the coefficients."""
 
     value: Array
     slope: Array
+    through: Array
+    falls: Array
 
 
 def lapse(y: Array) -> tuple[Array, Array]:
@@ -100,7 +102,7 @@ def lapse_by_series(y: F64) -> F64:
 def departure(
     opacity: Array, emission: Array, pwv: Array | float, airmass: Array | float
 ) -> Departure:
-    """E and dE/dP of points with these coefficients; physics equations (5.16) and (5.17).
+    """E, t and their slopes of points with these coefficients; physics equations (5.16) and (5.17).
 
     ``opacity`` f64 [3,..]: b, q, c, ozone included in c; ``emission`` f64 [5,..]: ``COLUMNS``. ``pwv`` (mm) and
     ``airmass`` broadcast against the axes behind the first. With tau_r the opacity without ozone,
@@ -109,21 +111,27 @@ def departure(
     xp = array_namespace(opacity)
     b, q, c = (opacity[i, ...] for i in range(3))
     c_o3, e_b, e_q, e_c, e_o3 = (emission[i, ...] for i in range(5))
+    shade = -xp.expm1(-airmass * c_o3)
     # q P + b, then tau_r; in place, for this is the dearest part of a fit
-    part = q * pwv
-    depth = part + b
+    steep = q * pwv
+    depth = steep + b
     depth *= pwv
     depth += c - c_o3
     depth = depth * airmass  # an airmass of each pixel makes it wider
-    part += part
-    part += b
-    g, bent = lapse(depth)
+    steep += steep
+    steep += b
+    steep = steep * -airmass
+    value, slope = lapse(depth)
+    depth *= -1.0
+    through = xp.exp(depth)
     below = ((e_b + e_q * pwv) * pwv + e_c) * airmass
-    above = (e_o3 * -xp.expm1(-airmass * c_o3)) * xp.exp(-depth)
-    bent *= below
-    bent -= above
-    bent *= part * airmass
-    bent += g * ((e_b + e_q * (2.0 * pwv)) * airmass)
-    g *= below
-    g += above
-    return Departure(g, bent)
+    above = (e_o3 * shade) * through
+    slope *= below
+    slope -= above
+    slope *= -steep
+    slope += value * ((e_b + e_q * (2.0 * pwv)) * airmass)
+    value *= below
+    value += above
+    through *= 1.0 - shade
+    steep *= through
+    return Departure(value, slope, through, steep)

@@ -28,9 +28,9 @@ OPAQUE = 0.02
 BLOCK = 8192
 """Points of which a CPU works the emission out together."""
 
-FRESH = 1e-7
-"""The emission of a layered sky is worked out again when P has moved by this fraction; closer, the expansion is
-exact to rounding."""
+CURVED, FRESH, OF_ERROR = 0.02, 1e-9, 1e-4
+"""The emission of a layered sky is worked out again where P has moved by dP since, and the curvature of E that its
+expansion lacks (a PWV of CURVED dP^2 / P) is more than FRESH of P and OF_ERROR of its error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +95,11 @@ def fit_pwv(
         # a few channels lead near the end before the emission of all is worked out
         pwv = _newton(thin, pwv, grid, trust, backend, rough=True).pwv
     found = _newton(rows, pwv, grid, trust, backend)
-    pwv, converged = found.pwv, found.converged
+    pwv, converged = found.pwv.copy(), found.converged
     for n in np.flatnonzero(~converged):
         pwv[n], converged[n] = _least_squares(rows, pwv, int(n), grid, trust, backend)
     near = found.near
-    if np.any(np.abs(pwv - found.at) > FRESH * pwv):
+    if np.any(np.abs(pwv - found.pwv) > 0):
         near = expanded(rows, pwv, backend)
     weights = [row_weights(r, pwv, trust, backend) for r in rows]
     chi2, _, _, gauss = _sums(near, weights, pwv, n_fits, backend)
@@ -116,12 +116,11 @@ def fit_pwv(
 
 
 class _Newton(NamedTuple):
-    """Where Newton's steps ended: pwv f64 [N] mm, which fits converged, and the rows expanded around ``at``."""
+    """Where Newton's steps ended: pwv f64 [N] mm, which fits converged, and the rows expanded near there."""
 
     pwv: F64
     converged: npt.NDArray[np.bool_]
     near: list[SkyRows]
-    at: F64
 
 
 def _newton(
@@ -146,9 +145,11 @@ def _newton(
         pwv = new
         if converged.all():
             break
-        if not rough and np.any(np.abs(pwv - at) > FRESH * pwv):
+        error = np.sqrt(2.0 / np.maximum(gauss, 1e-300))
+        allowed = np.maximum(FRESH * pwv, OF_ERROR * error)
+        if not rough and np.any(CURVED * (pwv - at) ** 2 > allowed * pwv):
             near, at = expanded(rows, pwv, backend), pwv
-    return _Newton(pwv, converged, near, at)
+    return _Newton(pwv, converged, near)
 
 
 def _thinned(rows: Sequence[SkyRows], backend: Backend) -> list[SkyRows]:
@@ -176,8 +177,8 @@ def expanded(rows: Sequence[SkyRows], pwv: F64, backend: Backend) -> list[SkyRow
     """The rows with the emission of a layered sky expanded around ``pwv`` [n_fits] mm; equation (5.20).
 
     There E = E_0 + r (t - t_0) with r = (dE/dP) / (dt/dP), so what is left is an isothermal sky with an
-    amplitude of its own in every channel: value and slope in P are exact at ``pwv``. An opaque sideband keeps
-    its E_0. Rows of an isothermal sky are returned as they are.
+    amplitude of its own in every channel: value and slope in P are exact at ``pwv``. An opaque sideband leaves
+    its slope to the other one. Rows of an isothermal sky are returned as they are.
     """
     xp = backend.xp
     found = []
@@ -190,18 +191,13 @@ def expanded(rows: Sequence[SkyRows], pwv: F64, backend: Backend) -> list[SkyRow
         # pieces that stay in the cache of a CPU; a device takes all at once
         step = max(64, BLOCK // (2 * row.opacity.shape[2] * p.shape[0]))
         step = step if backend.name == "cpu" else channels
-        parts = [
-            _departure(
-                row.opacity[..., i : i + step, :], row.emission[..., i : i + step, :], p, row, xp
-            )
-            for i in range(0, channels, step)
-        ]
-        rest, ratio = (xp.concat([part[i] for part in parts], axis=1) for i in (0, 1))
+        parts = [_expansion(row, slice(i, i + step), p, xp) for i in range(0, channels, step)]
+        less, tilt = (xp.concat([part[i] for part in parts], axis=i) for i in (0, 1))
         found.append(
             replace(
                 row,
-                observed=row.observed + xp.sum(row.ground * rest, axis=0),
-                amplitude=row.amplitude - row.ground * ratio,
+                observed=row.observed + less,
+                amplitude=row.amplitude - tilt,
                 emission=None,
                 ground=None,
             )
@@ -209,18 +205,20 @@ def expanded(rows: Sequence[SkyRows], pwv: F64, backend: Backend) -> list[SkyRow
     return found
 
 
-def _departure(
-    opacity: Array, emission: Array, p: Array, row: SkyRows, xp: Any
-) -> tuple[Array, Array]:
-    """E_0 - r t_0 and r of equation (5.20) in some channels of a row, each f64 [2,c,N]."""
-    b, q, c = (opacity[i, ...] for i in range(3))
-    t = xp.exp(-row.airmass * ((b + q * p) * p + c))
-    falls = xp.mean((-row.airmass * (b + 2.0 * q * p)) * t, axis=1)
-    t = xp.mean(t, axis=1)
-    value, slope = (xp.mean(x, axis=1) for x in departure(opacity, emission, p, row.airmass))
-    follows = (t >= OPAQUE) & (falls < 0)
-    ratio = xp.where(follows, slope / xp.where(follows, falls, 1.0), 0.0)
-    return value - ratio * t, ratio
+def _expansion(row: SkyRows, channels: slice, p: Array, xp: Any) -> tuple[Array, Array]:
+    """Of some channels of a row: sum_k (ground_k E_k - tilt_k t_k) [c,N], and tilt_k = ground_k r_k [2,c,N]."""
+    opacity, emission = row.opacity[..., channels, :], row.emission[..., channels, :]
+    ground = row.ground[:, channels, :]
+    value, slope, t, falls = (
+        xp.mean(x, axis=1) if x.shape[1] > 1 else x[:, 0, ...]
+        for x in departure(opacity, emission, p, row.airmass)
+    )
+    clear = (t >= OPAQUE) & (falls < 0)
+    # an opaque sideband has no t to follow: what it does goes with the other
+    lost = xp.where(clear, 0.0, ground * slope)
+    slope = ground * slope + xp.where(clear & ~clear[::-1, ...], lost[::-1, ...], 0.0)
+    tilt = xp.where(clear, slope / xp.where(clear, falls, 1.0), 0.0)
+    return xp.sum(ground * value - tilt * t, axis=0), tilt
 
 
 def _of_one_temperature(row: SkyRows, pwv: float, backend: Backend) -> SkyRows:

@@ -165,7 +165,7 @@ def _amplitude(ch: SkyChannel, k: int) -> float:
 
 
 def slope(ch: SkyChannel, pwv: float) -> float:
-    """Section 5: dS_mod/dP with dt/dP = -A (b + 2 q P) t, and dE/dP where the sideband is not opaque."""
+    """Section 5: dS_mod/dP with dt/dP = -A (b + 2 q P) t, and dE/dP."""
     air = ch["airmass"]
     total = 0.0
     for k in (0, 1):
@@ -174,8 +174,7 @@ def slope(ch: SkyChannel, pwv: float) -> float:
             for b, q, c in ch["bqc"][k]
         ]
         total += _amplitude(ch, k) * math.fsum(terms) / len(terms)
-        if transmission(ch["bqc"][k], pwv, air) >= LOW_TRANSMISSION:
-            total -= ch["gain"][k] * ch["f_eff"] * ch["j_atm"][k] * departure(ch, k, pwv, air)[1]
+        total -= ch["gain"][k] * ch["f_eff"] * ch["j_atm"][k] * departure(ch, k, pwv, air)[1]
     return total
 
 

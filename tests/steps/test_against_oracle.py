@@ -264,14 +264,18 @@ def test_scopes(scope: str, receivers: int) -> None:
     compare(*both(scene, pwv_scope=scope))
 
 
-@pytest.mark.parametrize("scope", ["full", "per-pixel", "per-pair"])
-@pytest.mark.parametrize("step_hz", [20e6, 8e6])
+@pytest.mark.parametrize(
+    ("scope", "step_hz"),
+    [("full", 20e6), ("per-pixel", 20e6), ("per-pair", 20e6), ("full", 8e6)],
+)
 def test_layered_sky(scope: str, step_hz: float) -> None:
-    scene = Scene(["OFF", "ON", "OFF", "ON"], shape=(32, 2, 2, 2))
+    shape = (20, 1, 1, 2)
+    scene = Scene(["OFF", "ON"], shape=shape)
     ours, truth = both(scene, layered=True, step_hz=step_hz, pwv_scope=scope)
+    assert (scene.opacity.shape[2] > 1) == (step_hz < 10e6)
     compare(ours, truth)
     # and it matters: with one temperature the sky would be another
-    flat, _ = both(Scene(["OFF", "ON", "OFF", "ON"], shape=(32, 2, 2, 2)), pwv=0.7)
+    flat, _ = both(Scene(["OFF", "ON"], shape=shape), pwv=0.7)
     assert np.nanmax(np.abs(ours["t_sys"] / flat["t_sys"] - 1.0)) > 5e-3
 
 

@@ -86,9 +86,10 @@ def rows(
 def test_the_water_comes_back(how: dict[str, Any], water: list[float]) -> None:
     made = rows(water, **how)
     fit = fit_pwv(made, len(water), GRID, 0.05, select_backend("cpu", threads=1))
-    np.testing.assert_allclose(fit.pwv, water, rtol=1e-9)
+    # what the expansion of the emission may lack
+    assert np.all(np.abs(fit.pwv - water) < 2e-4 * fit.error + 2e-9)
     assert fit.converged.all()
-    assert np.all(fit.chi2_dof < 1e-12)
+    assert np.all(fit.chi2_dof < 1e-8)
     flat = [replace(r, emission=None, ground=None) for r in made]
     assert np.all(
         np.abs(fit_pwv(flat, len(water), GRID, 0.05, select_backend("cpu")).pwv / water - 1) > 0.01

@@ -141,6 +141,7 @@ def describe(table: AtmosphereTable) -> dict[str, Any]:
         "pwv_range_mm": table.pwv_range_mm,
         "water_terms": "b, q" if bool(np.any(table.q)) else "b",
         "ozone_scalable": bool(np.any(table.c_o3)),
+        "sky": "layered" if table.layered else "isothermal (no emission columns)",
     }
     return facts | {key: value for key, value in table.attrs.items() if key not in facts}
 

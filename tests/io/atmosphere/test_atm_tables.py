@@ -255,8 +255,10 @@ def test_command_info() -> None:
     facts = json.loads(runner.invoke(app, ["info", "sofia_great", "--json"]).stdout)
     assert facts["bands_ghz"][3] == [4700.0, 4790.0]
     assert facts["pwv_range_mm"] == [0.002, 0.05]
+    assert facts["sky"] == "isothermal (no emission columns)"
     everything = json.loads(runner.invoke(app, ["info", "--json"]).stdout)
     assert everything["chile_5600m"]["range_ghz"] == [200.0, 960.0]
+    assert everything["chile_5600m"]["sky"] == "layered"
     assert isinstance(runner.invoke(app, ["info", "nothing"]).exception, TableError)
 
 
