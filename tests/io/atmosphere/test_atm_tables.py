@@ -309,11 +309,12 @@ def test_packaged_tables_hold_between_their_knots(name: str) -> None:
     absorbed = np.stack([atm_levels.air_absorption(models, air, x / 1e9, pwv) for x in f], axis=1)
     z = air.z_km[: air.dense]
     water = np.stack([atm_levels.water_and_dry(z, a, pwv) for a in absorbed.swapaxes(0, 1)], axis=1)
-    narrow = atm_levels.narrow_absorption(models, air, f / 1e9).sum(axis=0)
+    each = atm_levels.narrow_absorption(models, air, f / 1e9)
+    narrow = each.sum(axis=0)
     got = table.channel_opacity(f, 1.0)
     for i, p in enumerate(pwv):
-        opacity = atm_levels.column(air.z_km, narrow)
-        want = np.exp(-(water[0] * p + water[1] * p**2 + water[2] + opacity))
+        opacity = np.stack([atm_levels.column(air.z_km, x) for x in each])
+        want = np.exp(-(water[0] * p + water[1] * p**2 + water[2] + opacity.sum(axis=0)))
         np.testing.assert_allclose(
             got.transmission(p, 1.0), want, atol=table.attrs["knot_tolerance"]
         )
@@ -321,7 +322,11 @@ def test_packaged_tables_hold_between_their_knots(name: str) -> None:
         levels[:, : air.dense] += absorbed[1 + i]
         for airmass in (1.0, 1.7):
             less = emitted_less(f, levels, air.z_km, air.t_k, airmass)
-            np.testing.assert_allclose(got.departure(p, airmass), less, atol=1.5e-3)
+            # lines of oxygen, ozone and CO do not thin out with height as the rest does
+            off_lines = water[2] + opacity.sum(axis=0) < 0.1
+            assert np.count_nonzero(off_lines) > 2
+            wrong = np.abs(got.departure(p, airmass) - less)
+            assert np.all(wrong < np.where(off_lines, 5e-4, 6e-3)), (p, airmass)
 
 
 def test_build_a_small_table(tmp_path: Path) -> None:
