@@ -20,7 +20,7 @@ Index = npt.NDArray[np.intp]
 NEAR, FAR, NOISE = 0.3, 0.05, 3.0
 """What a neighbour of a spike may have of it: less than NEAR, or of a high spike FAR or NOISE sigma."""
 
-WING, SURE = 0.1, 6.0
+WING, SURE = 0.1, 4.0
 """Noise alone gives no channel beside a spike so many sigma: there a line leaves its wing."""
 
 STEEP = 0.5

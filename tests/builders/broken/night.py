@@ -98,7 +98,9 @@ class Night:
         chunks = [max(1, n) for n in values.shape]
         if path.endswith("data_5d"):
             chunks[-1] = 1
-        zarr.create_array(self.scan(number, path), data=values, chunks=tuple(chunks))
+        config: Any = {"write_empty_chunks": True}  # zeros are values, too
+        where = self.scan(number, path)
+        zarr.create_array(where, data=values, chunks=tuple(chunks), config=config)
 
     def edit(self, number: int, path: str, change: Callable[[Any], Any]) -> None:
         """Replace an array by ``change(array)``; an array edited in place may return None."""

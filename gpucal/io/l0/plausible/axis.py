@@ -32,6 +32,8 @@ def check_axis(group: SubscanGroup, notes: list[str], *, has_image: bool) -> Non
     if n_sub < 2:
         return
     width = np.median(np.abs(group.freq_res), axis=1)[:, None]
+    if not (width > 0).all():
+        return  # a width of 0 is refused with its own words
     odd = np.abs(np.abs(group.freq_res) / width - 1.0) * n_chan > 0.5
     if n_sub > 2 and odd.any():
         rec, at = (int(i) for i in np.argwhere(odd)[0])
