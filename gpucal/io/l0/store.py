@@ -343,8 +343,6 @@ def _load_band(
     check_complete(attrs, main.shape[4], partial=partial)
     if len(groups) == 2:
         check_same_layout(groups["source"], groups["calibration"])
-        if not bolometer:
-            check_same_axis(groups["source"], groups["calibration"])
     for kind, group in list(groups.items()):
         loads = kind == "calibration"
         if bolometer:
@@ -362,6 +360,8 @@ def _load_band(
             tips=(attrs.obs_procedure or "").lower() == "skydip",
         )
         notes += found
+    if len(groups) == 2 and not bolometer:
+        check_same_axis(groups["source"], groups["calibration"])
     return replace(
         scan,
         source=groups.get("source"),
