@@ -14,9 +14,10 @@ pytestmark = [
 ]
 SHAPE = (16384, 32, 1, 64, 8)  # 2 GiB in subscans of 256 MiB
 LARGEST_MIB = 1400.0
+LONG = pytest.mark.skipif("GPUCAL_LONG" not in os.environ, reason="on demand: GPUCAL_LONG=1")
 
 
-@pytest.mark.parametrize("half", [2, 4])
+@pytest.mark.parametrize("half", [pytest.param(2, marks=LONG), 4])
 def test_the_axis_that_grows_does_not_matter(tmp_path: Path, half: int) -> None:
     """Twice the subscans, or twice the dumps: the same memory, far below 3 GiB."""
     sizes = []
@@ -33,7 +34,12 @@ def test_the_axis_that_grows_does_not_matter(tmp_path: Path, half: int) -> None:
 
 @pytest.mark.parametrize(
     ("command", "average"),
-    [("fits1d", "dumps"), ("class", "none"), ("class-fits", "none"), ("sdfits", "subscans")],
+    [
+        pytest.param("fits1d", "dumps", marks=LONG),
+        ("class", "none"),
+        pytest.param("class-fits", "none", marks=LONG),
+        ("sdfits", "subscans"),
+    ],
 )
 def test_two_gib_in_every_format(tmp_path: Path, command: str, average: str) -> None:
     make_large_store(tmp_path / "l1.zarr", SHAPE, 256)
