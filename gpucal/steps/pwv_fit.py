@@ -132,10 +132,10 @@ def _newton(
     *,
     rough: bool = False,
 ) -> _Newton:
-    """Newton steps from ``pwv`` [n_fits] mm, not more than MAX_STEPS; ``rough``: three, and one expansion."""
+    """Newton steps from ``pwv`` [n_fits] mm, not more than MAX_STEPS; ``rough``: two, and one expansion."""
     converged = np.zeros(len(pwv), dtype=np.bool_)
     near, at = expanded(rows, pwv, backend), pwv
-    for _ in range(3 if rough else MAX_STEPS):
+    for _ in range(2 if rough else MAX_STEPS):
         weights = [row_weights(r, pwv, trust, backend) for r in rows]
         chi2, slope, curvature, gauss = _sums(near, weights, pwv, len(pwv), backend)
         scale = np.where(curvature > 0, curvature, gauss)
@@ -207,6 +207,8 @@ def expanded(rows: Sequence[SkyRows], pwv: F64, backend: Backend) -> list[SkyRow
 
 def _expansion(row: SkyRows, channels: slice, p: Array, xp: Any) -> tuple[Array, Array]:
     """Of some channels of a row: sum_k (ground_k E_k - tilt_k t_k) [c,N], and tilt_k = ground_k r_k [2,c,N]."""
+    assert row.emission is not None
+    assert row.ground is not None
     opacity, emission = row.opacity[..., channels, :], row.emission[..., channels, :]
     ground = row.ground[:, channels, :]
     value, slope, t, falls = (

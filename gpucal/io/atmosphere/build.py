@@ -149,7 +149,8 @@ class _Kept(NamedTuple):
     def transmissions(self, coefficients: F64) -> F64:
         """With b, q, c of ``coefficients`` [3,N]: f64 [K,N]."""
         b, q, c = coefficients[:3]
-        return np.exp(-(b * self.pwv[:, None] + q * self.pwv[:, None] ** 2 + c))
+        tau: F64 = b * self.pwv[:, None] + q * self.pwv[:, None] ** 2 + c
+        return np.exp(-tau)
 
     def smooth_part(self, coefficients: F64) -> F64:
         """Of water and dry air, and of dry air low in the sky."""
