@@ -90,9 +90,18 @@ class LayeredBand(BandModel):
 
 
 def layered_setup(
-    place: Place, ghz: Sequence[float], t_ground: float, pwv_mm: float, *, width_hz: float = 1e9
+    place: Place,
+    ghz: Sequence[float],
+    t_ground: float,
+    pwv_mm: float,
+    *,
+    width_hz: float = 1e9,
+    torr: float = 550.0,
 ) -> InstrumentSetup:
-    """One pixel and a band ``width_hz`` wide at each of ``ghz``; a source of ``SOURCE_K`` fills the signal band."""
+    """One pixel and a band ``width_hz`` wide at each of ``ghz``; a source of ``SOURCE_K`` fills the signal band.
+
+    ``torr``: pressure at the ground, that of the levels.
+    """
     bands = []
     for number, centre in enumerate(ghz, 1):
         nu = centre * 1e9
@@ -116,7 +125,7 @@ def layered_setup(
         receivers=1,
         pixels=1,
         pixel_spacing_deg=0.01,
-        weather=Weather(pwv_mm, 0.0, t_ground, 550.0, 60.0, 0.0),
+        weather=Weather(pwv_mm, 0.0, t_ground, torr, 60.0, 0.0),
         timing=Timing(dumps=2, n_on=1, cal_dumps=1),
         loads=Loads(293.0, 77.0),
         f_eff=0.95,
@@ -211,8 +220,9 @@ def afgl_night(
     loads: Loads | None = None,
 ) -> LayeredNight:
     """The night of a place under its AFGL profile, with ``ozone`` times its ozone and ``warmer`` K more everywhere."""
-    t_ground = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer).t_ground
-    setup = layered_setup(place, ghz, t_ground, pwv_mm)
+    air = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer)
+    torr = float(air.p_hpa[0]) * 760.0 / 1013.25
+    setup = layered_setup(place, ghz, air.t_ground, pwv_mm, torr=torr)
     setup = setup if loads is None else replace(setup, loads=loads)
 
     def air(nu: F64) -> LayeredAir:
