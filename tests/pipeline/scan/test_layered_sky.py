@@ -143,7 +143,7 @@ def test_one_temperature_is_wrong_by_percents(nights: Nights, row: Any) -> None:
     """What ``t_atm`` costs under a real sky, as the physics page says."""
     low, high = nights.errors(row, t_atm=True)
     expected = ISOTHERMAL[NAMES[ROWS.index(row)]]
-    assert float(np.median(high.t_a_star)) == pytest.approx(expected, rel=0.03)
+    assert float(np.median(high.t_a_star)) == pytest.approx(expected, rel=0.05)
     assert -0.1 < low.pwv < -0.04  # the colder air above is taken for less water
 
 
