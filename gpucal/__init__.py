@@ -46,10 +46,11 @@ if TYPE_CHECKING:
     from gpucal.io.fits.class_fits import write_class_fits as write_class_fits
     from gpucal.io.fits.one_spectrum import write_fits1d as write_fits1d
     from gpucal.io.fits.sdfits_write import write_sdfits as write_sdfits
-    from gpucal.io.gbt.importer import ImportReport as ImportReport
     from gpucal.io.gbt.importer import import_sdfits as import_sdfits
     from gpucal.io.gildas.reader import open_class as open_class
     from gpucal.io.gildas.writer import write_class as write_class
+    from gpucal.io.incoming.one_way import import_raw as import_raw
+    from gpucal.io.incoming.protocol import ImportReport as ImportReport
     from gpucal.io.l0.scan_writer import L0Writer as L0Writer
     from gpucal.io.l0.store import open_l0 as open_l0
     from gpucal.io.l0.write import CountsMaker as CountsMaker
@@ -112,9 +113,11 @@ _WHERE = {
     "gpucal.io.fits.class_fits": ("write_class_fits",),
     "gpucal.io.fits.one_spectrum": ("write_fits1d",),
     "gpucal.io.fits.sdfits_write": ("write_sdfits",),
-    "gpucal.io.gbt.importer": ("ImportReport", "import_sdfits"),
+    "gpucal.io.gbt.importer": ("import_sdfits",),
     "gpucal.io.gildas.reader": ("open_class",),
     "gpucal.io.gildas.writer": ("write_class",),
+    "gpucal.io.incoming.one_way": ("import_raw",),
+    "gpucal.io.incoming.protocol": ("ImportReport",),
     "gpucal.io.l0.scan_writer": ("L0Writer",),
     "gpucal.io.l0.store": ("open_l0",),
     "gpucal.io.l0.write": ("CountsMaker", "GroupArrays", "create_l0", "write_l0_scan"),

@@ -56,6 +56,14 @@ def _sigint_is_heard() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _index_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What imports learn of files is kept away from the user's cache."""
+    os.environ["GPUCAL_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["GPUCAL_CACHE_DIR"]
+
+
 def _realdata_folder() -> Path:
     folder = os.environ.get("GPUCAL_REALDATA", "")
     return Path(folder) if folder else REPOSITORY.parent / "shared" / "data"

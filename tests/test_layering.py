@@ -68,6 +68,7 @@ FORBIDDEN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "ma
 
 EXCEPTIONS: dict[str, str] = {
     "gpucal/cli/commands/flag.py:flag": "each parameter is one option of the command",
+    "gpucal/cli/commands/import_/__init__.py:sam45": "each parameter is one option of the command",
     "gpucal/cli/commands/simulate.py:simulate": "each parameter is one option of the command",
     "gpucal/cli/commands/online/submit.py:submit": "each parameter is one option of the command",
 }

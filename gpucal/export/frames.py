@@ -76,8 +76,10 @@ def scan_frame(attrs: Mapping[str, Any], site: Site, pointing: Pointing) -> Scan
     """Direction, velocity frame and site velocity of a scan.
 
     Absolute positions (imported GBT data: ``scan_metadata`` has CTYPE2; galactic ones and those of B1950
-    become ICRS) are the direction, their mean the source's; otherwise azimuth and elevation of the middle
-    of the scan, less the OTF offset there. ``velocity_frame_mps`` (VFRAME of SDFITS) wins over astropy.
+    become ICRS) are the direction, their mean the source's; otherwise ``source_direction`` ({"lon_deg",
+    "lat_deg", "frame": "icrs", "fk5", "fk4" or "galactic"}), from which the offsets count; otherwise
+    azimuth and elevation of the middle of the scan, less the OTF offset there. ``velocity_frame_mps``
+    (VFRAME of SDFITS) wins over astropy.
     What cannot be known is NaN, so the velocity of the source where ``velocity_definition`` has a
     convention or frame that is not known; a GpucalWarning says so.
     Raises ConfigError without astropy.
@@ -132,6 +134,12 @@ def _direction(
     kind = (attrs.get("scan_metadata") or {}).get("CTYPE2")
     lon, lat = pointing.otf_lon, pointing.otf_lat
     good = np.isfinite(pointing.mjd + lon + lat)
+    if kind is None and (given := attrs.get("source_direction")):
+        at = np.array([float(given["lon_deg"])]), np.array([float(given["lat_deg"])])
+        if given["frame"] == "icrs":
+            return float(at[0][0]), float(at[1][0]), lon, lat, 0.0
+        moved = _to_icrs(*at, np.ones(1, dtype=bool), given["frame"])
+        return float(moved[0][0]), float(moved[1][0]), lon, lat, moved[2]
     if kind is None:
         there = np.isfinite(pointing.mjd + pointing.azimuth + pointing.elevation)
         if not (site.known and there.any()):

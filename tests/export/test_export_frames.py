@@ -127,6 +127,25 @@ def test_az_el_gives_the_direction_less_the_otf_offset() -> None:
     assert found.offset_lon[0, 0] == 0.1
 
 
+@pytest.mark.parametrize("frame", ["icrs", "fk4", "galactic"])
+def test_offsets_count_from_the_direction_that_the_scan_names(frame: str) -> None:
+    """Whatever azimuth and elevation say; those of another frame are turned into ICRS."""
+    from astropy import units
+    from astropy.coordinates import SkyCoord
+
+    told = SkyCoord(83.8 * units.deg, -5.4 * units.deg, frame=frame)
+    near = told.spherical_offsets_by(1e-3 * units.deg, 0 * units.deg).icrs
+    attrs = {"source_direction": {"lon_deg": 83.8, "lat_deg": -5.4, "frame": frame}}
+    found = scan_frame(attrs, GBT, pointing(60000.2, lon=1e-3, lat=0.0))
+    assert found.ra == pytest.approx(told.icrs.ra.deg, abs=1e-7)
+    assert found.dec == pytest.approx(told.icrs.dec.deg, abs=1e-7)
+    assert found.offset_lon[0, 0] == 1e-3
+    lon, lat = found.turned(found.offset_lon, found.offset_lat)
+    ra = found.ra + float(lon[0, 0]) / np.cos(np.deg2rad(found.dec))
+    assert ra == pytest.approx(near.ra.deg, abs=2e-6)
+    assert found.dec + float(lat[0, 0]) == pytest.approx(near.dec.deg, abs=2e-6)
+
+
 def test_galactic_positions() -> None:
     where = pointing([60000.3], lon=30.0, lat=0.0)
     found = scan_frame({"scan_metadata": {"CTYPE2": "GLON"}}, GBT, where)

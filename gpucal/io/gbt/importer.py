@@ -9,24 +9,32 @@ import json
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpucal.errors import GpucalWarning, ImportFormatError, L0Error
-from gpucal.io.files.atomic import exchange, rename_into_place, sync_tree
+from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.fits.sdfits_read import SdfitsRows
 from gpucal.io.gbt.arrays import I64, Layout, PlannedSubscan, build_group
-from gpucal.io.gbt.plan import Lost, Plan, PlannedScan, check_load_spectra, plan_scans
-from gpucal.io.gbt.resume import Draft, resumable
-from gpucal.io.gbt.session import named_files, session_rows
-from gpucal.io.l0.checks import check_group
-from gpucal.io.l0.group import GroupContext
-from gpucal.io.l0.group import build_group as as_read
-from gpucal.io.l0.write import GroupArrays, create_l0, existing_root, write_l0_scan
-from gpucal.scan import ArrayCounts
+from gpucal.io.gbt.plan import GbtScan, Plan, check_load_spectra, plan_scans
+from gpucal.io.gbt.session import session_rows
+from gpucal.io.incoming.glimpse import Glimpse
+from gpucal.io.incoming.landing import Silent, check_target, check_values, land, writer_of
+from gpucal.io.incoming.listing import fits_files
+from gpucal.io.incoming.protocol import (
+    ImportPlan,
+    ImportReport,
+    Lost,
+    PlannedScan,
+    RawFormat,
+    Request,
+    ScanContent,
+    nbytes_of,
+    planned_band,
+    root_attrs,
+)
+from gpucal.io.l0.write import GroupArrays
 
 TELESCOPE = "GBT"
 LOAD_MISMATCH_K = 25.0
@@ -40,17 +48,27 @@ _REPORTED = (
 )
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """What an import did: numbers of the scans written, and the scans and bands that were lost."""
+class GbtFormat(RawFormat):
+    """GBT SDFITS: the files of a session make one store, which appears whole or not at all."""
 
-    scans: tuple[int, ...]
-    lost: tuple[Lost, ...] = ()
+    name = "sdfits"
+    title = "SDFITS files of the GBT"
+    whole_store = True
+    options = ("flags",)
 
-    @property
-    def exit_code(self) -> int:
-        """0: all that could be expected is there; 2: something was lost."""
-        return 2 if self.lost else 0
+    def probe(self, glimpse: Glimpse) -> bool:
+        """An SDFITS table, or a primary header of the GBT, that nobody else claims."""
+        if glimpse.extension.get("EXTNAME", "").upper() == "SINGLE DISH":
+            return True
+        telescope = glimpse.cards.get("TELESCOP", "") + glimpse.cards.get("ORIGIN", "")
+        return "GBT" in telescope.upper() or "NRAO" in telescope.upper()
+
+    def plan(self, request: Request) -> ImportPlan:
+        """Options: ``flags``, whether the flag files beside the SDFITS files count."""
+        return plan_session(request)
+
+
+GBT = GbtFormat()
 
 
 def import_sdfits(
@@ -75,23 +93,32 @@ def import_sdfits(
     cannot be right.
     """
     target = Path(out)
-    files = [files] if isinstance(files, str | os.PathLike) else files
-    _check_target(target, overwrite)
-    paths = named_files(files)
-    rows, used = session_rows(paths, flags=flags, scans=scans, bands=bands)
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    check_target(target, whole_store=True, overwrite=overwrite)
+    paths = tuple(Path(f) for f in given)
+    plan = plan_session(Request(paths, scans, bands, options={"flags": flags}))
+    return land(plan, target, whole_store=True, overwrite=overwrite, progress=Silent())
+
+
+def plan_session(request: Request) -> ImportPlan:
+    """All that can be wrong with a session is found here, before anything is written."""
+    flags = bool(request.options.get("flags", True))
+    paths = fits_files(request.paths)
+    rows, used = session_rows(paths, flags=flags, scans=request.scans, bands=request.bands)
     plan, groups = _checked(rows, plan_scans(rows))
     _link_loads(plan.scans, groups)
     rows.forget()
-    chosen = [None if numbers is None else sorted(numbers) for numbers in (scans, bands)]
-    with resumable(target, [*paths, *used], repr((flags, chosen))) as draft:
-        _write(draft, rows, plan.scans, groups)
-        sync_tree(draft.store)
-        draft.retire()
-        if target.exists():
-            exchange(draft.store, target)
-        else:
-            rename_into_place(draft.store, target)
-    return ImportReport(tuple(p.number for p in plan.scans), tuple(plan.lost))
+    keys = {"lat_deg": "SITELAT", "lon_deg": "SITELONG", "alt_m": "SITEELEV"}
+    site = {name: float(rows[key][0]) for name, key in keys.items() if np.isfinite(rows[key][0])}
+    layouts = _layouts(rows)
+    chosen = [None if n is None else sorted(n) for n in (request.scans, request.bands)]
+    return ImportPlan(
+        root=root_attrs(telescope=TELESCOPE, site=site, instrument="+".join(sorted(layouts))),
+        scans=[_planned(rows, scan, groups[scan.number], layouts) for scan in plan.scans],
+        lost=tuple(plan.lost),
+        inputs=(*paths, *used),
+        options=repr((flags, chosen)),
+    )
 
 
 Groups = dict[int, dict[str, dict[str, GroupArrays]]]
@@ -120,16 +147,6 @@ def _checked(rows: SdfitsRows, plan: Plan) -> tuple[Plan, Groups]:
     return Plan(kept, lost), groups
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists():
-        if not target.parent.is_dir():
-            raise L0Error(f"the folder {target.parent} does not exist.", hint="Make it first.")
-        return
-    if not overwrite:
-        raise L0Error(f"{target} is already there.", hint="Use --overwrite, or another name.")
-    existing_root(target)  # replaces nothing but an L0 store
-
-
 def _layouts(rows: SdfitsRows) -> dict[str, Layout]:
     """Feeds and polarisations of each receiver over the night, so that all scans match."""
     layouts = {}
@@ -146,7 +163,7 @@ def _name(kind: str) -> str:
 
 
 def _bands(
-    rows: SdfitsRows, scan: PlannedScan, layouts: Mapping[str, Layout]
+    rows: SdfitsRows, scan: GbtScan, layouts: Mapping[str, Layout]
 ) -> tuple[dict[str, dict[str, GroupArrays]], list[Lost]]:
     """The groups of one scan: "" when the night has one IFNUM, else band_1 for IFNUM 0 etc.; bands lost."""
     several = np.unique(rows["IFNUM"]).size > 1
@@ -162,7 +179,7 @@ def _bands(
 
 
 def _band(
-    rows: SdfitsRows, scan: PlannedScan, ifnum: int, layouts: Mapping[str, Layout]
+    rows: SdfitsRows, scan: GbtScan, ifnum: int, layouts: Mapping[str, Layout]
 ) -> GroupArrays:
     """One band of a scan; ImportFormatError when a part of it is missing or does not fit."""
     parts = [PlannedSubscan(s.mode, s.rows[rows["IFNUM"][s.rows] == ifnum]) for s in scan.subscans]
@@ -176,29 +193,12 @@ def _band(
     layout = layouts[str(rows["FRONTEND"][parts[0].rows[0]])]
     loads = scan.kind == "LOAD"
     group = build_group(rows, parts, layout, loads=loads)
-    _check_values(group, loads=loads)
+    check_values(group, loads=loads)
     return group
 
 
-def _check_values(group: GroupArrays, *, loads: bool) -> None:
-    """Raise ImportFormatError for values with which nobody could read the scan again.
-
-    The temperature of the hot load may be anything: --t-hot replaces it.
-    """
-    counts = ArrayCounts(np.broadcast_to(np.zeros((), np.int32), group.shape))
-    context = GroupContext(0, "", loads, ref_channel_base=0, gain_zero=True, partial=False)
-    try:
-        check_group(
-            as_read(counts, tuple(group.sobsmode), dict(group.arrays), context),
-            calibration=loads,
-            t_hot_given=True,
-        )
-    except L0Error as error:
-        raise ImportFormatError(error.message, hint=error.hint, subscan=error.subscan) from None
-
-
 def _warn_about_loads(
-    rows: SdfitsRows, scan: PlannedScan, bands: Mapping[str, Mapping[str, GroupArrays]]
+    rows: SdfitsRows, scan: GbtScan, bands: Mapping[str, Mapping[str, GroupArrays]]
 ) -> None:
     if scan.kind != "LOAD":
         return
@@ -219,13 +219,13 @@ def _warn_about_loads(
     )
 
 
-def _frontend(rows: SdfitsRows, scan: PlannedScan) -> str:
+def _frontend(rows: SdfitsRows, scan: GbtScan) -> str:
     """The receiver of a scan."""
     return str(rows["FRONTEND"][scan.rows[0]])
 
 
 def _link_loads(
-    planned: Sequence[PlannedScan], groups: Mapping[int, dict[str, dict[str, GroupArrays]]]
+    planned: Sequence[GbtScan], groups: Mapping[int, dict[str, dict[str, GroupArrays]]]
 ) -> None:
     """Point lloadsn of each science subscan at the nearest earlier load scan, else the next one."""
     begin = {p.number: p.begin for p in planned}
@@ -259,34 +259,34 @@ def _same_setup(science: GroupArrays, load: GroupArrays) -> bool:
     )
 
 
-def _write(
-    draft: Draft,
+def _planned(
     rows: SdfitsRows,
-    planned: Sequence[PlannedScan],
-    groups: Mapping[int, Mapping[str, Mapping[str, GroupArrays]]],
-) -> None:
-    keys = {"lat_deg": "SITELAT", "lon_deg": "SITELONG", "alt_m": "SITEELEV"}
-    site = {name: float(rows[key][0]) for name, key in keys.items() if np.isfinite(rows[key][0])}
-    layouts = _layouts(rows)
-    create_l0(draft.store, telescope=TELESCOPE, site=site, instrument="+".join(sorted(layouts)))
-    finished = draft.finished()
-    for scan in (p for p in planned if p.number not in finished):
-        band_attrs = {
-            band: _line_attrs(rows, _band_rows(rows, scan, band)) for band in groups[scan.number]
-        }
-        write_l0_scan(
-            draft.store,
-            scan.number,
-            attrs=_attrs(rows, scan, layouts[_frontend(rows, scan)])
-            | next(iter(band_attrs.values())),
-            groups=groups[scan.number],
-            band_attrs=band_attrs,
-        )
-        draft.add(scan.number)
-        rows.forget()
+    scan: GbtScan,
+    bands: Mapping[str, Mapping[str, GroupArrays]],
+    layouts: Mapping[str, Layout],
+) -> PlannedScan:
+    """One scan of the session, with what the table of the plan tells of it."""
+
+    def read() -> ScanContent:
+        band_attrs = {band: _line_attrs(rows, _band_rows(rows, scan, band)) for band in bands}
+        attrs = _attrs(rows, scan, layouts[_frontend(rows, scan)])
+        return ScanContent(attrs | next(iter(band_attrs.values())), bands, band_attrs)
+
+    frontend = _frontend(rows, scan)
+    shown = [planned_band(band, members, backend=frontend) for band, members in bands.items()]
+    groups = [group for members in bands.values() for group in members.values()]
+    return PlannedScan(
+        scan.number,
+        writer_of(scan.number, read, done=rows.forget),
+        tuple(shown),
+        kind=f"{scan.kind} {' '.join(map(str, scan.scans))}",
+        source=str(rows["OBJECT"][scan.subscans[0].rows[0]]),
+        origin=str(rows.files[int(rows.table[scan.rows[0]])]),
+        nbytes=sum(nbytes_of(group) for group in groups),
+    )
 
 
-def _band_rows(rows: SdfitsRows, scan: PlannedScan, band: str) -> I64:
+def _band_rows(rows: SdfitsRows, scan: GbtScan, band: str) -> I64:
     """Rows of one band of a scan; all of them when there is one band only."""
     every = scan.rows
     if not band:
@@ -306,7 +306,7 @@ def _line_attrs(rows: SdfitsRows, index: I64) -> dict[str, Any]:
     return attrs
 
 
-def _attrs(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any]:
+def _attrs(rows: SdfitsRows, scan: GbtScan, layout: Layout) -> dict[str, Any]:
     index = scan.rows
     science = scan.subscans[0].rows
     first = int(science[0])
@@ -343,7 +343,7 @@ def _attrs(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any
     return attrs
 
 
-def _nod_beams(rows: SdfitsRows, scan: PlannedScan, layout: Layout) -> dict[str, Any]:
+def _nod_beams(rows: SdfitsRows, scan: GbtScan, layout: Layout) -> dict[str, Any]:
     """The pixel on the source in each position: its feed has no offset from the tracked point."""
     beams = []
     for subscan in scan.subscans:

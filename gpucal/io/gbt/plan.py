@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpucal.errors import GpucalError, GpucalWarning, ImportFormatError
+from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.fits.column_units import COUNT_UNITS
 from gpucal.io.fits.sdfits_read import UNIT, SdfitsRows
 from gpucal.io.gbt.arrays import I64, W_BAND, PlannedSubscan
 from gpucal.io.gbt.observations import SECONDS_PER_DAY, Observation, observations
 from gpucal.io.gbt.pairs import PAIR_MODES, procedure_of, second_half, states_fit
+from gpucal.io.incoming.protocol import Lost
 from gpucal.io.l0.checks import LONGEST_GAP_S
 
 WARM_POSITION = {0: "cold2", 1: "cold1"}
@@ -26,7 +27,7 @@ WARM_POSITION = {0: "cold2", 1: "cold1"}
 
 
 @dataclass(frozen=True, eq=False)
-class PlannedScan:
+class GbtScan:
     """One scan of the L0 store.
 
     number    scan number in the store (of the first GBT scan in it; of the vane for loads)
@@ -48,30 +49,11 @@ class PlannedScan:
         return np.concatenate([s.rows for s in self.subscans])
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A scan, or one band of it, that should have been imported and cannot be."""
-
-    scan: int
-    band: str
-    error: GpucalError
-
-    @property
-    def sentence(self) -> str:
-        """Which scan, what was found, what was expected, what to do."""
-        return str(self.error)
-
-    @property
-    def reason(self) -> str:
-        """The same without the scan."""
-        return f"{self.error.message} {self.error.hint}".rstrip()
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The scans to import, in the order of their numbers, and what was lost."""
 
-    scans: list[PlannedScan]
+    scans: list[GbtScan]
     lost: list[Lost] = field(default_factory=list)
 
 
@@ -140,11 +122,9 @@ def plan_scans(rows: SdfitsRows) -> Plan:
     return Plan(sorted(planned, key=lambda p: p.number), lost)
 
 
-def _planned(
-    kind: str, seen: Sequence[Observation], subscans: Sequence[PlannedSubscan]
-) -> PlannedScan:
+def _planned(kind: str, seen: Sequence[Observation], subscans: Sequence[PlannedSubscan]) -> GbtScan:
     scans = tuple(o.scan for o in seen)
-    return PlannedScan(seen[0].number, kind, scans, tuple(subscans), seen[0].begin)
+    return GbtScan(seen[0].number, kind, scans, tuple(subscans), seen[0].begin)
 
 
 def _warn(text: str) -> None:
@@ -246,7 +226,7 @@ def _twice(rows: SdfitsRows, i: I64) -> ImportFormatError | None:
     return None
 
 
-def check_load_spectra(rows: SdfitsRows, scan: PlannedScan) -> None:
+def check_load_spectra(rows: SdfitsRows, scan: GbtScan) -> None:
     """Raise ImportFormatError when a load has no number in any channel of any feed.
 
     Warns (GpucalWarning) about single feeds and polarisations without one. Other scans pass.
@@ -290,7 +270,7 @@ def _role(rows: SdfitsRows, i: I64) -> str:
 
 def _vane_scans(
     rows: SdfitsRows, every: Sequence[Observation], role: dict[int, str]
-) -> list[PlannedScan]:
+) -> list[GbtScan]:
     """Each vane scan with the sky scan of its setup right after it, or else right before it.
 
     ``every``: all scans in order of time; those that cannot be used have no role. A sky observed hours
@@ -339,7 +319,7 @@ def _same_setup(rows: SdfitsRows, a: Observation, b: Observation) -> bool:
     return bool(shared) and all(setups[0][k] == setups[1][k] for k in shared)
 
 
-def _calibration_sequence(rows: SdfitsRows, seen: Observation) -> PlannedScan:
+def _calibration_sequence(rows: SdfitsRows, seen: Observation) -> GbtScan:
     """W-band CALSEQ: each feed has its own warm and cold positions of the wheel."""
     i, number = seen.rows, seen.scan
     position = np.char.lower(rows["CALPOSITION"][i])

@@ -40,7 +40,6 @@ OPTIONAL: Mapping[str, Any] = {
 EXCHANGED_UNTIL = 58413.8125
 """MJD of 2018-10-22 19:30 UT. Source: the observatory's note on the swap of Argus beams 2 and 3."""
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_PACKED = re.compile(r"\.(gz|bz2|xz)$")
 LEAP = re.compile(r"(.*T\d\d:\d\d:)60(\.\d*)?")
 
 
@@ -68,28 +67,6 @@ def session_rows(
     rows = _without_zeros(_selected(rows, scans, bands))
     _warn_about_exchanged_feeds(rows)
     return rows, used
-
-
-def named_files(files: Sequence[str | Path]) -> list[Path]:
-    """The files themselves; a folder stands for the SDFITS files in it."""
-    found: list[Path] = []
-    for path in (Path(f) for f in files):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(
-            p
-            for p in path.iterdir()
-            if _PACKED.sub("", p.name.lower()).endswith((".fits", ".fit", ".sdfits"))
-            and not p.name.startswith(".")
-        )
-        if not inside:
-            raise ImportFormatError(
-                f"the folder {path} holds no file that ends in .fits or .fits.gz.",
-                hint="Name the SDFITS files, or the folder they lie in.",
-            )
-        found += inside
-    return found
 
 
 def _read_rows(files: Sequence[str | Path]) -> SdfitsRows:

@@ -6,8 +6,9 @@ slab of channels: memory does not grow with the scan.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import GpucalError, ImportFormatError, L0Error
-from gpucal.io.files.atomic import as_write_error
-from gpucal.io.gbt.session import named_files
+from gpucal.errors import GpucalError, ImportFormatError
+from gpucal.io.incoming.glimpse import Glimpse
+from gpucal.io.incoming.landing import Silent, check_target, land
+from gpucal.io.incoming.listing import fits_files
+from gpucal.io.incoming.protocol import (
+    ImportPlan,
+    Lost,
+    PlannedBand,
+    PlannedScan,
+    RawFormat,
+    Request,
+    Tick,
+)
 from gpucal.io.l0.staging import StagedScan
-from gpucal.io.l0.store import open_l0
 from gpucal.io.l0.write import existing_root
 from gpucal.io.l0.zarr_arrays import channels_per_chunk, compressors
-from gpucal.io.raw_fits.layout import DataSum, Node, decode, nodes_digest, read_nodes
+from gpucal.io.raw_fits.layout import FORMAT, DataSum, Node, decode, nodes_digest, read_nodes
 from gpucal.io.raw_fits.numbers import told_apart
 from gpucal.io.raw_fits.reader import WHAT_IT_IS, RawFits, Table, check_sum, counts_column, read_at
+
+
+class RawFitsFormat(RawFormat):
+    """Raw FITS files that gpucal wrote: a scan each, bit for bit."""
+
+    name = "raw-fits"
+    title = "raw FITS files that gpucal export wrote"
+    options = ()
+
+    def probe(self, glimpse: Glimpse) -> bool:
+        """By the keyword FILEFMT."""
+        return glimpse.cards.get("FILEFMT") == FORMAT
+
+    def plan(self, request: Request) -> ImportPlan:
+        """No options."""
+        return plan_files(request)
+
+
+RAW_FITS = RawFitsFormat()
 
 
 @dataclass(frozen=True)
@@ -57,42 +86,82 @@ def import_raw_fits(
     Raises the first error when nothing is left; ImportFormatError for files of several instruments,
     L0Error when ``out`` is something else.
     """
-    files = [files] if isinstance(files, str | os.PathLike) else files
-    if not files:
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    target = Path(out)
+    plan = plan_files(Request(tuple(Path(f) for f in given), scans))
+    check_target(target, whole_store=False, overwrite=False)
+    report = land(plan, target, whole_store=False, overwrite=False, progress=Silent())
+    return RawFitsReport(report.scans, report.present, tuple(lost.error for lost in report.lost))
+
+
+def plan_files(request: Request) -> ImportPlan:
+    """The scans of the files, each once and each with a number of its own."""
+    if not request.paths:
         raise ImportFormatError("no file was given, expected at least one.", hint=WHAT_IT_IS)
     lost: list[GpucalError] = []
     opened: list[RawFits] = []
-    for path in named_files(files):
+    paths = fits_files(request.paths)
+    for path in paths:
         try:
             opened.append(RawFits(path))
         except ImportFormatError as error:
             lost.append(error)
-    if scans is not None:
-        opened = _chosen(opened, scans)
+    if request.scans is not None:
+        opened = _chosen(opened, request.scans)
     found = told_apart(opened, lost)
     for scan in found:
-        _check_root(scan, found[0].root, str(found[0].path))
-    store = Path(out)
-    present = _present(store, found, lost)
-    waiting = [scan for scan in found if scan not in present]
-    if waiting and not store.exists():
-        import zarr
+        _check_root(scan, found[0])
+    return ImportPlan(
+        root=dict(found[0].root) if found else {},
+        scans=[_planned(scan) for scan in found],
+        lost=tuple(Lost(error.scan, error.band, error) for error in lost),
+        inputs=paths,
+    )
 
-        with as_write_error(store):
-            zarr.create_group(str(store), zarr_format=3, attributes=dict(found[0].root))
-    written = []
-    for scan in waiting:
-        try:
-            with as_write_error(store, scan.number):
-                _write_scan(store, scan)
-        except ImportFormatError as error:
-            lost.append(error)
+
+def _planned(scan: RawFits) -> PlannedScan:
+    """One scan, with what the table of the plan tells of it."""
+
+    def same(group: Any) -> bool:
+        return nodes_digest(read_nodes(group)) == scan.digest
+
+    attrs: dict[str, Any] = next((n.about["attributes"] for n in scan.nodes if not n.path), {})
+    counts = [n for n in scan.nodes if n.is_counts]
+    sizes = [math.prod(n.about["shape"]) * np.dtype(n.about["dtype"]).itemsize for n in counts]
+    return PlannedScan(
+        scan.number,
+        lambda store, tick: _write_scan(store, scan, tick),
+        tuple(_planned_band(scan, band) for band in sorted({_band_of(n) for n in counts})),
+        kind=str(attrs.get("instmode") or ""),
+        source=str(attrs.get("source") or ""),
+        origin=str(scan.path),
+        nbytes=sum(sizes),
+        same_as=same,
+    )
+
+
+def _band_of(counts: Node) -> str:
+    """The band of an array of counts: "" in band_1/source/data_5d is that of source/data_5d."""
+    return counts.group.rpartition("/")[0]
+
+
+def _planned_band(scan: RawFits, band: str) -> PlannedBand:
+    shapes, modes, loads = {}, {}, -1
+    for node in scan.nodes:
+        place, _, name = node.path.rpartition("/")
+        at, _, group = (place if node.about["kind"] == "array" else node.path).rpartition("/")
+        if at != band or group not in ("source", "calibration"):
             continue
-        written.append(scan.number)
-    there = [scan.number for scan, same in present.items() if same]
-    if lost and not (written or there):
-        raise lost[0]
-    return RawFitsReport(tuple(written), tuple(sorted(there)), tuple(lost))
+        if node.is_counts:
+            shapes[group] = tuple(int(n) for n in node.about["shape"][:4])
+        elif node.about["kind"] == "group":
+            modes[group] = tuple(str(m) for m in node.about["attributes"].get("sobsmode", ()))
+        elif name == "lloadsn" and node.values is not None and node.values.size:
+            loads = int(node.values.flat[0])
+    c, d, r, a = shapes.get("source") or shapes["calibration"]
+    return PlannedBand(
+        band, modes.get("source", ()), modes.get("calibration", ()), (c, d, r, a), loads
+    )
 
 
 def _chosen(files: Sequence[RawFits], scans: Collection[int]) -> list[RawFits]:
@@ -104,42 +173,17 @@ def _chosen(files: Sequence[RawFits], scans: Collection[int]) -> list[RawFits]:
     return chosen
 
 
-def _check_root(scan: RawFits, other: Mapping[str, Any], where: str) -> None:
+def _check_root(scan: RawFits, other: RawFits) -> None:
     for name in ("telescope", "instrument"):
-        if scan.root.get(name) != other.get(name):
+        if scan.root.get(name) != other.root.get(name):
             raise ImportFormatError(
-                f"{scan.path} is of {name} {scan.root.get(name)!r}, {where} of "
-                f"{other.get(name)!r}, expected one {name} in a store.",
+                f"{scan.path} is of {name} {scan.root.get(name)!r}, {other.path} of "
+                f"{other.root.get(name)!r}, expected one {name} in a store.",
                 scan=scan.number,
             )
 
 
-def _present(store: Path, scans: Sequence[RawFits], lost: list[GpucalError]) -> dict[RawFits, bool]:
-    """Scans whose number the store holds already: whether they are as in the files; else they are lost."""
-    if not store.exists():
-        if not store.parent.is_dir():
-            raise L0Error(f"the folder {store.parent} does not exist.", hint="Make it first.")
-        return {}
-    existing_root(store)
-    there = open_l0(store)
-    for scan in scans:
-        _check_root(scan, there.attrs, str(store))
-    found = {}
-    for scan in scans:
-        if scan.number not in there.numbers():
-            continue
-        found[scan] = nodes_digest(read_nodes(there.scan_group(scan.number))) == scan.digest
-        if not found[scan]:
-            error = L0Error(
-                f"{store} holds another scan of this number than {scan.path}.",
-                hint="Raw data are never overwritten: import into another store.",
-                scan=scan.number,
-            )
-            lost.append(error)
-    return found
-
-
-def _write_scan(store: Path, scan: RawFits) -> None:
+def _write_scan(store: Path, scan: RawFits, tick: Tick) -> None:
     """Write one scan beside its place in the store and rename it in."""
     import zarr
 
@@ -158,11 +202,11 @@ def _write_scan(store: Path, scan: RawFits) -> None:
             elif node.about["kind"] == "group":
                 top.create_group(node.path, attributes=attributes)
             else:
-                _write_array(top, node, scan)
+                _write_array(top, node, scan, tick)
         staged.put_in_place(sync=True)
 
 
-def _write_array(top: Any, node: Node, scan: RawFits) -> None:
+def _write_array(top: Any, node: Node, scan: RawFits, tick: Tick) -> None:
     """Make one array of the scan as it was described, with its small values or, for counts, chunk by chunk."""
     about = node.about
     zarr_format = top.metadata.zarr_format
@@ -183,7 +227,7 @@ def _write_array(top: Any, node: Node, scan: RawFits) -> None:
         made = top.create_array(
             node.path, shape=shape, dtype=kind, chunks=chunks, compressors=codec, **options
         )
-        _copy_counts(made, node, scan)
+        _copy_counts(made, node, scan, tick)
         return
     assert node.values is not None
     codec = compressors("none", zarr_format)
@@ -194,7 +238,7 @@ def _write_array(top: Any, node: Node, scan: RawFits) -> None:
     made[...] = node.values
 
 
-def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
+def _copy_counts(made: Any, node: Node, scan: RawFits, tick: Tick) -> None:
     """Copy the counts a slab of channels at a time, and check the sum of each table at its end."""
     with open(scan.readable, "rb") as stream:
         for s, table in enumerate(scan.counts(node)):
@@ -203,7 +247,9 @@ def _copy_counts(made: Any, node: Node, scan: RawFits) -> None:
             _add_prefix(table, start, stream.fileno(), total)
             for c0 in range(0, made.shape[0], made.chunks[0]):
                 c1 = min(c0 + made.chunks[0], made.shape[0])
-                made[c0:c1, ..., s] = _slab(table, start, (c0, c1), made, stream.fileno(), total)
+                slab = _slab(table, start, (c0, c1), made, stream.fileno(), total)
+                made[c0:c1, ..., s] = slab
+                tick(int(slab.nbytes))
             check_sum(table, total)
 
 

@@ -28,9 +28,9 @@ from gpucal import (
     open_l0,
     write_l0_scan,
 )
-from gpucal.io.gbt import importer as gbt
 from gpucal.io.gbt.flags import flagged_channels, integration_numbers, read_flags
-from gpucal.io.gbt.resume import resumable
+from gpucal.io.incoming import landing
+from gpucal.io.incoming.draft import resumable
 
 pytest.importorskip("astropy.io.fits")
 
@@ -46,7 +46,7 @@ created_by = sdfits
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    for place in ("gbt.importer", "gbt.resume"):
+    for place in ("incoming.landing", "incoming.draft"):
         monkeypatch.setattr(f"gpucal.io.{place}.sync_tree", lambda path: None)
 
 
@@ -222,7 +222,7 @@ def interrupt_at(
             raise error
         original(store, n, **options)
 
-    monkeypatch.setattr(gbt, "write_l0_scan", write)
+    monkeypatch.setattr(landing, "write_l0_scan", write)
     return seen
 
 
@@ -330,14 +330,14 @@ def test_a_kill_right_after_the_store_is_in_place(
     if there:
         import_sdfits([old], out)
     name = "exchange" if there else "rename_into_place"
-    move = getattr(gbt, name)
+    move = getattr(landing, name)
 
     def killed(*paths: Any) -> None:
         move(*paths)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(gbt, name, killed)
+        patch.setattr(landing, name, killed)
         with pytest.raises(KeyboardInterrupt):
             import_sdfits([new], out, overwrite=there)
     assert content(out) == content(whole)

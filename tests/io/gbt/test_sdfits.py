@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing the whole file system takes seconds on a busy machine and changes no result."""
-    monkeypatch.setattr("gpucal.io.gbt.importer.sync_tree", lambda path: None)
+    monkeypatch.setattr("gpucal.io.incoming.landing.sync_tree", lambda path: None)
 
 
 def counts_of(group: Any) -> np.ndarray:
@@ -381,7 +381,7 @@ def test_a_failure_while_writing_leaves_nothing(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gpucal.io.gbt.importer.write_l0_scan", full)
+    monkeypatch.setattr("gpucal.io.incoming.landing.write_l0_scan", full)
     file = make(nod())
     with pytest.raises(OSError, match="No space left"):
         import_sdfits([file], tmp_path / "night.zarr")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from gpucal.cli.show.inspect.rows import Row
 from gpucal.cli.show.summary import make_console
+from gpucal.scan_numbers import scan_ranges
 
 
 def print_report(report: Row) -> None:
@@ -30,7 +31,27 @@ def print_report(report: Row) -> None:
         for w in row["warnings"]
     ]
     _print_lines(console, "warning", [*warnings, *report["warnings"]])
+    for line in _assumed(rows):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     _print_lines(console, "problem", report["problems"])
+
+
+def _assumed(rows: Sequence[Row]) -> list[str]:
+    """A line for each thing that the importer assumed, or took from a profile.
+
+    With the scans it holds for, unless these are all.
+    """
+    scans: dict[str, set[int]] = {}
+    for row in rows:
+        for entry in row.get("assumptions", ()):
+            how = "from the profile" if entry["from"] == "profile" else "assumed"
+            line = f"{how}: {entry['what']} = {entry['value']} ({entry['why']})"
+            scans.setdefault(line, set()).add(row["scan"])
+    every = {row["scan"] for row in rows}
+    return [
+        line if numbers == every else f"{line}, {scan_ranges(numbers)}"
+        for line, numbers in scans.items()
+    ]
 
 
 def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:

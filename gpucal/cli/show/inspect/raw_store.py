@@ -99,6 +99,7 @@ def _l0_row(scan: Scan, problems: Sequence[str]) -> Row:
         "mjd": _mean(group.mjd),
         "elevation_deg": _mean(np.degrees(group.elevation)),
         "warnings": list(scan.warnings),
+        "assumptions": scan.attrs.get("assumptions") or [],
     }
     if kind == "science":
         try:

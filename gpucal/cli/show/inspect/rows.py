@@ -26,6 +26,7 @@ def empty_row(number: int, problems: Sequence[str], *, band: str = "") -> Row:
         "load_scan": None,
         "load_rule": "",
         "warnings": [],
+        "assumptions": [],
         "problems": list(problems),
     }
 

@@ -1,0 +1,1 @@
+"""Import of SAM45 logs of the Nobeyama 45 m telescope into L0. What importers share belongs in incoming."""
