@@ -28,11 +28,11 @@ class Assumptions:
         self._enter(what, value, why, "default" if given is None else "profile")
         return value
 
-    def set_or_noted(self, key: str, otherwise: str, why: str) -> Any:
+    def set_or_noted(self, key: str, otherwise: str, why: str, *, receiver: str = "") -> Any:
         """What the profile sets for ``key``; None, with ``otherwise`` noted, where it sets nothing."""
-        given = self._profile.get(key)
+        given = self._profile.get(key, receiver)
         value, origin = (otherwise, "default") if given is None else (given, "profile")
-        self._enter(key, value, why, origin)
+        self._enter(f"{key} of {receiver}" if receiver else key, value, why, origin)
         return given
 
     def note(self, what: str, value: Any, why: str) -> None:

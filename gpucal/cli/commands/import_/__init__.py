@@ -44,6 +44,37 @@ def auto(
     run.run_import("auto", paths, run.Asked(scans, "", profile, overwrite, dry_run, quiet))
 
 
+@app.command("imbfits")
+def imbfits(
+    paths: Paths,
+    antenna_shift: Annotated[
+        float | None,
+        typer.Option(
+            "--antenna-shift",
+            metavar="S",
+            help="Seconds to add to the times of the antenna's trace.",
+        ),
+    ] = None,
+    cal: Annotated[
+        str,
+        typer.Option(
+            "--cal",
+            metavar="earlier|nearest",
+            help="Which calibration scan serves: the nearest earlier one, or the nearest of all.",
+        ),
+    ] = "earlier",
+    scans: Scans = "",
+    profile: ProfileFile = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Import IMBFITS files of the IRAM 30m telescope (HERA, EMIR)."""
+    options = {"antenna_shift": antenna_shift, "cal": cal}
+    asked = run.Asked(scans, "", profile, overwrite, dry_run, quiet, options)
+    run.run_import("imbfits", paths, asked)
+
+
 @app.command("sam45")
 def sam45(
     paths: Paths,
