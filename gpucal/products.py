@@ -36,7 +36,7 @@ class LoadMeans:
 
     hot f64 [C,R,A] counts; cold the same or None (chopper wheel); *_mjd the mid-times, days; *_time
     the integration times, s; temperatures f64 [R] K or per channel and sideband [2,C,R] K;
-    sky [C,R,A] counts of SKY subscans at sky_elevation, rad, or None.
+    sky [C,R,A] counts of SKY subscans at sky_elevation, rad, or None; others: load scans that some pixels came from.
     """
 
     scan: int
@@ -50,6 +50,7 @@ class LoadMeans:
     sky: Array | None = None
     sky_elevation: float = float("nan")
     warnings: tuple[str, ...] = ()
+    others: tuple[int, ...] = ()
 
     @property
     def mjd(self) -> float:

@@ -345,16 +345,15 @@ def test_commands_of_the_page_are_known() -> None:
         assert {w for w in rest if w.startswith("--")} <= known, words
         if words[0] == "online":
             seen.add(words[1])
-    assert seen == {"run", "status", "submit", "retry", "restart", "stop", "serve"}
+    assert seen == {"run", "status", "submit", "retry", "restart", "stop", "serve", "rehearse"}
 
 
 def test_messages_of_the_page_are_those_of_the_program() -> None:
     """The words of every message in the table, without names and numbers, stand in the source."""
     text = PAGE.read_text("utf-8")
     table = text[text.index("| message | meaning | to do |") :].split("\n\n")[0]
-    source = "".join(
-        path.read_text("utf-8") for path in sorted((ROOT / "gpucal" / "online").rglob("*.py"))
-    )
+    rooms = (ROOT / "gpucal" / room for room in ("online", "pipeline"))
+    source = "".join(p.read_text("utf-8") for room in rooms for p in sorted(room.rglob("*.py")))
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # a long text is written in pieces
     count = 0
     for row in table.splitlines()[2:]:

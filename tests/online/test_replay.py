@@ -47,7 +47,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bands")
-    return make_night(folder, small_setup("upgreat", kinds=("tp",), separate=False))
+    return make_night(folder, small_setup("chai", kinds=("tp",), channels=32, pixels=2))
 
 
 @pytest.mark.parametrize("which", ["night", "two_bands"])

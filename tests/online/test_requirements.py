@@ -42,12 +42,15 @@ from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.scan_ends import OpenScan, missing_ends
 from gpucal.online.replay.replay import Replay
 from gpucal.online.site.config import OnlineConfig
+from gpucal.online.site.context import Context
 from gpucal.online.site.feedback import deliver_waiting
 from gpucal.online.site.results import Results
 from gpucal.online.tasks.outcome import Outcome, load_product, outcome_path
+from gpucal.online.tasks.plot import plot
 from gpucal.online.tasks.table import TASK_FUNCTIONS
 from gpucal.online.workers.control import request
 from gpucal.online.workers.supervise import Supervisor
+from gpucal.plot import fits as fits_pictures
 from gpucal.procedures.results import PointingResult
 from gpucal.simulate.compare import compare_to_truth
 from gpucal.simulate.counts import Recording
@@ -371,6 +374,21 @@ def test_plots(played: Played) -> None:
     assert "skydip" in kinds[SKYDIP]
 
 
+def test_fits_of_a_large_array_fill_several_pictures(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits_pictures, "MAX_FITS", 2)
+    for subscan in (1, 5):  # a drift, and the end of the scan
+        assert (
+            plot(played.job(POINT, subscan), Context(played.config, played.results, "plot")) == []
+        )
+    rows = played.rows("plots", scan=POINT, kind="pointing")
+    names = {row["file"].rpartition("/")[2] for row in rows}
+    assert names >= {"pointing_1.png", "pointing_2.png", "s00001_pointing_1.png"}
+    for row in rows:
+        assert (played.project / row["file"]).is_file()
+
+
 def test_processPointing(played: Played) -> None:
     """Drifts with their fit, corrections in both directions, in K, for all receivers."""
     for s in (1, 2, 3, 4):
@@ -470,6 +488,16 @@ def test_processOTF(played: Played) -> None:
         np.testing.assert_allclose(np.nanmean(spectra[..., i], axis=0)[:, 0], expected, atol=0.2)
     kinds = {row["kind"] for row in played.rows("plots", scan=OTF)}
     assert kinds >= {"look", "map", "waterfall", "spectra"}
+    # in CLASS every dump is a spectrum with a position of its own, so that a map can be made
+    found = list(open_class(played.project / "class" / f"scan_{OTF:06d}.30m"))
+    assert len(found) == 3 * scans.DUMPS * scans.PIXELS
+    places = {(round(s.offset_lon * 3600, 2), round(s.offset_lat * 3600, 2)) for s in found}
+    assert places == {
+        (round(lon + pixel, 2), cross)
+        for lon in np.linspace(-60.0, 60.0, scans.DUMPS)
+        for pixel in scans.pixel_offsets()
+        for cross in (-8.0, 0.0, 8.0)
+    }
 
 
 def test_abbaToFits(played: Played) -> None:
@@ -688,13 +716,25 @@ NAMES = (
 
 
 def table_rows() -> list[list[str]]:
-    lines = [x for x in TABLE.read_text("utf-8").splitlines() if x.startswith("| ")]
+    text = TABLE.read_text("utf-8").partition("## Nights that go otherwise")[0]
+    lines = [x for x in text.splitlines() if x.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
 def test_every_requirement_has_a_row() -> None:
     assert len(NAMES) == 26
     assert tuple(row[0] for row in table_rows()) == NAMES
+
+
+def test_sequences_of_other_nights_are_tests() -> None:
+    text = TABLE.read_text("utf-8").partition("## Nights that go otherwise")[2]
+    named = re.findall(r"`(test_\w+\.py):(test_\w+)`", text)
+    assert len(named) > 10
+    for file, test in named:
+        (path,) = (ROOT / "tests" / "online").rglob(file)
+        assert f"def {test}(" in path.read_text("utf-8"), (file, test)
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert set(rows) <= set(NAMES)
 
 
 def test_what_the_table_names_is_there() -> None:

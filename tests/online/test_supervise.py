@@ -84,11 +84,14 @@ def test_a_job_that_hangs_is_given_up_and_the_next_is_done(tmp_path: Path) -> No
     with running(config) as supervisor:
         wait_for(lambda: list(task.failed()))
         supervisor.config = config.model_copy(update={"timeout": 600.0})  # this one is only slow
-        task.put(Job(str(tmp_path / "missing.zarr"), 2, 0, "p", end_of_scan=True))
+        broken = tmp_path / "broken.zarr"
+        broken.mkdir()
+        (broken / "zarr.json").write_text("{")
+        task.put(Job(str(broken), 2, 0, "p", end_of_scan=True))
         wait_for(lambda: len(list(task.failed())) == 2)
     first, second = (reason["error"] for _, reason in task.failed())
     assert "timeout of 2 s" in first
-    assert "does not exist" in second
+    assert "is not valid JSON" in second
     said = texts(config)
     assert any("will try again" in text for text in said)
     assert any("gave up p.00000001" in text for text in said)
@@ -216,11 +219,11 @@ def test_no_error_is_told_without_a_reason(
 
 
 def test_a_scan_that_nobody_ends_is_ended(tmp_path: Path) -> None:
-    """Silence, or a later scan of the project; not while its own jobs still wait."""
+    """Silence, or a later scan of the store, of whatever project; not while its own jobs still wait."""
     config = site(tmp_path, Path("none"), workers=ONLY, end_timeout=0.3)
     results = Results(config.database_url)
-    for scan, project in ((1, "a"), (2, "a"), (9, "b")):
-        row = {"project": project, "scan": scan, "store": "n.zarr", "obs_class": "heterodyne"}
+    for scan, project, store in ((1, "a", "n"), (2, "c", "n"), (9, "b", "m")):
+        row = {"project": project, "scan": scan, "store": store, "obs_class": "heterodyne"}
         results.save("scans", [row])
     supervisor = Supervisor(config)
     supervisor.tick()
@@ -229,13 +232,13 @@ def test_a_scan_that_nobody_ends_is_ended(tmp_path: Path) -> None:
     claim = calibration.claim()
     assert claim is not None
     assert claim.job.end_of_scan
-    calibration.put(Job("n.zarr", 9, 4, "b"))
+    calibration.put(Job("m", 9, 4, "b"))
     time.sleep(0.4)
     supervisor._next_house_keeping = 0.0
     supervisor.tick()
-    assert sorted(calibration.names()) == ["a.00000002.end.json", "b.00000009.s00004.json"]
+    assert sorted(calibration.names()) == ["b.00000009.s00004.json", "c.00000002.end.json"]
     supervisor._next_house_keeping = 0.0
     supervisor.tick()
-    assert sorted(calibration.names()) == ["a.00000002.end.json", "b.00000009.s00004.json"]
+    assert sorted(calibration.names()) == ["b.00000009.s00004.json", "c.00000002.end.json"]
     results.close()
     supervisor._end()

@@ -16,6 +16,7 @@ from gpucal.online.queue.events import (
     Action,
     CountsLook,
     EndOfScan,
+    Group,
     Job,
     NewCalibration,
     Notice,
@@ -24,8 +25,8 @@ from gpucal.online.queue.events import (
     ScanView,
     job_from_json,
 )
-from gpucal.online.queue.scan_ends import OpenScan, missing_ends
-from gpucal.online.queue.trigger import decide
+from gpucal.online.queue.scan_ends import KnownScan, OpenScan, missing_ends
+from gpucal.online.queue.trigger import decide, has_ended
 from gpucal.pipeline.reduction import procedure_choice
 from gpucal.procedures.names import KINDS, procedure_of
 
@@ -256,7 +257,7 @@ def test_ends_that_nobody_announced(scans: list[tuple[int, str, float]], timeout
     expected = {
         (project, number)
         for number, project, idle in scans
-        if idle >= timeout or any(p == project and n > number for n, p, _ in scans)
+        if idle >= timeout or any(n > number for n, _, _ in scans)  # of whatever project
     }
     assert {(e.project, e.scan) for e in ends} == expected
     assert all(e.subscan == END and e.end_of_scan for e in ends)
@@ -264,6 +265,46 @@ def test_ends_that_nobody_announced(scans: list[tuple[int, str, float]], timeout
         e.scan for e in ends if e.project == "a"
     )
     assert ends == missing_ends(list(reversed(known)), timeout)
+
+
+def test_a_later_scan_that_has_ended_already_ends_the_one_before() -> None:
+    opened = OpenScan(Job("night.zarr", 7, 3, "a"), 1.0)
+    assert not missing_ends([opened], 60.0, [KnownScan("b", "other.zarr", 8)])
+    (end,) = missing_ends([opened], 60.0, [KnownScan("b", "night.zarr", 8)])
+    assert (end.project, end.scan, end.subscan) == ("a", 7, END)
+
+
+@pytest.mark.parametrize(
+    ("other", "ends"),
+    [
+        (KnownScan("b", "b.zarr", 2, "30m", "2026-02-03T04:06:00"), True),
+        (KnownScan("b", "b.zarr", 2, "30m", "2026-02-03T04:04:00"), False),
+        (KnownScan("b", "b.zarr", 2, "APEX", "2026-02-03T04:06:00"), False),
+        (KnownScan("a", "b.zarr", 2, "30m", "2026-02-03T04:06:00"), False),
+        (KnownScan("b", "b.zarr", 2, "", ""), False),
+    ],
+)
+def test_a_change_of_project_in_another_store(other: KnownScan, ends: bool) -> None:
+    """The telescope does one thing at a time; what another one does says nothing."""
+    opened = OpenScan(Job("a.zarr", 7, 3, "a"), 1.0, "30m", "2026-02-03T04:05:06.000")
+    assert bool(missing_ends([opened], 60.0, [other])) == ends
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "ends"),
+    [
+        ("calibration", "calibration", True),
+        ("skydip", "calibration", True),
+        ("skydip", "source", True),
+        ("otf", "source", True),
+        ("otf", "calibration", False),
+    ],
+)
+def test_the_planned_number_ends_a_scan_for_every_task(name: str, group: Group, ends: bool) -> None:
+    last = replace(job(2, name), group=group)
+    assert has_ended(last, 3) == ends
+    assert not has_ended(last, 0)
+    assert not has_ended(replace(last, subscan=1), 3)
 
 
 def test_jobs_are_written_and_read() -> None:

@@ -67,6 +67,7 @@ class TaskDirectory:
         self.worker = worker or worker_id()
         self._queue: list[str] = []
         self._unreadable: dict[str, tuple[tuple[int, int], float]] = {}
+        self._resting: dict[str, float] = {}
 
     def folder(self, name: str) -> Path:
         """A folder of this task, made when missing."""
@@ -102,7 +103,7 @@ class TaskDirectory:
             self._queue = self.names()[::-1]
 
     def claim(self) -> Claim | None:
-        """Take the oldest pending job that nobody else takes; None when there is none.
+        """Take the oldest pending job that nobody else takes and that does not rest; None when there is none.
 
         What is not a job, and stays so, goes to ``.failed``.
         """
@@ -111,6 +112,8 @@ class TaskDirectory:
         self.beat()
         while self._queue:
             name = self._queue.pop()
+            if self._rests(name):
+                continue
             target = mine / name
             try:
                 os.rename(self.path / name, target)
@@ -181,6 +184,19 @@ class TaskDirectory:
         """Put the job back unchanged, without counting a failure."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(claim.path, self.path / claim.name)
+
+    def rest(self, claim: Claim, seconds: float) -> None:
+        """Put the job back unchanged; this worker does not take it again for so long."""
+        self._resting[claim.name] = time.monotonic() + seconds
+        self.release(claim)
+
+    def _rests(self, name: str) -> bool:
+        """Whether a job is not to be taken yet."""
+        until = self._resting.get(name, 0.0)
+        if until > time.monotonic():
+            return True
+        self._resting.pop(name, None)
+        return False
 
     def fail(self, claim: Claim, error: str, trace: str = "", *, attempts: int = 3) -> bool:
         """Count a failure; at the last attempt the job goes to ``.failed``. Returns whether it did."""

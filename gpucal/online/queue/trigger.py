@@ -8,7 +8,7 @@ twice gives the same.
 from __future__ import annotations
 
 from gpucal.axes import OFF_MODES, ON_MODES
-from gpucal.errors import OnlineError
+from gpucal.online.queue.arrival import NotThereYetError
 from gpucal.online.queue.events import (
     END,
     Action,
@@ -29,32 +29,31 @@ _SWITCHED = frozenset({"FSW-SIG", "FSW-REF"})
 def decide(view: ScanView, job: Job) -> tuple[Action, ...]:
     """What to do for ``job``, in this order.
 
-    Raises OnlineError when the job's subscan is not in the store yet: try again later.
+    Raises NotThereYetError when the job's subscan is not in the store yet: try again later.
     """
     kind = procedure_of(job.procedure, view.modes, view.calibration_modes)
     actions: list[Action] = []
     if job.subscan != END:
         there = view.modes if job.group == "source" else view.calibration_modes
         if job.subscan >= len(there):
-            raise OnlineError(
+            raise NotThereYetError(
                 f"subscan {job.subscan} of {job.group}/ is not in the store, it holds {len(there)}.",
-                hint="The job is tried again.",
                 scan=job.scan,
             )
         actions += _subscan(view, job, kind)
-    if _ended(view, job):
+    if has_ended(job, view.planned):
         actions += _end(view, job, kind)
     return tuple(actions)
 
 
-def _ended(view: ScanView, job: Job) -> bool:
-    """Whether the scan is over with this job, as far as job and plan say."""
+def has_ended(job: Job, planned: int) -> bool:
+    """Whether the scan is over with this job, as far as job and plan (``planned`` subscans, 0 = not known) say."""
     if job.subscan == END or job.end_of_scan or job.cancelled:
         return True
     # ``planned`` counts source subscans, but in a scan that has loads and sky only.
     kind = procedure_of(job.procedure, ())
     counted = {"calibration": ("calibration",), "skydip": ("calibration", "source")}
-    return job.group in counted.get(kind, ("source",)) and 0 < view.planned <= job.subscan + 1
+    return job.group in counted.get(kind, ("source",)) and 0 < planned <= job.subscan + 1
 
 
 def _subscan(view: ScanView, job: Job, kind: str) -> list[Action]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpucal.errors import GpucalError
 from gpucal.io.l0.schema import ARRAYS, COUNTS, TRACK_ARRAYS, fill_value
+from gpucal.io.l0.store import L0Store, open_l0
+from gpucal.io.l0.write import create_l0
 
 LAST_WRITTEN = "mjd"
 """A subscan is there once its time is: readers with ``partial`` go by it."""
@@ -31,8 +35,14 @@ class GrowingScan:
         self._name: str = source.path.rpartition("/")[2]
         self._target: Any = None
 
-    def add(self, group: str, subscan: int) -> None:
-        """Copy one subscan of ``group`` ("source", "calibration") of every band that has it."""
+    @property
+    def bands(self) -> list[str]:
+        """The names of its bands, "" for a scan without bands."""
+        names = sorted(n for n, _ in self._source.groups() if n.startswith("band_"))
+        return ["", *names] if any(n in self._source for n in ("source", "calibration")) else names
+
+    def add(self, group: str, subscan: int, bands: Collection[str] | None = None) -> None:
+        """Copy one subscan of ``group`` ("source", "calibration") of some bands, of every one that has it."""
         import zarr
 
         first = self._target is None
@@ -43,7 +53,7 @@ class GrowingScan:
                 form = self._source.metadata.zarr_format
                 place = str(staging / self._name)
                 self._target = zarr.create_group(place, zarr_format=form, attributes=attrs)
-            for band in ["", *(n for n, _ in self._source.groups() if n.startswith("band_"))]:
+            for band in self.bands if bands is None else bands:
                 self._add_to_band(band, group, subscan)
             if staging is not None:
                 os.rename(staging / self._name, self._store / self._name)
@@ -63,6 +73,10 @@ class GrowingScan:
             else:
                 self._target.attrs["complete"] = wanted["complete"]
 
+    def cut(self, place: str, n: int) -> None:
+        """Leave the first ``n`` subscans of a group, as "source" or "band_1/source"."""
+        cut_group(self._target[place], n)
+
     def _add_to_band(self, band: str, group: str, subscan: int) -> None:
         """Copy one subscan of a band ("" = of a scan without bands), its time last."""
         source = self._source.get(f"{band}/{group}".lstrip("/"))
@@ -81,8 +95,18 @@ class GrowingScan:
                 target[name][..., subscan] = array[..., subscan]
         modes = list(source.attrs.get("sobsmode", []))
         if modes:
-            target.attrs["sobsmode"] = modes[: subscan + 1] + [""] * (len(modes) - subscan - 1)
+            known = list(target.attrs["sobsmode"])
+            target.attrs["sobsmode"] = [*known[:subscan], modes[subscan], *known[subscan + 1 :]]
         target[LAST_WRITTEN][..., subscan] = source[LAST_WRITTEN][..., subscan]
+
+
+def cut_group(group: Any, n: int) -> None:
+    """Leave the first ``n`` subscans of a group of arrays."""
+    for name, array in list(group.arrays()):
+        if _per_subscan(name, array):
+            array.resize((*array.shape[:-1], n))
+    if "sobsmode" in group.attrs:
+        group.attrs["sobsmode"] = list(group.attrs["sobsmode"])[:n]
 
 
 def _per_subscan(name: str, array: Any) -> bool:
@@ -133,3 +157,45 @@ def _array_like(target: Any, name: str, array: Any) -> Any:
         attributes=dict(array.attrs),
         **extra,
     )
+
+
+@contextmanager
+def as_far_as_written(store: L0Store, number: int, folder: Path) -> Iterator[L0Store]:
+    """A store that holds one scan as far as it has been written: ``store`` itself, or a copy below ``folder``.
+
+    Where arrays have their full length from the beginning, what was never written is no part of the scan.
+    """
+    scan = store.scan_group(number)
+    there = _subscans_written(store, number)
+    whole = all(scan[place][COUNTS].shape[4] == n for place, n in there.items())
+    if whole:
+        yield store
+        return
+    with tempfile.TemporaryDirectory(prefix=".cut-", dir=folder) as name:
+        path = Path(name) / "l0.zarr"
+        root = {k: v for k, v in store.attrs.items() if k not in ("format", "format_version")}
+        known = {k: root.pop(k, "") for k in ("telescope", "site", "instrument")}
+        create_l0(path, **known, **root)
+        growing = GrowingScan(scan, path)
+        for place, n in there.items():
+            band, _, group = place.rpartition("/")
+            for subscan in range(n):
+                growing.add(group, subscan, [band])
+        growing.end()
+        for place, n in there.items():
+            growing.cut(place, n)
+        yield open_l0(path)
+
+
+def _subscans_written(store: L0Store, number: int) -> dict[str, int]:
+    """Group of a scan ("band_1/source") -> how many of its subscans were written; empty where it cannot be read."""
+    try:
+        bands = store.load(number, partial=True, t_hot_given=True, broken={})
+    except GpucalError:
+        return {}
+    return {
+        f"{scan.band}/{name}".lstrip("/"): group.shape[4]
+        for scan in bands
+        for name, group in (("source", scan.source), ("calibration", scan.calibration))
+        if group is not None
+    }

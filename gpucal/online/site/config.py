@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -36,6 +36,10 @@ class OnlineConfig(OptionModel):
     end_timeout: Seconds = Field(900.0, description="silence after which a scan has ended")
     use_later_calibration: bool = Field(
         True, description="calibrate a scan without loads when a calibration comes after it"
+    )
+    class_average: Literal["auto", "none", "dumps", "subscans"] = Field(
+        "auto",
+        description="average of CLASS files; auto: none on the fly, where every dump has its position, else dumps",
     )
     feedback_command: list[str] = Field(
         default_factory=list, description="run with the JSON on its standard input"

@@ -13,14 +13,18 @@ from gpucal.online.queue.events import END, Job
 from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.results import Results, append_once
 
+SITE_LOG_TAIL = 1 << 20
+"""Bytes of the logs across projects in which a line is looked for: they grow for years."""
+
 
 @dataclass(frozen=True)
 class Context:
-    """One task's view of the world."""
+    """One task's view of the world. waited: s since a worker saw the job for the first time and it had to wait."""
 
     config: OnlineConfig
     results: Results
     task: str
+    waited: float = 0.0
 
     def project(self, job: Job) -> Path:
         """Folder of the job's project."""
@@ -41,8 +45,10 @@ class Context:
         self.results.message(text, level=level, task=self.task, project=job.project, scan=job.scan)
 
     def log(self, job: Job, name: str, line: str) -> None:
-        """Append a line to ``logs/<name>.log`` of the project, once."""
+        """Append a line to ``logs/<name>.log`` of the project, and to that of the site with the project, once."""
         append_once(self.project(job) / "logs" / f"{name}.log", line)
+        everywhere = self.config.data / "logs" / f"{name}.log"
+        append_once(everywhere, f"{job.project}  {line}", tail=SITE_LOG_TAIL)
 
     def plotted(
         self,

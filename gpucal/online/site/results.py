@@ -164,15 +164,16 @@ class Results:
             connection.execute(statement.on_conflict_do_nothing(index_elements=["mark"]))
 
 
-def append_once(path: Path, line: str) -> bool:
+def append_once(path: Path, line: str, *, tail: int = 0) -> bool:
     """Append a line to a text log unless the log holds it; returns whether it was new.
 
-    Several processes may do so at once. A line that a crash cut off is completed by a newline.
+    tail: bytes at its end that are looked at, 0 = all. Several processes may do so at once. A line that a crash cut
+    off is completed by a newline.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - tail) if tail else 0)
         text = file.read()
         data = line.encode()
         if data in text.split(b"\n"):

@@ -54,8 +54,10 @@ SCANS = Table(
     Column("planned", Integer, nullable=False, default=0),
     _number("seen"),
     _text("message"),
+    _text("made_from"),
 )
-"""state: open, ended, calibrated, failed, waiting (for a calibration). seen: s since the epoch."""
+"""state: open, ended, calibrated, failed, waiting (for a calibration). seen: s since the epoch. made_from: JSON, see
+``tasks.made_from``."""
 
 JOBS = Table(
     "jobs",

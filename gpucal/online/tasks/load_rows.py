@@ -19,7 +19,7 @@ NAN = float("nan")
 
 
 def enter_loads(scan: ScanInHand) -> bool:
-    """Enter the loads of all bands in the results; returns whether there were any that can be used."""
+    """Enter the loads of all bands in the results; returns whether any pixel can be calibrated with them."""
     rows: list[dict[str, Any]] = []
     for band in scan.bands:
         if band.calibration is None:
@@ -28,8 +28,9 @@ def enter_loads(scan: ScanInHand) -> bool:
             rows += list(_rows_of_band(scan, band, band.calibration))
         except GpucalError as error:
             scan.say(f"the loads cannot be used: {error}", "error")
+            rows += list(_bad_rows(scan, band, band.calibration, error.message))
     scan.context.results.save("calibrations", rows)
-    return bool(rows)
+    return any(row["valid"] for row in rows)
 
 
 def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator[dict[str, Any]]:
@@ -49,8 +50,29 @@ def _rows_of_band(scan: ScanInHand, band: Scan, loads: SubscanGroup) -> Iterator
             "bad_fraction": float(quality.bad[r, a]),
             "mjd": float(np.mean(loads.mjd_mid)),
             "valid": good,
-            "reason": "" if good else "every channel is bad",
+            "reason": "" if good else "HOT cannot be told from the other load",
             **_of_sky(sky, r, a),
+        }
+
+
+def _bad_rows(
+    scan: ScanInHand, band: Scan, loads: SubscanGroup, reason: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of loads that can be used for no pixel."""
+    for r, a in np.ndindex(*loads.shape[2:4]):
+        yield {
+            "project": scan.job.project,
+            "scan": scan.job.scan,
+            "band": band.band,
+            "receiver": r,
+            "pixel": a,
+            "setup": scan.job.setup,
+            "t_rec": NAN,
+            "bad_fraction": 1.0,
+            "mjd": float(np.mean(loads.mjd_mid)),
+            "valid": False,
+            "reason": reason,
+            **_of_sky(None, r, a),
         }
 
 

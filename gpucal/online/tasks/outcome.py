@@ -20,14 +20,16 @@ class Outcome:
     """What the calibration task did for a job.
 
     looks: files beside it; end: procedure of a scan that has ended, "" while it goes on; l1: its spectra are
-    in the project's store; loads: it brought a new calibration.
+    in the project's store; loads: "valid" or "bad" where it brought a new calibration; late: bands that had to be left
+    out.
     """
 
     looks: tuple[str, ...] = ()
     end: str = ""
     cancelled: bool = False
     l1: bool = False
-    loads: bool = False
+    loads: str = ""
+    late: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         write_whole(path, json.dumps(vars(self)).encode())
@@ -39,7 +41,15 @@ class Outcome:
             found = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise OnlineError(f"{path.name} of the calibration cannot be read: {error}.") from error
-        return cls(**{**found, "looks": tuple(found["looks"])})
+        return cls(**{**found, "looks": tuple(found["looks"]), "late": tuple(found["late"])})
+
+    @classmethod
+    def known(cls, path: Path) -> Outcome | None:
+        """The outcome of the same job before; None where there is none."""
+        try:
+            return cls.load(path)
+        except (OnlineError, KeyError, TypeError):
+            return None
 
 
 def outcome_path(config: OnlineConfig, job: Job) -> Path:

@@ -47,9 +47,9 @@ def _draw_fit(job: Job, product: Product, drawing: Drawing) -> None:
     ending = "" if product.final else f" subscan {job.subscan}"
     title = f"scan {job.scan}{ending}   {reduced.procedure}   {reduced.source}".rstrip()
     name = reduced.procedure if product.final else f"{job.part}_{reduced.procedure}"
-    first = drawing.path(f"{name}.png", reduced.procedure, title, reduced.mjd)
-    for extra in plot_fits(reduced.result, first, title)[1:]:
-        drawing.add(extra, reduced.procedure, title, reduced.mjd)
+    # of an array with many pixels there are several, none of which has the name asked for
+    for path in plot_fits(reduced.result, drawing.aside / f"{name}.png", title):
+        drawing.add(path, reduced.procedure, title, reduced.mjd)
 
 
 def _draw_l1(job: Job, context: Context, drawing: Drawing) -> None:

@@ -13,7 +13,7 @@ from gpucal.online.site.pictures import pictures_of
 
 def plot_raw(job: Job, context: Context) -> list[str]:
     """Counts of the last subscan of a scan that went to FITS."""
-    (scan, *_) = open_l0(job.store).load(job.scan, partial=True)
+    (scan, *_) = open_l0(job.store).load(job.scan, partial=True, broken={})
     group = scan.source or scan.calibration
     if group is None:
         return []

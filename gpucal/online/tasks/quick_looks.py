@@ -34,13 +34,14 @@ class QuickLooks:
         bands: list[BandLook] = []
         kind = "calibrated"
         for scan in self._scan.bands:
+            if scan.source is None or scan.source.shape[4] <= max(*subscans, *references, 0):
+                continue  # it is late
             chosen = choose_subscans(scan, [*subscans, *references])
             try:
                 bands.append(calibrated_look(self._scan.calibrated(chosen)))
             except GpucalError as error:
                 kind = "counts"
                 self._scan.say(f"quick look in counts: {error}", "warning")
-                assert scan.source is not None
                 bands.append(counts_look(scan.source, subscans, scan.band))
         self._keep(kind, subscans, bands, "source")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, LoadError, OtherSettingsError
-from gpucal.online.queue.events import END, Job
-from gpucal.online.site.results import Results
+from gpucal.io.l1.reader import open_l1
 from gpucal.online.tasks.scan_in_hand import ScanInHand
 from gpucal.pipeline.calibrate import calibrate_store
+from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.store.report import StoreReport
 
 
@@ -17,14 +19,39 @@ def scan_to_l1(scan: ScanInHand) -> bool:
     out = scan.context.l1(job)
     out.parent.mkdir(parents=True, exist_ok=True)
     options = _options(scan)
+    again = options.model_copy(update={"overwrite": True})
     try:
         report = calibrate_store(job.store, out, options)
+        if _kept(report) and _other_loads(scan, out, options):
+            scan.say("other loads serve this scan now: it is calibrated again", "info")
+            report = calibrate_store(job.store, out, again)
     except OtherSettingsError:
         # an earlier end of this scan was wrong, or the configuration was changed
-        again = options.model_copy(update={"overwrite": True})
         report = calibrate_store(job.store, out, again)
     _note_report(scan, report)
     return not report.failures or any(s.status != "failed" for s in report.summaries)
+
+
+def _kept(report: StoreReport) -> bool:
+    """Whether the scan was in the store already."""
+    return any(summary.status == "skipped" for summary in report.summaries)
+
+
+def _other_loads(scan: ScanInHand, out: Path, options: CalibrationConfig) -> bool:
+    """Whether other loads serve a calibrated scan than those that it was made with."""
+    library = LoadLibrary(scan.store, options, scan.backend)
+    there = open_l1(out).scan(scan.job.scan)
+    for band in library.scan(scan.job.scan):
+        if band.source is None:
+            continue
+        used = there.band_scan(band.band) if band.band else there
+        try:
+            now = library.choose(band, scan.pool).numbers
+        except LoadError:
+            return True
+        if list(used.attrs["load_scans"]) != list(now):
+            return True
+    return False
 
 
 def _options(scan: ScanInHand) -> CalibrationConfig:
@@ -51,21 +78,3 @@ def _note_report(scan: ScanInHand, report: StoreReport) -> None:
     waits = without_loads and scan.context.config.use_later_calibration
     scan.note_state("waiting" if waits else "failed", sentence)
     scan.say(sentence, "warning" if waits else "error")
-
-
-def waiting_scans(results: Results, job: Job) -> list[Job]:
-    """End jobs for scans of the same project and setup that wait for a calibration."""
-    rows = results.rows("scans", project=job.project, state="waiting", setup=job.setup)
-    return [
-        Job(
-            store=row["store"],
-            scan=row["scan"],
-            subscan=END,
-            project=job.project,
-            procedure=row["procedure"],
-            setup=row["setup"],
-            end_of_scan=True,
-        )
-        for row in rows
-        if row["scan"] != job.scan
-    ]

@@ -10,10 +10,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
 from gpucal.errors import GpucalError, OnlineError
+from gpucal.online.queue.arrival import NotThereYetError
 from gpucal.online.queue.pipe import TASKS, Pipe
 from gpucal.online.queue.processes import worker_id
 from gpucal.online.queue.recovery import Recovery
@@ -22,11 +24,18 @@ from gpucal.online.site.config import OnlineConfig
 from gpucal.online.site.context import Context
 from gpucal.online.site.reasons import reason_of
 from gpucal.online.site.results import Results
+from gpucal.online.tasks.made_from import later_inputs
 from gpucal.online.tasks.table import TASK_FUNCTIONS
 
 BEAT_S = 2.0
 PAUSE_S = 1.0
 """Rest after a failure that is the disk's or the database's, not the job's."""
+LONGEST_REST_S = 10.0
+"""Rest of a job whose data have been late for long."""
+TELL_AFTER_S = 20.0
+"""A job that has waited for its data for so long is told of."""
+LOOK_BACK_S = 30.0
+"""Between looks at the scans that have ended, whether more of them has come, while nothing is to be done."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +56,8 @@ class Worker:
         self.stop = threading.Event()
         self._busy_since = busy_since
         self._news = threading.Event()
+        self._awaiting: dict[str, float] = {}
+        self._next_look = time.monotonic() + LOOK_BACK_S
 
     def run(self) -> None:
         """Work until ``stop`` is set; the job in hand is finished first."""
@@ -56,6 +67,7 @@ class Worker:
         while not self.stop.is_set():
             self._recover()
             if not self.step():
+                self._look_back()
                 self._news.wait(self.config.poll)
                 self._news.clear()
 
@@ -77,12 +89,16 @@ class Worker:
     def _work(self, claim: Claim) -> None:
         """Do a job and hand it on; a full disk or a lost database puts it back instead of failing it."""
         begin = time.monotonic()
+        context = replace(self.context, waited=begin - self._awaiting.get(claim.name, begin))
         try:
-            following = TASK_FUNCTIONS[self.task](claim.job, self.context)
+            following = TASK_FUNCTIONS[self.task](claim.job, context)
             spent = time.monotonic() - begin
             forward = [self.pipe.task(name) for name in following]
             self._enter(claim, "done", spent, "")
             self.directory.finish(claim, spent, forward)
+            self._awaiting.pop(claim.name, None)
+        except NotThereYetError as error:
+            self._await(claim, error, context.waited)
         except (OSError, _database_errors()) as error:
             # A full disk or a lost database is no fault of the job.
             if isinstance(error, GpucalError):
@@ -93,12 +109,41 @@ class Worker:
         except Exception as error:
             self._failed(claim, error, time.monotonic() - begin)
 
-    def _failed(self, claim: Claim, error: BaseException, spent: float) -> None:
-        """Count a failure of the job; say so when it is given up."""
+    def _await(self, claim: Claim, error: NotThereYetError, waited: float) -> None:
+        """Put back a job whose data may still come, for ``end_timeout`` seconds; then give it up."""
+        self._awaiting.setdefault(claim.name, time.monotonic())
+        if waited < self.config.end_timeout:
+            pause = min(max(PAUSE_S, 0.1 * waited), LONGEST_REST_S, self.config.end_timeout)
+            try:
+                self.directory.rest(claim, pause)
+                if waited > TELL_AFTER_S:
+                    self._tell_waiting(claim, error)
+            except (OSError, _database_errors()) as trouble:
+                self._trouble(trouble)
+            return
+        del self._awaiting[claim.name]
+        error.message += f" It did not come within {self.config.end_timeout:.0f} s."
+        self._failed(claim, error, 0.0, attempts=1)
+
+    def _tell_waiting(self, claim: Claim, error: NotThereYetError) -> None:
+        """Tell operator and observer, once, that a job has come long before its data."""
+        job = claim.job
+        self.results.message(
+            f"{claim.name} waits for its data: {reason_of(error)}",
+            level="warning",
+            task=self.task,
+            project=job.project,
+            scan=job.scan,
+        )
+
+    def _failed(
+        self, claim: Claim, error: BaseException, spent: float, *, attempts: int = 0
+    ) -> None:
+        """Count a failure of the job; say so when it is given up, after ``attempts`` (0: those of the site)."""
         text = reason_of(error)
         try:
             final = self.directory.fail(
-                claim, text, traceback.format_exc(), attempts=self.config.attempts
+                claim, text, traceback.format_exc(), attempts=attempts or self.config.attempts
             )
             if final:
                 self._enter(claim, "failed", spent, text)
@@ -152,6 +197,17 @@ class Worker:
                     text, level="warning", task=self.task, once=f"{text}{time.time()}"
                 )
         except (OSError, _database_errors()) as error:
+            self._trouble(error)
+
+    def _look_back(self) -> None:
+        """Now and then, in the calibration: end the scans again of which more came than was announced."""
+        now = time.monotonic()
+        if self.task != "calibration" or now < self._next_look:
+            return
+        self._next_look = now + LOOK_BACK_S
+        try:
+            later_inputs(self.context)
+        except (GpucalError, OSError, _database_errors()) as error:
             self._trouble(error)
 
     def _mark(self, value: float) -> None:

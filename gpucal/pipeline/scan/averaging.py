@@ -13,6 +13,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.physics.atm import AtmosphereTable
 from gpucal.pipeline.scan.in_memory import stream_in_memory
+from gpucal.pipeline.scan.solve import LoadChoice
 from gpucal.scan import Scan
 from gpucal.steps.quality import quality_attributes
 from gpucal.steps.scale import scale_of_output
@@ -83,13 +84,13 @@ def average_scan(
     scan: Scan,
     config: CalibrationConfig,
     *,
-    load: Scan | None,
+    load: Scan | LoadChoice | None,
     table: AtmosphereTable | None = None,
     backend: Backend,
 ) -> AveragedScan:
     """Calibrate one scan and band as ``calibrate_scan`` does, and keep its averages only.
 
-    ``load`` and ``table`` are those of ``calibrate_scan``. Raises the GpucalError of the step that fails.
+    ``load`` and ``table`` are those of ``stream_in_memory``. Raises the GpucalError of the step that fails.
     """
     streamed = stream_in_memory(
         scan, config, _MeanSink, load=load, later_load=None, table=table, backend=backend

@@ -39,20 +39,35 @@ def stream_in_memory(
     config: CalibrationConfig,
     make_sink: Callable[[ScanSolution], Sink],
     *,
-    load: Scan | None,
+    load: Scan | LoadChoice | None,
     later_load: Scan | None,
     table: AtmosphereTable | None,
     backend: Backend,
 ) -> StreamedInMemory[Sink]:
     """Solve one scan and hand its tiles to the sink that ``make_sink`` makes for it.
 
-    load: the scan whose loads serve, None: its own; later_load: the one after it, for gain interpolation;
+    load: the scan whose loads serve, or a choice of the library, None: its own; later_load: the one after it, for
+    gain interpolation;
     table: None: what the configuration chooses for the store of the scan. Raises TableError when nothing
     fits, and the GpucalError of the step that fails.
     """
     if table is None:
         table = atmosphere_for(config, scan.store_attrs, scan.path)
-    source = load or scan
+    budget = MemoryBudget.of_config(config)
+    with ThreadPoolExecutor(budget.workers) as pool:
+        choice = load
+        if not isinstance(choice, LoadChoice):
+            first = load_means(_with_loads(choice or scan, scan), config, backend, pool)
+            second = None if later_load is None else load_means(later_load, config, backend, pool)
+            choice = LoadChoice(first, second)
+        solution = solve_scan(scan, choice, table, config, backend, pool=pool)
+        sink = make_sink(solution)
+        sums = stream_scan(solution, sink, budget, pool=pool)
+    return StreamedInMemory(table, solution, sums, sink)
+
+
+def _with_loads(source: Scan, scan: Scan) -> Scan:
+    """``source``, whose loads are to serve ``scan``; raises LoadError where it has none."""
     if source.calibration is None:
         raise LoadError(
             "the scan has no loads of its own.",
@@ -60,11 +75,4 @@ def stream_in_memory(
             scan=scan.number,
             band=scan.band,
         )
-    budget = MemoryBudget.of_config(config)
-    with ThreadPoolExecutor(budget.workers) as pool:
-        first = load_means(source, config, backend, pool)
-        second = load_means(later_load, config, backend, pool) if later_load is not None else None
-        solution = solve_scan(scan, LoadChoice(first, second), table, config, backend, pool=pool)
-        sink = make_sink(solution)
-        sums = stream_scan(solution, sink, budget, pool=pool)
-    return StreamedInMemory(table, solution, sums, sink)
+    return source

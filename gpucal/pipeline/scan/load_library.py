@@ -6,24 +6,42 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from typing import Protocol
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+
+from gpucal.axes import OFF_MODES
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import CorruptDataError, GpucalError, LoadError
 from gpucal.io.chunks.counts import ZarrCounts
+from gpucal.io.chunks.zarr_metadata import scan_name
+from gpucal.pipeline.scan.load_quality import (
+    Mask,
+    blank,
+    can_lend,
+    named,
+    setup_or_none,
+    valid_pixels,
+    with_pixels_of,
+)
 from gpucal.pipeline.scan.load_rules import (
     SECONDS_PER_DAY,
     LoadScans,
     candidates,
     has_hot,
     later_loads,
+    load_time,
     time_of,
 )
 from gpucal.pipeline.scan.solve import LoadChoice
-from gpucal.products import LoadMeans
+from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.loads import load_means
+from gpucal.steps.means import dump_means
 
 NOTES_SHOWN = 3
 """Load scans that could not be used and are named in an error."""
@@ -33,6 +51,9 @@ SCANS_KEPT = 64
 
 MEANS_KEPT = 8
 """Load scans (and bands) whose means stay on the backend."""
+
+OTHERS_ASKED = 3
+"""Further load scans that are asked for a COLD, or for pixels that the first one cannot serve."""
 
 
 class ScanStore(Protocol):
@@ -52,6 +73,15 @@ class ScanStore(Protocol):
         """The readable bands of one scan; the others are entered in ``broken``."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Means of a load scan, and which pixels they can serve, bool [R,A]."""
+
+    scan: Scan
+    means: LoadMeans
+    valid: Mask
+
+
 class LoadLibrary:
     """Load scans of one night; safe to use from several threads."""
 
@@ -64,6 +94,7 @@ class LoadLibrary:
         self._broken: dict[int, dict[str, GpucalError]] = {}
         self._means: OrderedDict[tuple[int, str], LoadMeans] = OrderedDict()
         self._without_loads: set[int] = set()
+        self._judgements: dict[tuple[int, str], Mask | LoadError] = {}
         self._lock = threading.RLock()
 
     def scan(self, number: int) -> list[Scan]:
@@ -106,10 +137,11 @@ class LoadLibrary:
         """The loads of one scan and band; raises LoadError when there are none."""
         notes: list[str] = []
         night = self._night(notes)
-        # Choose: the best load scan whose counts can be used.
-        found = candidates(scan, night, self._config.max_cal_age, notes.append)
-        first = next(self._usable((c.scan for c in found), notes, pool), None)
-        if first is None:
+        # Choose: the best load scan that can serve.
+        found = (c.scan for c in candidates(scan, night, self._config.max_cal_age, notes.append))
+        usable = self._valid(scan, self._with_cold(found, scan, notes), notes, pool)
+        best = next(usable, None)
+        if best is None:
             seen = " ".join(f"{note[0].upper()}{note[1:]}" for note in notes[:NOTES_SHOWN])
             raise LoadError(
                 "no valid HOT/COLD (or HOT/SKY) load scan of the same setup was found before it, nor "
@@ -119,6 +151,8 @@ class LoadLibrary:
                 band=scan.band,
                 stage="loads",
             )
+        first = self._complete(scan, best, islice(usable, OTHERS_ASKED), notes)
+        notes += _of_another_project(scan, best.scan)
         # Judge its age: old loads are used, and every sample says so.
         age = abs(time_of(scan) - first.mjd) * SECONDS_PER_DAY
         limit = self._config.max_cal_age
@@ -131,20 +165,128 @@ class LoadLibrary:
         second = None
         if self._config.gain_interpolate:
             later = (c for c in later_loads(scan, night) if c.number != first.scan)
-            second = next(self._usable(later, notes, pool), None)
+            after = next(self._valid(scan, later, notes, pool), None)
+            second = blank(after.means, after.valid, self._backend) if after is not None else None
         return LoadChoice(first, second, age > limit, tuple(notes))
 
-    def _usable(
-        self, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
-    ) -> Iterator[LoadMeans]:
-        """Means of those candidates that can be read; the others are noted."""
+    def _with_cold(
+        self, candidates: Iterator[Scan], scan: Scan, notes: list[str]
+    ) -> Iterator[Scan]:
+        """The candidates without those that lack a COLD, where one of the next ones has it.
+
+        Such a one is a calibration that was stopped, among others that were not; where none has a COLD, it is a vane.
+        """
+        if self._config.cal_scheme not in ("auto", "hot-cold"):
+            yield from candidates
+            return
+        for candidate in candidates:
+            if _has_cold(candidate):
+                yield candidate
+                continue
+            ahead = list(islice(candidates, OTHERS_ASKED))
+            limit = self._config.max_cal_age / SECONDS_PER_DAY
+            near = [c for c in ahead if abs(load_time(c) - time_of(scan)) <= limit]
+            if self._config.cal_scheme == "hot-cold" or any(_has_cold(c) for c in near):
+                notes.append(f"load scan {candidate.number} was passed over: it has no COLD.")
+            else:
+                yield candidate
+            candidates = chain(ahead, candidates)
+            yield from self._with_cold(candidates, scan, notes)
+            return
+
+    def _valid(
+        self, scan: Scan, candidates: Iterator[Scan], notes: list[str], pool: Executor | None
+    ) -> Iterator[_Judged]:
+        """Those candidates that can serve a pixel of ``scan`` at least; the others are noted."""
         for candidate in candidates:
             try:
-                yield self._means_of(candidate, pool)
+                means = self._means_of(candidate, pool)
+                yield _Judged(candidate, means, self._judged(candidate, means, scan, pool))
             except (CorruptDataError, LoadError) as error:
                 if self._backend.health.failure(error) is not None:
                     raise  # the device is at fault, not the loads
                 notes.append(_passed_over(candidate.number, error))
+
+    def _judged(self, candidate: Scan, means: LoadMeans, scan: Scan, pool: Executor | None) -> Mask:
+        """Which pixels the loads of a candidate can serve, judged once; raises LoadError when there are none."""
+        key = (candidate.number, candidate.band)
+        with self._lock:
+            known = self._judgements.get(key)
+        if known is None:
+            setup = setup_or_none(candidate, self._config, self._backend)
+            try:
+                known = valid_pixels(means, setup, self._config, self._backend)
+            except LoadError as error:
+                known = error
+            with self._lock:
+                self._judgements[key] = known
+        if means.sky is None or isinstance(known, LoadError) or not known.all():
+            known = self._vane_and_own_sky(means, scan, known, pool)
+        if isinstance(known, LoadError):
+            raise known
+        return known
+
+    def _vane_and_own_sky(
+        self, means: LoadMeans, scan: Scan, alone: Mask | LoadError, pool: Executor | None
+    ) -> Mask | LoadError:
+        """A vane without SKY, or whose SKY says nothing good, judged by the OFF that it will be compared with."""
+        if means.cold is not None or self._config.vane_sky == "sky":
+            return alone
+        sky = self._own_sky(scan, pool)
+        if sky is None:
+            return alone
+        try:
+            own = valid_pixels(replace(means, sky=None), None, self._config, self._backend, sky)
+        except LoadError as error:
+            return error if means.sky is None or isinstance(alone, LoadError) else alone
+        return own if means.sky is None or isinstance(alone, LoadError) else own | alone
+
+    def _own_sky(self, scan: Scan, pool: Executor | None) -> Any:
+        """Counts f64 [C,R,A] of the first OFF of a scan; None where it has none."""
+        group = scan.source
+        if group is None:
+            return None
+        off = [s for s, mode in enumerate(group.sobsmode) if mode in OFF_MODES]
+        if not off:
+            return None
+        key = MeanKey(off[0])
+        return dump_means(group, [key], self._backend, pool=pool)[key].mean
+
+    def _complete(
+        self, scan: Scan, best: _Judged, others: Iterator[_Judged], notes: list[str]
+    ) -> LoadMeans:
+        """The loads of ``best``, with those pixels from the next load scans that it cannot serve.
+
+        Not from older ones than ``max_cal_age``, nor where the gain is interpolated between two epochs.
+        """
+        if best.valid.all():
+            return best.means
+        means, missing = blank(best.means, best.valid, self._backend), ~best.valid
+        setup = setup_or_none(best.scan, self._config, self._backend)
+        if setup is not None and not self._config.gain_interpolate:
+            for other in others:
+                age = abs(time_of(scan) - other.means.mjd) * SECONDS_PER_DAY
+                lent = missing & other.valid
+                if age > self._config.max_cal_age or not lent.any():
+                    continue
+                if can_lend(means, other.means):
+                    means = with_pixels_of(means, other.means, lent, setup, self._backend)
+                    missing &= ~lent
+                    notes.append(
+                        f"the loads of scan {best.means.scan} cannot serve {named(lent)}: those of "
+                        f"scan {other.means.scan} do."
+                    )
+                if not missing.any():
+                    return means
+        counted = np.asarray(
+            self._backend.to_host(self._backend.xp.any(best.means.hot > 0, axis=0))
+        )
+        if (missing & counted).any():
+            notes.append(
+                f"no loads can serve {named(missing & counted)}: HOT and the other load cannot be "
+                "told apart. It has no data."
+            )
+        return means
 
     def _means_of(self, scan: Scan, pool: Executor | None) -> LoadMeans:
         """Means of the loads of a scan and band, computed once as long as they are kept."""
@@ -165,6 +307,8 @@ class LoadLibrary:
         """The scans of the store for the rules; ``notes`` gets those that cannot be read."""
 
         def bands(number: int) -> list[Scan]:
+            if number not in self._scans and not _may_hold_loads(self._store, number):
+                self._without_loads.add(number)
             if number in self._without_loads:
                 return []
             try:
@@ -178,6 +322,32 @@ class LoadLibrary:
             return found
 
         return LoadScans(self._store.numbers, bands)
+
+
+def _may_hold_loads(store: ScanStore, number: int) -> bool:
+    """Whether a scan has a group for loads, without reading it where the store is a folder.
+
+    A search for loads passes by many scans.
+    """
+    path = getattr(store, "path", "")
+    folder = Path(path) / scan_name(number)
+    if not path or not folder.is_dir():
+        return True
+    places = (folder.glob("calibration"), folder.glob("*/calibration"))
+    return any(True for found in places for _ in found)
+
+
+def _has_cold(scan: Scan) -> bool:
+    """Whether a scan has a COLD load."""
+    return scan.calibration is not None and "COLD" in scan.calibration.sobsmode
+
+
+def _of_another_project(scan: Scan, load: Scan) -> list[str]:
+    """The note on loads that another project took: they serve as well as one's own."""
+    own, theirs = (str(s.attrs.get("project") or "") for s in (scan, load))
+    if own == theirs or not (own and theirs):
+        return []
+    return [f"the loads of scan {load.number} were taken for project {theirs}."]
 
 
 def _passed_over(number: int, error: GpucalError) -> str:

@@ -63,6 +63,12 @@ class LoadChoice:
     stale: bool = False
     warnings: tuple[str, ...] = ()
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of all load scans that serve."""
+        second = (self.second.scan,) if self.second is not None else ()
+        return (self.first.scan, *self.first.others, *second)
+
 
 class StageTimer:
     """Milliseconds spent in each stage of one scan."""
@@ -187,9 +193,11 @@ def _loads(
 ) -> LoadSolution:
     """The loads solved by the scheme; a vane is compared with the sky of the first output."""
     if scheme == "hot-cold":
-        return solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
+        solved = solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
+        return replace(solved, scans=choice.numbers)
     sky = means[pairing.recipes[0].sky_key()].mean
-    return solve_vane(choice.first, sky, setup, scheme, config, backend, stale=choice.stale)
+    solved = solve_vane(choice.first, sky, setup, scheme, config, backend, stale=choice.stale)
+    return replace(solved, scans=choice.numbers)
 
 
 def _opacity(

@@ -15,13 +15,13 @@ def _swap_loads(n: Night) -> None:
     n.at(2, "calibration/tcold", slice(None), 290.0)
 
 
-def _same_loads(n: Night, channels: slice = slice(None)) -> None:
+def _same_loads(n: Night, channels: slice = slice(None), scan: int = 2) -> None:
     """HOT counts = COLD counts, in some channels."""
 
     def change(counts: Any) -> None:
         counts[channels, ..., 0] = counts[channels, ..., 1]
 
-    n.edit(2, "calibration/data_5d", change)
+    n.edit(scan, "calibration/data_5d", change)
 
 
 def _offs_like(n: Night, load: int, factor: float = 1.0) -> None:
@@ -188,11 +188,11 @@ VALUES = (
     ),
     Case(
         "loads that do not differ",
-        _same_loads,
-        ("no channel of any pixel is good in the loads of scan 2", "HOT", "above the COLD"),
+        each(lambda n, number: _same_loads(n, scan=number), 1, 2, 3),
+        ("no pixel can be calibrated with the loads of scan 2", "HOT and COLD", "--clip-trec"),
         error="LoadError",
-        stage="resolve",
-        hint="--clip",
+        stage="loads",
+        failed=(1, 2, 3),
     ),
     Case(
         "counts never written",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gpucal.cli.commands.online.rehearse import rehearse
 from gpucal.cli.commands.online.run import run
 from gpucal.cli.commands.online.serve import serve
 from gpucal.cli.commands.online.site_options import on_site
@@ -30,4 +31,5 @@ app.command("submit")(on_site(submit))
 app.command("retry")(on_site(retry))
 app.command("restart")(on_site(restart, "sqlalchemy"))
 app.command("stop")(on_site(stop, "sqlalchemy"))
+app.command("rehearse")(rehearse)
 app.command("serve")(on_site(serve, "sqlalchemy", "starlette", "uvicorn"))

@@ -50,7 +50,7 @@ def on_site(function: Callable[..., None], *packages: str) -> Callable[..., None
     def command(**given: Any) -> None:
         places = {place: given.pop(place) for place in SITE}
         settings = load_online_config(places.pop("config"), **places)
-        _need(packages)
+        need(packages)
         function(settings, **given)
 
     hints = get_type_hints(function, include_extras=True)
@@ -64,7 +64,7 @@ def on_site(function: Callable[..., None], *packages: str) -> Callable[..., None
     return command
 
 
-def _need(packages: tuple[str, ...]) -> None:
+def need(packages: tuple[str, ...]) -> None:
     """Raise OnlineError for the first package that is not installed."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
