@@ -145,7 +145,7 @@ def test_the_receiver_keeps_a_message_once_and_refuses_what_is_none(tmp_path: Pa
         def post(data: bytes) -> tuple[int, str]:
             request = urllib.request.Request(url, data=data, method="POST")
             try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
+                with urllib.request.urlopen(request, timeout=300) as answer:
                     return answer.status, answer.read().decode().strip()
             except urllib.error.HTTPError as error:
                 with error:
@@ -168,7 +168,7 @@ def test_the_receiver_keeps_a_message_once_and_refuses_what_is_none(tmp_path: Pa
         less = {k: v for k, v in payload(7).items() if k != "results"}
         assert post(json.dumps(less).encode())[1] == "the message has no 'results'"
         host, _, port = url.removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=5) as line:
+        with socket.create_connection((host, int(port)), timeout=300) as line:
             line.sendall(b"POST / HTTP/1.0\r\nContent-Length: 2000000\r\n\r\n")
             assert b" 413 " in line.recv(100)
     assert [m["valid"] for m in received(out)] == [True, False]

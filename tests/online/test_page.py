@@ -319,7 +319,7 @@ def test_addresses_of_pictures_hold_no_markup() -> None:
 
 
 def first_event(port: int, count: int = 1) -> list[dict[str, Any]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("GET", "/events")
     answer = connection.getresponse()
     assert answer.getheader("content-type", "").startswith("text/event-stream")
