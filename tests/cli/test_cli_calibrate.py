@@ -34,6 +34,7 @@ SAMPLE = {
     "clip_counts": ("0.02", 0.02),
     "clip_trec": ("5000", 5000.0),
     "clip_tsys": ("50", 50.0),
+    "noise_bandwidth": ("1.16", 1.16),
     "line_scale": ("dsb", "dsb"),
     "physics": ("kalibrate", "kalibrate"),
     "atmosphere": ("none", "none"),

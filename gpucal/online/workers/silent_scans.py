@@ -10,10 +10,11 @@ from typing import Any
 from gpucal.errors import GpucalError
 from gpucal.io.l0.store import open_l0
 from gpucal.online.queue.arrival import BAND_WAIT_S
-from gpucal.online.queue.events import END, Job
+from gpucal.online.queue.events import Job
 from gpucal.online.queue.pipe import Pipe
 from gpucal.online.queue.scan_ends import KnownScan, OpenScan, missing_ends
 from gpucal.online.site.results import Results
+from gpucal.online.tasks.made_from import end_job
 
 
 @dataclass
@@ -89,16 +90,6 @@ class SilentScans:
             count = self._results.count("jobs", project=row["project"], scan=row["scan"])
             seen = self._open.get(key)
             if seen is None or seen.count != count:
-                job = Job(
-                    store=row["store"],
-                    scan=row["scan"],
-                    subscan=END,
-                    project=row["project"],
-                    obs_class=row["obs_class"] or "heterodyne",
-                    procedure=row["procedure"],
-                    setup=row["setup"],
-                    end_of_scan=True,
-                )
-                self._open[key] = _Seen(job, count, now)
+                self._open[key] = _Seen(end_job(row), count, now)
         for key in set(self._open) - there:
             del self._open[key]

@@ -47,9 +47,8 @@ def stream_in_memory(
     """Solve one scan and hand its tiles to the sink that ``make_sink`` makes for it.
 
     load: the scan whose loads serve, or a choice of the library, None: its own; later_load: the one after it, for
-    gain interpolation;
-    table: None: what the configuration chooses for the store of the scan. Raises TableError when nothing
-    fits, and the GpucalError of the step that fails.
+    gain interpolation; table: None: what the configuration chooses for the store of the scan. Raises TableError
+    when nothing fits, and the GpucalError of the step that fails.
     """
     if table is None:
         table = atmosphere_for(config, scan.store_attrs, scan.path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -179,20 +179,18 @@ class LoadLibrary:
         if self._config.cal_scheme not in ("auto", "hot-cold"):
             yield from candidates
             return
-        for candidate in candidates:
+        limit = self._config.max_cal_age / SECONDS_PER_DAY
+        ahead: deque[Scan] = deque()
+        while candidate := ahead.popleft() if ahead else next(candidates, None):
             if _has_cold(candidate):
                 yield candidate
                 continue
-            ahead = list(islice(candidates, OTHERS_ASKED))
-            limit = self._config.max_cal_age / SECONDS_PER_DAY
-            near = [c for c in ahead if abs(load_time(c) - time_of(scan)) <= limit]
-            if self._config.cal_scheme == "hot-cold" or any(_has_cold(c) for c in near):
+            ahead.extend(islice(candidates, OTHERS_ASKED - len(ahead)))
+            near = (c for c in ahead if abs(load_time(c) - time_of(scan)) <= limit)
+            if self._config.cal_scheme == "hot-cold" or any(map(_has_cold, near)):
                 notes.append(f"load scan {candidate.number} was passed over: it has no COLD.")
             else:
                 yield candidate
-            candidates = chain(ahead, candidates)
-            yield from self._with_cold(candidates, scan, notes)
-            return
 
     def _valid(
         self, scan: Scan, candidates: Iterator[Scan], notes: list[str], pool: Executor | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,21 @@ def test_loads_of_another_project_serve_with_a_word(
     found = choice(night)
     assert found.first.scan == BAD
     assert found.warnings == (f"the loads of scan {BAD} were taken for project other.",)
+
+
+def test_a_night_of_vanes_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of load scans without COLD are looked at one after the other, not one inside the other."""
+    vanes: list[Any] = [
+        SimpleNamespace(number=n, calibration=SimpleNamespace(sobsmode=["HOT"]))
+        for n in range(5000)
+    ]
+    for name in ("load_time", "time_of"):
+        monkeypatch.setattr(f"gpucal.pipeline.scan.load_library.{name}", lambda scan: 0.0)
+    library = LoadLibrary(SimpleNamespace(), CalibrationConfig(), select_backend("cpu"))
+    notes: list[str] = []
+    assert list(library._with_cold(iter(vanes), vanes[0], notes)) == vanes
+    assert not notes
+    vanes[4].calibration = SimpleNamespace(sobsmode=["HOT", "COLD"])
+    found = [scan.number for scan in library._with_cold(iter(vanes), vanes[0], notes)]
+    assert found == [0, *range(4, 5000)]
+    assert len(notes) == 3
