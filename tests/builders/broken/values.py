@@ -289,7 +289,10 @@ DOUBTFUL = (
         lambda n: n.modes(1, ["COLD", "COLD"], "calibration"),
         ("load scan 1 was passed over", "no HOT subscan"),
         night="upgreat",
-        options=("--spike-sigma", "0"),  # in 64 channels its lines are narrower than one, and seen in one dump
+        options=(
+            "--spike-sigma",
+            "0",
+        ),  # in 64 channels its lines are narrower than one, and seen in one dump
         scans=(2, 3, 4),
     ),
     DoubtfulCase(
