@@ -27,7 +27,7 @@ class SpectraReader:
 
     def __init__(self, scan: L1Scan, budget: int = BUDGET_BYTES) -> None:
         self.shape: tuple[int, int, int, int, int] = scan["spectra"].shape  # type: ignore[assignment]
-        place: dict[str, Any] = {"scan": scan.number, "band": scan.band}
+        place: dict[str, Any] = {"scan": scan.number, "band": scan.band, "calibrated": True}
         # a chunk is wanted once per pass: the cache only serves chunks cut into several steps
         self._spectra = ZarrCounts(scan["spectra"], cache_bytes=0, **place)
         self._flags = ZarrCounts(scan["flags"], cache_bytes=0, **place) if "flags" in scan else None

@@ -25,6 +25,7 @@ SAMPLE = {
     "f_eff": ("0.95", 0.95),
     "gain_image": ("0.1", 0.1),
     "gain_interpolate": ("3", 3),
+    "spike_sigma": ("6.5", 6.5),
     "vane_sky": ("sky", "sky"),
     "vane_average": ("median", "median"),
     "vane_airmass": ("each", "each"),

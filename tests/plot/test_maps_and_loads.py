@@ -243,9 +243,10 @@ def test_opacity_errors_follow_the_pwv(night: tuple[Path, Path]) -> None:
     from gpucal.plot.trend import _point, _with_tau_errors
 
     points = [_point(view) for view in open_views(night[1])]
-    wide = [p._replace(pwv_noise=3.0 * p.pwv_noise) for p in points]
+    spread = float(np.ptp([p.pwv[0] for p in points]))
+    wide = [p._replace(pwv_noise=0.4 * spread) for p in points]
     assert np.isnan(_with_tau_errors(wide)[0].tau_error)  # PWVs do not differ by three errors
-    points = [p._replace(pwv_noise=0.1 * p.pwv_noise) for p in points]
+    points = [p._replace(pwv_noise=0.1 * spread) for p in points]
     with_errors = _with_tau_errors(points)
     store = open_l1(night[1])
     slope = (points[-1].tau - points[0].tau) / (points[-1].pwv[0] - points[0].pwv[0])

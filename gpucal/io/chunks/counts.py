@@ -39,7 +39,8 @@ class ZarrCounts:
     A chunk that is not there is no data (INT32_MIN, NaN), whatever the array's fill value says; where
     the dtype has no such value (u32), CorruptDataError. With ``coding`` the numbers are raw counts:
     they are decoded by it, and what can only be no data becomes so; ``zeros_lost`` as in
-    ``Coding.counts``.
+    ``Coding.counts``. ``calibrated``: an array of L1, not counts. With a crc32c all its chunks were
+    written, and one that is not there is an error; without one (other writers) it is the fill value.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ZarrCounts:
         cache_bytes: int = 256 << 20,
         coding: Coding | None = None,
         zeros_lost: bool = True,
+        calibrated: bool = False,
     ) -> None:
         self._array = array
         self._scan, self._band = scan, band
@@ -60,11 +62,15 @@ class ZarrCounts:
         self._stored: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
         self._coding, self._zeros_lost = coding, zeros_lost
         self._dtype = coding.count_dtype(self._stored) if coding else self._stored
-        self._blank = _no_data(self._stored, coding)
         self._files = chunk_files(array)
+        self._calibrated = calibrated
+        if calibrated:
+            self._blank = None if self.checksum else array.fill_value
+        else:
+            self._blank = _no_data(self._stored, coding)
         if self._files is not None:
             self._files = replace(self._files, fill_value=self._blank)
-        else:
+        elif not calibrated:
             self._array = with_fill(array, UNLIKELY if self._blank is None else self._blank)
         c, *_, s = array.chunks
         # where Zarr reads, D, R and A are never split: it joins their chunks itself
@@ -232,6 +238,8 @@ class ZarrCounts:
             raise
         except (ValueError, OSError) as error:
             text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            if isinstance(error, MissingChunkError) and not self._calibrated:
+                text += f", and {self._stored} counts have no value for no data"
             raise self._corrupt(f"chunk file {files.path(key)}", text, subscan) from error
         self._count()
 
@@ -240,7 +248,7 @@ class ZarrCounts:
         region = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         try:
             block = self._array.get_basic_selection(region)
-            if self._blank is None and (block == UNLIKELY).any():
+            if self._blank is None and self._stored.kind == "u" and (block == UNLIKELY).any():
                 other = with_fill(self._array, 0).get_basic_selection(region)
                 if (other != block).any():
                     raise MissingChunkError(
@@ -257,9 +265,10 @@ class ZarrCounts:
             self.decoded_chunks += 1
 
     def _corrupt(self, place: str, text: str, subscan: int) -> CorruptDataError:
+        again = "Calibrate the scan again with --overwrite, or restore the file from a copy."
         return CorruptDataError(
             f"{place} cannot be decoded: {text}.",
-            hint="Restore it from a copy, or leave this scan out.",
+            hint=again if self._calibrated else "Restore it from a copy, or leave this scan out.",
             scan=self._scan,
             band=self._band,
             subscan=subscan,

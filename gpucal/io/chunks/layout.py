@@ -65,9 +65,7 @@ class ChunkFiles:
                     self._read_plain(file, raw)
         except FileNotFoundError:
             if self.fill_value is None:
-                raise MissingChunkError(
-                    f"it is not there, and {out.dtype} counts have no value for no data"
-                ) from None
+                raise MissingChunkError("it is not there") from None
             out[...] = self.fill_value
             return
         if not self.stored.isnative:

@@ -192,12 +192,12 @@ def _t_sys_star(truth: Any, subscan: int) -> Any:
 
 
 def test_t_sys_is_that_of_the_truth(night: Night, calibrated: Path) -> None:
-    """T_sys* times the transmission is T_rec and the sky together, whatever the scheme calls it."""
+    """T_sys* times the transmission is T_rec and the sky together."""
     opened = open_l1(calibrated)
     for number, (_, rows) in zip((1121213105, 1121213440), night.made, strict=True):
         for band, truth in zip(("band_1", "band_2"), rows.truths, strict=True):
             scan = opened.scan(number, band)
-            t_sys = np.asarray(scan["t_sys"][...])
+            t_sys = np.asarray(scan["t_sys_star"][...])
             tau = np.asarray(scan["tau_signal"][...])
             np.testing.assert_allclose(np.stack([tau, tau], axis=1), truth.tau_signal, rtol=2e-6)
             group = source(rows.scans[0 if band == "band_1" else 1])

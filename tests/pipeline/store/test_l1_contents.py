@@ -73,7 +73,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def calibrated(folder: Path, out: Path, **options: Any) -> L1:
-    options = {"atmosphere": str(folder / "table.npz"), **options}
+    # In rows of four dumps a narrow line may be in one sample alone: nothing is judged here.
+    options = {"atmosphere": str(folder / "table.npz"), "spike_sigma": 0.0, **options}
     config = CalibrationConfig(**options)
     report = calibrate_store(folder / "l0.zarr", out, config, command_line=["gpucal", "x"])
     assert report.exit_code == 0, report.failures
