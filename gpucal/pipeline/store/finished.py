@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpucal.backend.cpu import cpu_backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import GpucalError, OtherSettingsError
 from gpucal.io.atmosphere.choice import table_title
@@ -19,6 +21,7 @@ from gpucal.io.chunks.zarr_metadata import read_group, scan_name
 from gpucal.io.l0.store import L0Store
 from gpucal.io.l1.claims import RunClaim
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.load_library import LoadLibrary
 from gpucal.pipeline.store.counts_identity import CountsIdentity, counts_identity
 from gpucal.pipeline.store.outcome import finished_summary
 from gpucal.pipeline.store.report import ScanSummary
@@ -65,7 +68,7 @@ def finished_scans(
     differ.refuse(out, " with other settings (differences: {})")
     # Compare the raw data.
     raw = _RawData(store, config)
-    done = []
+    done, again = [], {}
     for n, found in there.items():
         if not raw.readable(n):  # its own failure, told when its turn comes
             continue
@@ -73,13 +76,17 @@ def finished_scans(
         if changes and config.partial and raw.grown(n, found):
             continue
         differ.add(n, changes)
-        if not found.attrs.get("failed_bands"):
-            done.append(n)
+        if found.attrs.get("failed_bands"):
+            continue
+        if not changes and (loads := raw.better_loads(n, found)):
+            again[n] = loads
+            continue
+        done.append(n)
     differ.refuse(out, ", made from other raw data ({})")
     return Finished(
         frozenset(done),
         tuple(s for n in done for s in there[n].summaries(n, config)),
-        tuple(_other_versions({n: there[n] for n in done})),
+        (*_other_versions({n: there[n] for n in done}), *_better_loads(again)),
     )
 
 
@@ -126,6 +133,12 @@ class _Found:
     def provenance(self) -> Mapping[str, Any]:
         """Of its first band."""
         return next(iter(self.bands.values())).get("provenance") or {}
+
+    @property
+    def started(self) -> float | None:
+        """When its calibration began, s since 1970, as late as clocks may differ; None where that is not known."""
+        started = self.provenance.get("started")
+        return datetime.fromisoformat(started).timestamp() + CLOCK_SLACK_S if started else None
 
     def summaries(self, number: int, config: CalibrationConfig) -> Iterator[ScanSummary]:
         """Its rows in the final table."""
@@ -216,6 +229,46 @@ class _RawData:
             return texts
         return list(self._other_counts(found, numbers))
 
+    def better_loads(self, number: int, found: _Found) -> tuple[int, ...]:
+        """Load scans that came after a scan was calibrated, and would be chosen for it today.
+
+        Only what was written into the store since is looked at, and only in a store that is a folder.
+        """
+        since = found.started
+        if since is None or not any(t > since for n, t in self._loads.items() if n != number):
+            return ()
+        better: set[int] = set()
+        for scan in self._read(number):
+            attrs = found.bands.get(scan.band) or {}
+            used = (attrs.get("provenance") or {}).get("load_scans")
+            if scan.source is None or used is None:
+                continue
+            try:
+                choice = self._library.choose(scan)
+            except GpucalError:
+                continue  # there are none any more: what was made from them stays
+            better |= {
+                n for n in choice.numbers if n not in used and self._loads.get(n, 0.0) > since
+            }
+        return tuple(sorted(better))
+
+    @cached_property
+    def _library(self) -> LoadLibrary:
+        return LoadLibrary(self._store, self._config, cpu_backend())
+
+    @cached_property
+    def _loads(self) -> dict[int, float]:
+        """When the loads of each scan that has some were put there, s since 1970."""
+        found: dict[int, float] = {}
+        folder = Path(self._store.path)
+        for n in self._store.numbers() if folder.is_dir() else ():
+            scan = folder / scan_name(n)
+            groups = (*scan.glob("calibration"), *scan.glob("*/calibration"))
+            times = [path.stat().st_mtime for path in groups]
+            if times:
+                found[n] = max(times)
+        return found
+
     def grown(self, number: int, found: _Found) -> bool:
         """Whether a scan has more subscans than when it was calibrated."""
         before = found.attrs.get("l0_subscans")
@@ -225,8 +278,7 @@ class _RawData:
     def _other_counts(self, found: _Found, numbers: Sequence[int]) -> Iterator[str]:
         """Counts that are others, or were written again, although the metadata are the same."""
         recorded = found.provenance.get("l0_counts_sha256") or {}
-        started = found.provenance.get("started")
-        limit = datetime.fromisoformat(started).timestamp() + CLOCK_SLACK_S if started else None
+        limit = found.started
         for n in numbers:
             identity = self._identity(n)
             if not identity.sha256 or not recorded.get(str(n)):
@@ -251,6 +303,18 @@ class _RawData:
                 broken={},
             )
         return self._scans[number]
+
+
+def _better_loads(again: Mapping[int, Sequence[int]]) -> Iterator[str]:
+    """What to know about scans that are not kept: loads that serve them better came later."""
+    came: dict[tuple[int, ...], list[int]] = {}
+    for n, loads in again.items():
+        came.setdefault(tuple(loads), []).append(n)
+    for loads, numbers in came.items():
+        yield (
+            f"{scan_ranges(numbers)} calibrated again: the loads of {scan_ranges(loads)} came later, and "
+            "serve better than those before."
+        )
 
 
 def _other_versions(done: Mapping[int, _Found]) -> Iterator[str]:

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from time import time as time_now
 from typing import Any
 
@@ -29,6 +31,7 @@ from gpucal import (
 )
 from gpucal.io.chunks.counts import ZarrCounts
 from gpucal.io.files import atomic
+from gpucal.pipeline.store.finished import CLOCK_SLACK_S
 from gpucal.pipeline.store.report import SilentObserver
 from gpucal.simulate.setup import Kind
 
@@ -381,3 +384,30 @@ def test_a_band_that_failed_is_done_again(tmp_path: Path) -> None:
     assert open_l1(tmp_path / "l1")[1].bands == ["band_1", "band_2"]
     run(tmp_path, tmp_path / "fresh")
     assert_same(tmp_path / "l1", tmp_path / "fresh")
+
+
+def test_loads_that_came_later_serve_again(tmp_path: Path) -> None:
+    """A load scan that is nearer is written after the calibration: the next run does again what it serves better."""
+    setup = small_setup("upgreat", ("otf", "tp", "otf"), separate=True)
+    setup = replace(setup, loads=replace(setup.loads, every=1))
+    with fast_folder(tmp_path) as folder:
+        make_night(folder, setup)  # loads: 1, 3, 5 and 7
+        store, aside = folder / "l0.zarr", folder / "aside"
+        for late in (3, 5):
+            shutil.move(store / f"scan_{late:06d}", aside / f"{late}")
+        first = run(folder, folder / "l1")
+        assert status(first) == {2: "calibrated", 4: "calibrated", 6: "calibrated"}
+        assert status(run(folder, folder / "l1")) == {2: "skipped", 4: "skipped", 6: "skipped"}
+        sleep(CLOCK_SLACK_S + 0.05)
+        for late in (3, 5):
+            shutil.move(aside / f"{late}", store / f"scan_{late:06d}")
+            os.utime(store / f"scan_{late:06d}/calibration")
+        told = Told()
+        report = run(folder, folder / "l1", told)
+        assert status(report) == {2: "skipped", 4: "calibrated", 6: "calibrated"}
+        assert report.exit_code == 0
+        [four] = [text for text in told.told if "scan 4 calibrated again" in text]
+        assert "the loads of scan 3 came later" in four
+        run(folder, folder / "fresh")
+        assert_same(folder / "l1", folder / "fresh")
+        assert status(run(folder, folder / "l1")) == {2: "skipped", 4: "skipped", 6: "skipped"}
