@@ -52,7 +52,7 @@ WARMER_K = 10.0
 STEEPEST = 20.0
 """Largest exponent of temperature: beyond it a column is near zero, and does not matter."""
 
-DRY_AIRMASS = 8.0
+DRY_AIRMASS = 24.0
 """Opacity of dry air is kept to the tolerance at this airmass: beside an oxygen line it must not pass for water."""
 
 

@@ -88,21 +88,7 @@ def test_layered_sky_gives_back_t_a_star(nights: Nights, row: Any) -> None:
         assert np.max(np.abs(error.t_sys)) < T_SYS, airmass
 
 
-THIN = pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="linear between the knots of the packaged table, dry air is 1e-4 Np too thick: 1.3 % of 1 mm",
-)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(r, marks=THIN) if n == "IRAM-30M-110GHz-1mm" else r
-        for r, n in zip(ROWS, NAMES, strict=True)
-    ],
-    ids=NAMES,
-)
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_layered_sky_gives_back_the_water(nights: Nights, row: Any) -> None:
     for airmass, error in zip(AIRMASSES, nights.errors(row), strict=True):
         assert abs(error.pwv) < PWV, airmass
