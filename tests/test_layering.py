@@ -25,6 +25,7 @@ BASE = frozenset(
         "axes",
         "errors",
         "option_model",
+        "option_texts",
         "config",
         "scan",
         "scan_numbers",
