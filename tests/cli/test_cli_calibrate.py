@@ -55,6 +55,7 @@ SAMPLE = {
     "error_pwv": ("0.2", 0.2),
     "reference": ("per-dump", "per-dump"),
     "elevation_low": ("15", 15.0),
+    "spike_sigma": ("6", 6.0),
     "skydiff": ("2", 2),
     "precision": ("noise", "noise:16"),
     "dtype": ("f32", "f32"),
