@@ -274,7 +274,17 @@ def show(results: Sequence[IoResult], console: Console) -> None:
         f"{first.samples / 1e6:.3g} Msamples"
     )
     table.add_column("codec")
-    for heading in ("s", "min-max", "plain s", "min-max", "ratio", "Msamples/s", "cpu s", "plain", "bits"):
+    for heading in (
+        "s",
+        "min-max",
+        "plain s",
+        "min-max",
+        "ratio",
+        "Msamples/s",
+        "cpu s",
+        "plain",
+        "bits",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for r in results:
         table.add_row(
