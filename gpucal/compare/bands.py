@@ -23,6 +23,9 @@ from gpucal.io.l1.stored_t_sys import StoredTSys
 BLOCK_BYTES = 64 << 20
 """Spectra of one store in memory at a time."""
 
+CACHED_SAMPLES = 1 << 15
+"""Samples whose sums are made at once: their temporaries stay in the cache."""
+
 AXES = ("frequency", "image_frequency")
 STREAMED = ("spectra", "flags", "t_sys", "t_sys_star", "t_rec", "gamma", "pwv")
 
@@ -135,14 +138,18 @@ class _Pair:
             sums["t_sys"].add(c, d, sigma=_scale_error(self._old, c, here))
         if not samples:
             return
-        noise = np.full((1, 1, 1), np.nan) if a is None else a * self._noise[here]
+        noise = np.full((1, *self._pixels), np.nan) if a is None else a * self._noise[here]
         for c0, c1 in self._blocks():
             block = slice(c0, c1) if len(noise) > 1 else slice(None)
             sigma = noise[block][:, None]
             old, of_old = self._first.read(c0, c1, here)
             new, of_new = self._second.read(c0, c1, there)
             flags.add(of_old, of_new)
-            sums["spectra"].add(old, new, floor=sigma, sigma=sigma)
+            step = max(1, CACHED_SAMPLES // old[0].size)
+            for first in range(0, len(old), step):
+                part = slice(first, first + step)
+                floor = sigma[part] if len(noise) > 1 else sigma
+                sums["spectra"].add(old[part], new[part], floor=floor, sigma=floor)
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Channel ranges, none across the border of two chunks of OLD."""

@@ -97,9 +97,13 @@ class BandComparison:
         """Names of what differs beyond the tolerance; other settings alone are no difference."""
         found = [name for name, c in self.changes.items() if c.differs(tolerance).any()]
         found += ["flags"] if self.flagged else []
-        # In sigma nothing is known of the small arrays: T_A* and PWV say what they do.
-        small = {**self.axes, **self.recorded, **({} if tolerance.sigma > 0 else self.derived)}
-        found += [name for name, most in small.items() if not most <= tolerance.rtol]
+        found += [
+            name
+            for name, most in {**self.axes, **self.recorded}.items()
+            if not most <= tolerance.rtol
+        ]
+        # Opacity, errors and chi2 do what T_A* and PWV show: where these may differ, so may they.
+        found += self.derived if tolerance == Tolerance() else ()
         found += ["what can be compared"] if self.problems else []
         return found
 
@@ -151,6 +155,8 @@ NUMBERS = (
 )
 """Fields of a ``Change`` that are [R,A]."""
 
+COUNTS = ("count", "only_old", "only_new")
+
 
 def _band_dict(band: BandComparison, tolerance: Tolerance) -> dict[str, Any]:
     """A band for JSON."""
@@ -176,7 +182,8 @@ def _change_items(change: Change) -> Iterator[tuple[str, Any]]:
     yield "unit", change.unit
     yield "rounding", change.rounding
     for name in NUMBERS:
-        yield name, getattr(change, name).tolist()
+        values = getattr(change, name)
+        yield name, (values.astype(np.int64) if name in COUNTS else values).tolist()
 
 
 def middle(values: F64) -> float:

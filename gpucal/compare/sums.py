@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,37 +33,44 @@ class PixelSums:
 
         floor: least value that a difference is relative to; sigma: what is expected of it, NaN where not known.
         """
-        axes = tuple(range(old.ndim - 2))
         here, there = np.isfinite(old), np.isfinite(new)
         both = here & there
-        a, b = (np.where(both, v, 0.0) for v in (old, new))
+        self._sum["count"] += self._total(both)
+        if both.all():
+            a, b = old, new
+        else:
+            self._sum["only_old"] += self._total(here & ~there)
+            self._sum["only_new"] += self._total(there & ~here)
+            a, b = (np.where(both, v, 0.0) for v in (old, new))
         difference = b - a
+        for name, values in (("old", a), ("new", b), ("old2", a * a), ("cross", a * b)):
+            self._sum[name] += self._total(values)
+        self._sum["square"] += self._total(difference * difference)
         known = both & np.isfinite(sigma)
-        add = {
-            "count": both,
-            "known": known,
-            "only_old": here & ~there,
-            "only_new": there & ~here,
-            "old": a,
-            "new": b,
-            "old2": a * a,
-            "cross": a * b,
-            "square": difference * difference,
-        }
-        for name, values in add.items():
-            self._sum[name] += values.sum(axis=axes)
+        self._sum["known"] += self._total(known)
         size = np.abs(difference)
-        self._note("largest", size, axes)
-        # As many bits as f64 leaves: half a step and the difference are both rounded to them.
-        beyond = np.where(size <= self._rounding * (1.0 + 1e-12), 0.0, size - self._rounding)
+        self._note("largest", size)
+        # Half a step and the difference are both rounded to the bits of f64.
+        explained = size <= self._rounding * (1.0 + 1e-12)
+        if explained.all():
+            return
+        beyond = np.where(explained, 0.0, size - self._rounding)
         with np.errstate(divide="ignore", invalid="ignore"):
             least = np.maximum(np.abs(a), np.nan_to_num(floor))
-            self._note("relative", np.where(beyond > 0, beyond / least, 0.0), axes)
-            self._note("sigma", np.where(known & (beyond > 0), beyond / sigma, 0.0), axes)
+            self._note("relative", np.where(beyond > 0, beyond / least, 0.0))
+            self._note("sigma", np.where(known & (beyond > 0), beyond / sigma, 0.0))
 
-    def _note(self, name: str, values: F64, axes: tuple[int, ...]) -> None:
+    def _total(self, values: npt.NDArray[Any]) -> F64:
+        """Sum over all axes but those of the pixels; as a product of matrices, as rows of few pixels are short."""
+        pixels = self._sum["count"].shape
+        rows = values.reshape(-1, math.prod(pixels)).astype(np.float64, copy=False)
+        return np.asarray((np.ones(len(rows)) @ rows).reshape(pixels))
+
+    def _note(self, name: str, values: F64) -> None:
+        pixels = self._most[name].shape
         if values.size:
-            self._most[name] = np.maximum(self._most[name], values.max(axis=axes))
+            most = values.reshape(-1, math.prod(pixels)).max(axis=0).reshape(pixels)
+            self._most[name] = np.maximum(self._most[name], most)
 
     def change(self) -> Change:
         """What was gathered."""

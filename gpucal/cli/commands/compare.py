@@ -58,8 +58,8 @@ def compare(
 ) -> None:
     """Compare two calibrations of the same scans: T_A*, temperatures, water, flags, axes, settings.
 
-    Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be compared, 2 something differs,
-    also a scan that one store lacks.
+    Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be compared, 2 something differs, one
+    store lacks a scan, or NEW does not agree with the truth although OLD does.
     """
     for name, value in (("--rtol", rtol), ("--sigma", sigma)):
         if not 0 <= value < float("inf"):
@@ -85,7 +85,7 @@ def compare(
         print_comparison(found, rtol, sigma, rows)
         for line in comparison_lines(found, rtol, sigma):
             print(line)
-    worse = any(not row.new_holds for row in rows)
+    worse = any(row.old_holds and not row.new_holds for row in rows)
     raise typer.Exit(EXIT_DIFFERENT if worse or _differs(found, rtol, sigma) else 0)
 
 

@@ -86,7 +86,8 @@ def _table(comparison: StoreComparison, tolerance: Tolerance) -> Table:
         table.add_column(escape(name), justify="left" if left else "right", no_wrap=not left)
     for band in comparison.bands:
         names = band.differences(tolerance)
-        said = ", ".join(names) or "-"
+        # Small arrays that follow from the rest are named where nothing else is.
+        said = ", ".join([n for n in names if n not in band.derived] or names) or "-"
         table.add_row(*_cells(band), said, style="yellow" if names else "")
     return table
 
