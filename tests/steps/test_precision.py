@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes.strict_backend import strict_backend, to_numpy
 
-from gpucal.axes import Flag
+from gpucal import Flag
 from gpucal.backend.cpu import cpu_backend
 from gpucal.backend.protocol import Backend
 from gpucal.steps import precision

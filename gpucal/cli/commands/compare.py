@@ -64,28 +64,20 @@ def compare(
     for name, value in (("--rtol", rtol), ("--sigma", sigma)):
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name} is {value:g}, expected a number at least 0.")
-    from gpucal.cli.show.comparison import comparison_lines, print_comparison, truth_rows
+    from gpucal.cli.show.comparison import show_comparison, truth_rows
     from gpucal.compare.picture import plot_comparison
     from gpucal.compare.stores import compare_stores
-    from gpucal.io.files.json_text import dumps
 
     shown = sys.stderr.isatty() and not json
-    found = compare_stores(
-        old, new, scans=chosen_scans(scans), progress=_progress if shown else None
-    )
+    chosen = chosen_scans(scans)
+    found = compare_stores(old, new, scans=chosen, progress=_progress if shown else None)
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
-    rows = [] if truth is None else truth_rows(found, truth)
+    rows = None if truth is None else truth_rows(found, truth)
     if plot is not None:
         plot_comparison(found, plot)
-    if json:
-        said = {"truth": [row._asdict() for row in rows]} if truth is not None else {}
-        print(dumps({**found.to_dict(rtol, sigma), **said}, indent=1))
-    else:
-        print_comparison(found, rtol, sigma, rows)
-        for line in comparison_lines(found, rtol, sigma):
-            print(line)
-    worse = any(row.old_holds and not row.new_holds for row in rows)
+    show_comparison(found, rtol, sigma, rows, as_json=json)
+    worse = any(row.old_holds and not row.new_holds for row in rows or ())
     raise typer.Exit(EXIT_DIFFERENT if worse or _differs(found, rtol, sigma) else 0)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from gpucal.cli.show.summary import make_console
 from gpucal.compare.products import BandComparison, StoreComparison, Tolerance, middle
+from gpucal.io.files.json_text import dumps
 from gpucal.scan_numbers import scan_ranges
 
 HEADINGS = (
@@ -69,14 +70,25 @@ def truth_rows(comparison: StoreComparison, truth: Path) -> list[TruthRow]:
     ]
 
 
-def print_comparison(
-    comparison: StoreComparison, rtol: float, sigma: float, truth: Sequence[TruthRow]
+def show_comparison(
+    comparison: StoreComparison,
+    rtol: float,
+    sigma: float,
+    truth: Sequence[TruthRow] | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Print the table of scans, and that of the truth where there is one."""
+    """Print the table of scans, that of the truth where there is one, and the verdict; or one JSON object."""
+    if as_json:
+        of_truth = {} if truth is None else {"truth": [row._asdict() for row in truth]}
+        print(dumps({**comparison.to_dict(rtol, sigma), **of_truth}, indent=1))
+        return
     console = make_console()
     console.print(_table(comparison, Tolerance(rtol, sigma)))
     if truth:
         console.print(_truth_table(truth))
+    for line in comparison_lines(comparison, rtol, sigma):
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _table(comparison: StoreComparison, tolerance: Tolerance) -> Table:

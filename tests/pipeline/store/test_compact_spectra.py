@@ -18,9 +18,16 @@ from fakes.codec import FakeTools
 from fakes.device import FakeDevice, fake_backend
 from fakes.strict_backend import strict_backend, to_numpy
 
-from gpucal import CalibrationConfig, StoreReport, calibrate_store, open_l1, to_spectrum1d
+from gpucal import (
+    CalibrationConfig,
+    Selection,
+    StoreReport,
+    calibrate_store,
+    open_l1,
+    spectra_of_store,
+    to_spectrum1d,
+)
 from gpucal.errors import ConfigError, OtherSettingsError
-from gpucal.export.rows import Selection, spectra_of_store
 from gpucal.io.files.verify import verify_store
 from gpucal.pipeline.scan import work_units
 from gpucal.simulate.counts import Recording
@@ -51,6 +58,11 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def scan_of(store: Path, scan: int) -> Any:
+    """A scan of a calibrated store."""
+    return open_l1(store)[scan]
+
+
 def run(
     folder: Path, out: Path, *, l0: str = "l0.zarr", backend: Any = None, **options: Any
 ) -> StoreReport:
@@ -62,13 +74,13 @@ def run(
 
 def attributes_of(store: Path, scan: int) -> dict[str, Any]:
     """Attributes of a scan without what says how and when it was made."""
-    found = dict(open_l1(store)[scan].attrs)
+    found = dict(scan_of(store, scan).attrs)
     return {k: v for k, v in found.items() if k not in ("provenance", "config", "config_sha256")}
 
 
 @pytest.mark.parametrize("scan", SCANS)
 def test_only_the_spectra_differ_and_by_half_a_step(night: Path, scan: int) -> None:
-    exact, noise = (open_l1(night / f"{name}.zarr")[scan] for name in ("exact", "noise"))
+    exact, noise = (scan_of(night / f"{name}.zarr", scan) for name in ("exact", "noise"))
     assert attributes_of(night / "exact.zarr", scan) == attributes_of(night / "noise.zarr", scan)
     assert set(exact) == set(noise)
     for name in exact:
@@ -92,7 +104,7 @@ def test_only_the_spectra_differ_and_by_half_a_step(night: Path, scan: int) -> N
 @pytest.mark.parametrize("scan", SCANS)
 def test_the_step_follows_from_the_smallest_noise(night: Path, scan: int) -> None:
     """sigma_min by the definition, from what L1 records: T_sys*, widths, times."""
-    stored = open_l1(night / "noise.zarr")[scan]
+    stored = scan_of(night / "noise.zarr", scan)
     said, attrs = stored["spectra"].attrs, stored.attrs
     noise = attrs["noise"]
     share = np.zeros(len(noise["rate"]))
@@ -120,7 +132,7 @@ def test_same_bytes_whatever_cuts_and_computes(night: Path, tmp_path: Path) -> N
         run(night, tmp_path / name, backend=backend, **options)
         for scan in SCANS:
             for array in ("spectra", "flags", "t_sys_star"):
-                one, two = (open_l1(p)[scan][array] for p in (first, tmp_path / name))
+                one, two = (scan_of(p, scan)[array] for p in (first, tmp_path / name))
                 assert one[...].tobytes() == two[...].tobytes()
                 assert dict(one.attrs) == dict(two.attrs)
 
@@ -131,7 +143,7 @@ def test_encoded_by_a_device_that_can(night: Path, tmp_path: Path) -> None:
     assert tools.encoded > 0
     for scan in SCANS:
         one, two = (
-            open_l1(p)[scan]["spectra"] for p in (night / "noise.zarr", tmp_path / "device")
+            scan_of(p, scan)["spectra"] for p in (night / "noise.zarr", tmp_path / "device")
         )
         assert one[...].tobytes() == two[...].tobytes()
 
@@ -166,7 +178,7 @@ def test_every_reader_opens_it_and_it_verifies(night: Path) -> None:
         codecs[1]["configuration"] | {"cname": "lz4", "shuffle": "bitshuffle"}
         == (codecs[1]["configuration"])
     )
-    assert array[...].tobytes() == open_l1(path)[1]["spectra"][...].tobytes()
+    assert array[...].tobytes() == scan_of(path, 1)["spectra"][...].tobytes()
     report = verify_store(path)
     assert report.ok
     assert report.with_checksum == report.files > 0
@@ -181,7 +193,7 @@ def test_exports_differ_by_the_stated_variance(night: Path) -> None:
             name: list(spectra_of_store(night / f"{name}.zarr", Selection([scan], "dumps")))
             for name in ("exact", "noise")
         }
-        stored = open_l1(night / "noise.zarr")[scan]
+        stored = scan_of(night / "noise.zarr", scan)
         step, dumps = stored["spectra"].attrs["quantization_step"], stored["spectra"].shape[1]
         error = np.concatenate(
             [two.values - one.values for one, two in zip(*found.values(), strict=True)]
@@ -199,9 +211,9 @@ def test_exports_differ_by_the_stated_variance(night: Path) -> None:
 def test_specutils_knows_the_step(night: Path) -> None:
     pytest.importorskip("specutils")
     exact, noise = (
-        to_spectrum1d(open_l1(night / f"{name}.zarr")[1]) for name in ("exact", "noise")
+        to_spectrum1d(scan_of(night / f"{name}.zarr", 1)) for name in ("exact", "noise")
     )
-    step = open_l1(night / "noise.zarr")[1]["spectra"].attrs["quantization_step"]
+    step = scan_of(night / "noise.zarr", 1)["spectra"].attrs["quantization_step"]
     assert noise.meta["rounding_step"].value == step
     assert "rounding_step" not in exact.meta
     assert np.array_equal(noise.uncertainty.array, exact.uncertainty.array, equal_nan=True)
@@ -215,7 +227,7 @@ def test_without_noise_it_is_exact_and_says_so(tmp_path: Path) -> None:
         for summary in report.summaries:
             (note,) = [w for w in summary.warnings if "kept as computed" in w]
             assert "not limited by noise" in note
-            stored = open_l1(folder / "noise.zarr")[summary.scan]
+            stored = scan_of(folder / "noise.zarr", summary.scan)
             assert note in stored.attrs["warnings"]
             assert not any(key.startswith("quantization") for key in stored["spectra"].attrs)
         for part in ("spectra", "flags", "t_sys"):
@@ -242,7 +254,7 @@ def test_a_peak_beyond_f32_is_exact_and_says_so(night: Path, tmp_path: Path) -> 
     (note,) = [w for w in report.summaries[0].warnings if "kept as computed" in w]
     assert "the most that f32 holds" in note
     run(night, tmp_path / "exact.zarr", l0=str(l0), scans="1", spike_sigma=0, codec="blosc-lz4")
-    one, two = (open_l1(p)[1]["spectra"] for p in (out, tmp_path / "exact.zarr"))
+    one, two = (scan_of(p, 1)["spectra"] for p in (out, tmp_path / "exact.zarr"))
     assert one.dtype == np.float64
     assert one[...].tobytes() == two[...].tobytes()
 
