@@ -16,7 +16,7 @@ PICTURE = ROOT / "docs" / "pictures" / "rooms.svg"
 STOREYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("who asks", ("cli", "online")),
     ("how steps are put together", ("pipeline",)),
-    ("for other programs, and the eye", ("export", "plot", "simulate")),
+    ("for other programs, and the eye", ("export", "plot", "compare", "simulate")),
     ("bytes on disk", ("io",)),
     ("what is done to a scan", ("steps", "modes", "procedures")),
     ("equations", ("physics",)),

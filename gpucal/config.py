@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping
-from numbers import Integral
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +13,13 @@ from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
 from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
+from gpucal.option_texts import (
+    codec_text,
+    device_list_text,
+    numbers_text,
+    precision_text,
+    steps_of,
+)
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -28,7 +33,7 @@ GROUPS: dict[str, str] = {
     "Atmosphere": "atmosphere",
     "Errors of the inputs": "error_t_hot",
     "Reference and diagnostics": "reference",
-    "Output and execution": "dtype",
+    "Output and execution": "precision",
     "Alarms": "alarm_rms_low",
 }
 """Headings of the help and of the pages -> the first field below each."""
@@ -195,10 +200,18 @@ class CalibrationConfig(OptionModel):
         False, description="Also write the difference of the two chop phases of the OFF."
     )
     # output and execution
-    dtype: Literal["f64", "f32"] = Field("f64", description="Type of the spectra in L1.")
+    precision: str = Field(
+        "exact",
+        description="T_A* as computed (exact), or rounded to a Kth of its noise, in a sixth of the bytes (noise:K; "
+        "noise: 16).",
+        json_schema_extra={"placeholder": "exact|noise[:K]"},
+    )
+    dtype: Literal["f64", "f32"] = Field(
+        "f64", description="Type of the spectra in L1; rounded ones are f32."
+    )
     codec: str = Field(
         "zstd:1",
-        description="zstd:LEVEL, blosc-lz4, blosc-zstd or none.",
+        description="zstd:LEVEL, blosc-lz4 (that of precision noise), blosc-zstd or none.",
         json_schema_extra={"placeholder": "NAME"},
     )
     backend: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where to compute.")
@@ -260,14 +273,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("scans", "devices", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        """A number, or several, as the text that the command line takes: ``[1, 5]`` is "1,5"."""
-        several = [value] if isinstance(value, Integral) else value
-        if isinstance(several, str) or not isinstance(several, Iterable):
-            return value
-        listed = list(several)
-        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in listed):
-            return value
-        return ",".join(str(int(n)) for n in listed) or value
+        return numbers_text(value)
 
     @field_validator("gain_interpolate", mode="before")
     @classmethod
@@ -284,19 +290,12 @@ class CalibrationConfig(OptionModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
-        """``zstd`` becomes ``zstd:1``; level 0 would mean the default of the library."""
-        name, _, level = value.partition(":")
-        if name == "zstd":
-            if level and not (
-                level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)
-            ):
-                raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
-            return f"zstd:{int(level) if level else 1}"
-        if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
-            raise ValueError(
-                f"codec is {value!r}, expected zstd:LEVEL, blosc-lz4, blosc-zstd or none"
-            )
-        return name
+        return codec_text(value)
+
+    @field_validator("precision")
+    @classmethod
+    def _known_precision(cls, value: str) -> str:
+        return precision_text(value)
 
     @field_validator("scans")
     @classmethod
@@ -307,14 +306,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("devices")
     @classmethod
     def _device_list(cls, value: str) -> str:
-        if value.strip() in ("", "all"):
-            return value.strip()
-        names = [name.strip() for name in value.split(",")]
-        if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name) for name in names):
-            raise ValueError(f"devices is {value!r}, expected all, or device numbers such as 0,1")
-        if len(set(names)) < len(names):
-            raise ValueError(f"devices is {value!r}, which names a device twice")
-        return ",".join(names)
+        return device_list_text(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationConfig:
@@ -328,7 +320,14 @@ class CalibrationConfig(OptionModel):
             raise ValueError("skydiff needs the scans in order: not possible with devices")
         if self.devices and self.scheduler:
             raise ValueError("devices and scheduler exclude each other")
+        if self.noise_steps is not None and "codec" not in self.model_fields_set:
+            self.__dict__["codec"] = "blosc-lz4"  # not chosen: it packs rounded spectra best
         return self
+
+    @property
+    def noise_steps(self) -> int | None:
+        """Steps of the rounding of T_A* in the noise of one dump; None: T_A* is not rounded."""
+        return steps_of(self.precision)
 
     @property
     def one_temperature(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -250,7 +251,7 @@ class ScanWriter:
             writer.write_chunk(index, values[writer.region(index)])
 
     def drop(self, group: str) -> None:
-        """Forget a group below the scan with all that was written into it; no writer may be at work."""
+        """Forget a group or an array below the scan, with all that was written into it; no writer may be at work."""
         name = group.strip("/")
         with self._lock:
             for known in (self._groups, self._arrays):
@@ -258,7 +259,8 @@ class ScanWriter:
                     del known[key]
             for key in [k for k in self._documents if k.startswith(f"{name}/")]:
                 del self._documents[key]
-        atomic.discard(self._staged / name)
+        # Not the folder of the scan, even if it is empty now: what comes next goes there.
+        shutil.rmtree(self._staged / name, ignore_errors=True)
 
     def commit(self, overwrite: bool = False, rules: Sequence[FlagRule] = ()) -> list[str]:
         """Sync the scan and put it in place; with ``overwrite`` it replaces the one there.
