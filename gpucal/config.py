@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
-from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
+from gpucal.option_model import DEG, MIB, MM, NP, Bandwidth, K, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -106,6 +106,11 @@ class CalibrationConfig(OptionModel):
     )
     clip_tsys: Positive = Field(
         200.0, description="Bad channel above this multiple of the median T_rec."
+    )
+    cal_bandwidth: Bandwidth = Field(
+        "",
+        description="Average T_rec in bins of this width, such as 20MHz, and interpolate; each channel by default.",
+        json_schema_extra={"placeholder": "WIDTH"},
     )
     line_scale: Literal["ssb", "dsb"] = Field(
         "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
@@ -322,6 +327,8 @@ class CalibrationConfig(OptionModel):
             raise ValueError("tau is given together with an atmosphere table: choose one of them")
         if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
+        if self.cal_bandwidth and self.gain_interpolate:
+            raise ValueError("cal_bandwidth and gain_interpolate exclude each other")
         if self.scheduler and self.skydiff:
             raise ValueError("skydiff needs the scans in order: not possible with scheduler")
         if self.devices and self.skydiff:

@@ -32,6 +32,7 @@ SAMPLE = {
     "pixel_t_rec": ("4", 4.0),
     "pixel_sky": ("0.2", 0.2),
     "max_cal_age": ("1200", 1200.0),
+    "cal_bandwidth": ("20 MHz", "20MHz"),
     "clip_counts": ("0.02", 0.02),
     "clip_trec": ("5000", 5000.0),
     "clip_tsys": ("50", 50.0),
