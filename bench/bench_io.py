@@ -32,7 +32,9 @@ from gpucal.simulate.presets import preset
 from gpucal.simulate.setup import InstrumentSetup
 
 NAME = "io"
-CODECS = ("zstd:1", "blosc-lz4", "none")
+CODECS = ("zstd:1", "blosc-lz4", "none", "noise")
+"""Codec of L0 and L1; "noise": L0 as with zstd:1, L1 rounded to its noise, with the codec that goes with that."""
+
 REPEATS = {"toy": 2, "quick": 3, "full": 7}
 SHAPES = {"toy": (64, 6, 2), "quick": (4096, 60, 10), "full": (4096, 60, 20)}
 """Channels, dumps and ON subscans of a scan of 2 x 9 pixels."""
@@ -42,7 +44,10 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class IoResult:
-    """One codec; seconds are per scan, without the sync to disk, which ``*sync`` give."""
+    """One codec; seconds are per scan, without the sync to disk, which ``*sync`` give.
+
+    bits: of a sample in the chunk files of the spectra; bits_of_scan: in all files of the scan.
+    """
 
     bench: str
     case: str
@@ -50,6 +55,8 @@ class IoResult:
     threads: int
     repeats: int
     samples: int
+    bits: float
+    bits_of_scan: float
     seconds_median: float
     seconds_min: float
     seconds_max: float
@@ -99,12 +106,14 @@ class Night:
 
     def __init__(self, folder: Path, size: str, codec: str, workers: int) -> None:
         self.l0, self.l1, self.copied = folder / "l0", folder / "l1", folder / "copied"
-        self.table, self.codec = folder / "table.npz", codec
+        self.table = folder / "table.npz"
         setup = hera(size)
-        simulate_night(self.l0, setup, 1, codec=codec, table_out=self.table)
-        self.config = load_config(
-            None, codec=codec, workers=workers, atmosphere=str(self.table), overwrite=False
-        )
+        compact = codec == "noise"
+        raw = "zstd:1" if compact else codec
+        chosen = {"precision": "noise"} if compact else {"codec": codec}
+        simulate_night(self.l0, setup, 1, codec=raw, table_out=self.table)
+        self.config = load_config(None, workers=workers, atmosphere=str(self.table), **chosen)
+        self.codec = self.config.codec
         self.backend = select_backend("cpu")
         self.arrays: dict[str, zarr.Array[Any]] = {}
         self.values: dict[str, list[Any]] = {}
@@ -119,6 +128,12 @@ class Night:
         """Remove the output; not part of any measured time."""
         for path in (self.l1, self.copied):
             shutil.rmtree(path, ignore_errors=True)
+
+    def bits(self, below: str) -> float:
+        """Bits in the files of the L1 scan that lie below ``below``, for each of its samples."""
+        files = [p for p in (self.l1 / "scan_000001" / below).rglob("*") if p.is_file()]
+        samples = sum(values.size for values in self.values["spectra"])
+        return 8.0 * sum(p.stat().st_size for p in files) / samples
 
     def remember(self) -> int:
         """Keep the values of the L1 store, so that the copy encodes the same; returns samples."""
@@ -188,6 +203,7 @@ def measure(folder: Path, size: str, codec: str, workers: int) -> IoResult:
     night = Night(folder, size, codec, workers)
     night.calibrate()
     samples = night.remember()
+    bits, bits_of_scan = night.bits("spectra/c"), night.bits("")
     night.copy()
 
     def copy_and_sync() -> None:
@@ -214,6 +230,8 @@ def measure(folder: Path, size: str, codec: str, workers: int) -> IoResult:
         threads=workers,
         repeats=len(own.wall),
         samples=samples,
+        bits=bits,
+        bits_of_scan=bits_of_scan,
         seconds_median=ours,
         seconds_min=min(own.wall),
         seconds_max=max(own.wall),
@@ -256,7 +274,17 @@ def show(results: Sequence[IoResult], console: Console) -> None:
         f"{first.samples / 1e6:.3g} Msamples"
     )
     table.add_column("codec")
-    for heading in ("s", "min-max", "plain s", "min-max", "ratio", "Msamples/s", "cpu s", "plain"):
+    for heading in (
+        "s",
+        "min-max",
+        "plain s",
+        "min-max",
+        "ratio",
+        "Msamples/s",
+        "cpu s",
+        "plain",
+        "bits",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for r in results:
         table.add_row(
@@ -269,6 +297,7 @@ def show(results: Sequence[IoResult], console: Console) -> None:
             f"{r.msamples_per_s:.1f}",
             f"{r.cpu_seconds:.3g}",
             f"{r.plain_cpu_seconds:.3g}",
+            f"{r.bits:.1f}",
         )
     console.print(table)
     for r in results:

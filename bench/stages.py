@@ -24,6 +24,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "mean": (tiles, "tile_mean"),
     "outliers": (tiles, "find_outliers"),
     "statistics": (tiles, "tile_statistics"),
+    "round": (tiles, "round_tile"),
     "encode": (codecs.ChunkEncoder, "payload"),
     "store": (array_writer, "_write_chunk_file"),
     "sync": (atomic, "sync_tree"),

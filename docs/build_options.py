@@ -44,6 +44,7 @@ TAIL = """
 - `tau` goes with `atmosphere` `none` (or `auto`), not with a table.
 - `t-hot` must be above `t-cold`.
 - `skydiff` needs the scans in order: not with `devices`, not with `scheduler`.
+- `precision` `noise` keeps spectra as f32, whatever `dtype` says, and has the codec `blosc-lz4` where none is given.
 - `devices` and `scheduler` exclude each other; so do `--quiet`, `--verbose` and `--json`.
 """
 
@@ -94,7 +95,7 @@ def row(parameter: Any, fields: dict[str, Any], numbers: frozenset[str]) -> str:
     name = " ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
     meaning = (parameter.help or "").partition(" Default: ")[0]
     meaning = meaning.replace("|", "\\|").replace("*", "\\*")
-    placeholder = parameter.metavar or ""
+    placeholder = (parameter.metavar or "").replace("|", "\\|")
     schema = fields.get(parameter.name)
     if schema is None:
         return cells(name, "", "", "" if parameter.is_flag else "path", "", meaning)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gpucal.calibrated_scan import CalibratedScan as CalibratedScan
     from gpucal.calibrated_scan import calibrate_scan as calibrate_scan
     from gpucal.cli.main import main as main
+    from gpucal.compare.picture import plot_comparison as plot_comparison
+    from gpucal.compare.products import StoreComparison as StoreComparison
+    from gpucal.compare.stores import compare_stores as compare_stores
     from gpucal.config import CalibrationConfig as CalibrationConfig
     from gpucal.config import load_config as load_config
     from gpucal.errors import AtmosphereError as AtmosphereError
@@ -84,6 +87,9 @@ _WHERE = {
     "gpucal.backend.select": ("select_backend",),
     "gpucal.calibrated_scan": ("CalibratedScan", "calibrate_scan"),
     "gpucal.cli.main": ("main",),
+    "gpucal.compare.picture": ("plot_comparison",),
+    "gpucal.compare.products": ("StoreComparison",),
+    "gpucal.compare.stores": ("compare_stores",),
     "gpucal.config": ("CalibrationConfig", "load_config"),
     "gpucal.errors": (
         "AtmosphereError",

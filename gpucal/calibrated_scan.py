@@ -36,6 +36,7 @@ from gpucal.pipeline.store.l1_arrays import (
 from gpucal.pipeline.store.outcome import band_quality
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.scan import Scan
+from gpucal.steps.precision import AS_COMPUTED, Precision, precision_notes
 from gpucal.steps.scale import gamma_of_scan
 from gpucal.steps.solution import ScanSolution
 
@@ -49,7 +50,8 @@ class CalibratedScan:
 
     spectra [C,D,R,A,S_on] K (T_A*, NaN where flagged bit 0 or 1); flags u16, same shape; t_sys,
     t_sys_star f64 [C,R,A,S_on] K (at the receiver's input, and above the air on the scale of the spectra);
-    t_rec, gamma f64 [C,R,A] K; quality: the ``qa`` attribute of L1; solution: pairing, loads, atmosphere.
+    t_rec, gamma f64 [C,R,A] K; quality: the ``qa`` attribute of L1; solution: pairing, loads, atmosphere;
+    precision: how the spectra are kept; notes: what to know of that.
     ``frequency``, ``to_xarray()``,
     ``to_spectrum1d()`` and ``plot()`` give what a notebook wants; ``l1`` is the scan as a store would hold it.
     """
@@ -62,6 +64,8 @@ class CalibratedScan:
     gamma: Array
     quality: dict[str, Any]
     solution: ScanSolution
+    precision: Precision = AS_COMPUTED
+    notes: tuple[str, ...] = ()
 
     @property
     def frequency(self) -> Array:
@@ -75,6 +79,7 @@ class CalibratedScan:
         solution = self.solution
         host = solution.backend.to_host
         streamed = streamed_attributes(solution)
+        streamed["spectra"] |= self.precision.attributes()
         arrays = {
             name: MemoryArray(np.asarray(host(getattr(self, name))), dims, streamed[name])
             for name, dims in (
@@ -89,7 +94,7 @@ class CalibratedScan:
         of_store = ("failed_bands", "l0_metadata_sha256", "atmosphere_sha256")
         whole = scan_attributes(solution, (), None, Origin("", {}))
         attrs = {k: v for k, v in whole.items() if k not in of_store}
-        attrs |= {**band_attributes(solution), "qa": self.quality}
+        attrs |= {**band_attributes(solution, self.notes), "qa": self.quality}
         scan = solution.scan
         return MemoryScan(scan.number, scan.band, json_safe(attrs), dict(scan.store_attrs), arrays)
 
@@ -164,18 +169,26 @@ class CalibratedScan:
 
 
 class _ArraySink:
-    """A TileSink that keeps the whole scan in arrays of the backend."""
+    """A StoredSink that keeps the whole scan in arrays of the backend."""
 
     def __init__(self, solution: ScanSolution) -> None:
         c, d, r, a, s = solution.output_shape
         xp = solution.backend.xp
         self._asarray = solution.backend.asarray
-        dtype = xp.float64 if solution.config.dtype == "f64" else xp.float32
+        self._xp, self._exact = xp, solution.config.dtype
         # Subscan first, so that a tile is written to one piece of memory.
-        self.spectra = xp.empty((s, c, d, r, a), dtype=dtype)
+        self._shape = (s, c, d, r, a)
+        self.begin(AS_COMPUTED)
         self.flags = xp.empty((s, c, d, r, a), dtype=xp.uint16)
         self.t_sys = xp.empty((s, c, r, a), dtype=xp.float64)
         self.t_sys_star = xp.empty((s, c, r, a), dtype=xp.float64)
+
+    def begin(self, precision: Precision) -> None:
+        """See ``StoredSink``."""
+        self.precision = precision
+        exact = self._xp.float64 if self._exact == "f64" else self._xp.float32
+        dtype = exact if precision.rounding is None else self._xp.float32
+        self.spectra = self._xp.empty(self._shape, dtype=dtype)
 
     def write_tile(
         self, output: int, channels: tuple[int, int], spectra: Host, flags: Host, n_own: int
@@ -241,4 +254,6 @@ def calibrate_scan(
         gamma=gamma_of_scan(solution),
         quality=band_quality(solution, streamed.sums, table),
         solution=solution,
+        precision=sink.precision,
+        notes=tuple(precision_notes(sink.precision, streamed.sums)),
     )

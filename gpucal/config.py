@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping
-from numbers import Integral
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gpucal import option_texts as texts
 from gpucal.errors import ConfigError
 from gpucal.option_model import DEG, MIB, MM, NP, Bandwidth, K, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
@@ -28,7 +27,7 @@ GROUPS: dict[str, str] = {
     "Atmosphere": "atmosphere",
     "Errors of the inputs": "error_t_hot",
     "Reference and diagnostics": "reference",
-    "Output and execution": "dtype",
+    "Output and execution": "precision",
     "Alarms": "alarm_rms_low",
 }
 """Headings of the help and of the pages -> the first field below each."""
@@ -200,10 +199,18 @@ class CalibrationConfig(OptionModel):
         False, description="Also write the difference of the two chop phases of the OFF."
     )
     # output and execution
-    dtype: Literal["f64", "f32"] = Field("f64", description="Type of the spectra in L1.")
+    precision: str = Field(
+        "exact",
+        description="T_A* as computed (exact), or rounded to a Kth of its noise, in a sixth of the bytes (noise:K; "
+        "noise: 16).",
+        json_schema_extra={"placeholder": "exact|noise[:K]"},
+    )
+    dtype: Literal["f64", "f32"] = Field(
+        "f64", description="Type of the spectra in L1; rounded ones are f32."
+    )
     codec: str = Field(
         "zstd:1",
-        description="zstd:LEVEL, blosc-lz4, blosc-zstd or none.",
+        description="zstd:LEVEL, blosc-lz4 (that of precision noise), blosc-zstd or none.",
         json_schema_extra={"placeholder": "NAME"},
     )
     backend: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where to compute.")
@@ -265,14 +272,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("scans", "devices", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        """A number, or several, as the text that the command line takes: ``[1, 5]`` is "1,5"."""
-        several = [value] if isinstance(value, Integral) else value
-        if isinstance(several, str) or not isinstance(several, Iterable):
-            return value
-        listed = list(several)
-        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in listed):
-            return value
-        return ",".join(str(int(n)) for n in listed) or value
+        return texts.numbers_text(value)
 
     @field_validator("gain_interpolate", mode="before")
     @classmethod
@@ -289,19 +289,12 @@ class CalibrationConfig(OptionModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
-        """``zstd`` becomes ``zstd:1``; level 0 would mean the default of the library."""
-        name, _, level = value.partition(":")
-        if name == "zstd":
-            if level and not (
-                level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)
-            ):
-                raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
-            return f"zstd:{int(level) if level else 1}"
-        if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
-            raise ValueError(
-                f"codec is {value!r}, expected zstd:LEVEL, blosc-lz4, blosc-zstd or none"
-            )
-        return name
+        return texts.codec_text(value)
+
+    @field_validator("precision")
+    @classmethod
+    def _known_precision(cls, value: str) -> str:
+        return texts.precision_text(value)
 
     @field_validator("scans")
     @classmethod
@@ -312,14 +305,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("devices")
     @classmethod
     def _device_list(cls, value: str) -> str:
-        if value.strip() in ("", "all"):
-            return value.strip()
-        names = [name.strip() for name in value.split(",")]
-        if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name) for name in names):
-            raise ValueError(f"devices is {value!r}, expected all, or device numbers such as 0,1")
-        if len(set(names)) < len(names):
-            raise ValueError(f"devices is {value!r}, which names a device twice")
-        return ",".join(names)
+        return texts.device_list_text(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationConfig:
@@ -335,7 +321,14 @@ class CalibrationConfig(OptionModel):
             raise ValueError("skydiff needs the scans in order: not possible with devices")
         if self.devices and self.scheduler:
             raise ValueError("devices and scheduler exclude each other")
+        if self.noise_steps is not None and "codec" not in self.model_fields_set:
+            self.__dict__["codec"] = "blosc-lz4"  # not chosen: it packs rounded spectra best
         return self
+
+    @property
+    def noise_steps(self) -> int | None:
+        """Steps of the rounding of T_A* in the noise of one dump; None: T_A* is not rounded."""
+        return texts.steps_of(self.precision)
 
     @property
     def one_temperature(self) -> bool:

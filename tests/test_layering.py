@@ -25,6 +25,7 @@ BASE = frozenset(
         "axes",
         "errors",
         "option_model",
+        "option_texts",
         "config",
         "scan",
         "scan_numbers",
@@ -48,6 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "pipeline": frozenset({"steps", "modes", "procedures", "physics", "backend", "io"}),
     "plot": frozenset({"physics", "io"}),
     "simulate": frozenset({"physics", "io"}),
+    "compare": frozenset({"physics", "io", "plot"}),
     "export": frozenset({"physics", "io"}),
     "calibrated_scan": frozenset(
         {"pipeline", "steps", "physics", "backend", "io", "plot", "export"}

@@ -55,6 +55,11 @@ class Commands(LazyGroup):
             "verify",
             "Read all chunk files of a store, and check every checksum there is.",
         ),
+        "compare": Entry(
+            f"{_COMMANDS}.compare",
+            "compare",
+            "Compare two calibrations of the same scans: T_A*, temperatures, water, flags, axes, settings.",
+        ),
         "flag": Entry(
             f"{_COMMANDS}.flag",
             "flag",

@@ -13,6 +13,7 @@ from gpucal.errors import L1Error
 from gpucal.export.frames import Pointing, Site, number, scan_frame
 from gpucal.io.l1.memory_scan import MemoryScan
 from gpucal.io.l1.reader import L1Scan
+from gpucal.io.l1.rounded import rounding_step
 from gpucal.io.l1.stored_t_sys import StoredTSys
 from gpucal.physics.doppler import LIGHT
 
@@ -50,6 +51,7 @@ def to_spectrum1d(
     (``meta["velocity_frame"]``), else topocentric; with the rest value, so that ``.velocity`` is the radio
     velocity in that frame. The velocity of the source is ``meta["radial_velocity"]``: as the radial
     velocity of the Spectrum, specutils would shift ``.velocity`` by it.
+    ``meta["rounding_step"]``: step of spectra that were rounded to their noise.
     Raises L1Error without specutils, or for an index that is not there.
     """
     try:
@@ -65,6 +67,9 @@ def to_spectrum1d(
     keep = slice(None) if average != "subscans" else 0
     axis, known, meta = _spectral(scan, receiver, chosen)
     meta |= {"receiver": receiver, "pixel": pixel, "flags": rows.flags[keep]}
+    step = rounding_step(scan["spectra"].attrs)
+    if step is not None:
+        meta["rounding_step"] = step * units.K
     if "radial_velocity" in meta:
         meta["radial_velocity"] = meta["radial_velocity"] * units.m / units.s
     if "rest_value" in known:

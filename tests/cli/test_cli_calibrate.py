@@ -58,6 +58,7 @@ SAMPLE = {
     "reference": ("per-dump", "per-dump"),
     "elevation_low": ("15", 15.0),
     "skydiff": ("2", 2),
+    "precision": ("noise", "noise:16"),
     "dtype": ("f32", "f32"),
     "codec": ("blosc-lz4", "blosc-lz4"),
     "backend": ("cpu", "cpu"),

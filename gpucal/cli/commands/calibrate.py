@@ -157,6 +157,8 @@ def _completion(field: str) -> Callable[..., list[str]] | None:
     """What completes the value of an option: scans of L0, names of tables, or the allowed words."""
     if field == "codec":
         return complete_words("zstd:1", "blosc-lz4", "blosc-zstd", "none")
+    if field == "precision":
+        return complete_words("exact", "noise", "noise:32")
     special: dict[str, Callable[..., list[str]]] = {
         "scans": complete_scans,
         "atmosphere": complete_tables,

@@ -8,15 +8,23 @@ sums are those of the scan.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 from gpucal.errors import DeviceMemoryError
 from gpucal.pipeline.scan.memory_budget import MemoryBudget, mebibytes
 from gpucal.pipeline.scan.ordered_pool import Cancelled, in_order
-from gpucal.pipeline.scan.tiles import TileSink, TileWork
+from gpucal.pipeline.scan.tiles import (
+    BeyondRoundingError,
+    StoredSink,
+    TileResults,
+    TileSink,
+    TileWork,
+)
+from gpucal.steps.precision import Precision, asked_precision, without_noise
 from gpucal.steps.quality import QualitySums
 from gpucal.steps.solution import ScanSolution
 
@@ -33,24 +41,57 @@ def stream_scan(
     """Calibrate every tile of a scan and hand it to ``sink``; returns the quality sums.
 
     At most ``budget.workers`` units run at once, fewer where their raw windows, spectra and flags would
-    take more than ``budget.nbytes`` together; one always runs. Raises Cancelled when ``cancel`` is set,
-    and the first error of a worker.
+    take more than ``budget.nbytes`` together; one always runs. A sink that stores gets them as
+    ``config.precision`` says; where that turns out to lose more than noise, it gets all of them again, as
+    computed. Raises Cancelled when ``cancel`` is set, and the first error of a worker.
     """
     stop = cancel or threading.Event()
-    work = TileWork(solution, sink, solution.backend.lanes(budget.workers), stop, progress)
-    tasks = work.tasks(budget.units(solution))
+    once = None if progress is None else _Once(progress)
+    work = TileWork(solution, sink, solution.backend.lanes(budget.workers), stop, once)
+    most = budget.submitted(solution)
+    asked = solution.config.noise_steps if isinstance(sink, StoredSink) else None
+    try:
+        # T_sys comes last where the form of the spectra does not depend on it: no worker then waits for it.
+        if asked is None or not isinstance(sink, StoredSink):
+            tasks = chain(work.tasks(budget.units(solution)), work.t_sys_tasks())
+            return _sums(solution, tasks, pool, most, stop)
+        with closing(in_order(work.noise_tasks(), pool, most, stop)) as noises:
+            precision = asked_precision(min(noises), asked)
+        while True:
+            sink.begin(precision)
+            work.rounding = precision.rounding
+            try:
+                sums = _sums(solution, work.tasks(budget.units(solution)), pool, most, stop)
+            except BeyondRoundingError as error:
+                reason = str(error)
+            else:
+                reason = without_noise(sums, precision)
+                if not reason:
+                    return sums
+            # All again, as computed.
+            precision = Precision(None, reason)
+            if once is not None:
+                once.begin_anew()
+    except KeyboardInterrupt:
+        stop.set()
+        raise
+
+
+def _sums(
+    solution: ScanSolution,
+    tasks: Iterator[Callable[[], TileResults]],
+    pool: Executor,
+    most: int,
+    stop: threading.Event,
+) -> QualitySums:
+    """Run the tasks and add up their statistics; the order makes sums of floats independent of the workers."""
     c, _, r, a, _ = solution.output_shape
     sums = QualitySums(c, r, a)
     # Closing waits for the running tiles: nothing may write once this function is left.
-    with closing(in_order(tasks, pool, budget.submitted(solution), stop)) as finished:
-        try:
-            # The order makes sums of floats independent of the number of workers.
-            for results in finished:
-                for channels, tile in results:
-                    sums.add(channels, tile)
-        except KeyboardInterrupt:
-            stop.set()
-            raise
+    with closing(in_order(tasks, pool, most, stop)) as finished:
+        for results in finished:
+            for channels, tile in results:
+                sums.add(channels, tile)
     return sums
 
 

@@ -21,8 +21,9 @@ from gpucal.pipeline.scan.ordered_pool import Cancelled
 from gpucal.pipeline.scan.work_units import Unit, t_sys_blocks
 from gpucal.steps.judge.outliers import find_outliers
 from gpucal.steps.means import measured
+from gpucal.steps.precision import Precision, Rounding, round_tile, smallest_noise
 from gpucal.steps.quality import TileStatistics, tile_mean, tile_statistics
-from gpucal.steps.scale import scale_of_output
+from gpucal.steps.scale import OutputScale, scale_of_output
 from gpucal.steps.solution import ScanSolution
 from gpucal.steps.tile import calibrate_tile
 
@@ -61,6 +62,18 @@ class EncodedSink(Protocol):
         n_own: int,
     ) -> None:
         """As ``TileSink.write_tile`` with arrays of the backend, written by ``lane``."""
+
+
+@runtime_checkable
+class StoredSink(Protocol):
+    """A ``TileSink`` that keeps the spectra as ``config.precision`` says."""
+
+    def begin(self, precision: Precision) -> None:
+        """The spectra that follow are in this form; called again where all of them come again in another."""
+
+
+class BeyondRoundingError(Exception):
+    """T_A* is too large for f32 in steps of the rounding."""
 
 
 class CountsWindows:
@@ -110,7 +123,7 @@ class TileWork:
     """The work on a unit, tile by tile; shared by all workers of a scan.
 
     stop: raises Cancelled before the next tile; progress: gets the bytes of raw counts of each tile that is
-    done.
+    done. ``rounding`` may be set before the tasks of the tiles: the sink then gets rounded spectra, f32.
     """
 
     def __init__(
@@ -127,13 +140,22 @@ class TileWork:
         self._stop = stop
         self._progress = progress
         self._dtype = np.dtype(np.float64 if solution.config.dtype == "f64" else np.float32)
+        self.rounding: Rounding | None = None
 
     def tasks(self, units: Sequence[Unit]) -> Iterator[Callable[[], TileResults]]:
-        """All tasks of a scan, in the order in which their results are added up."""
+        """The tasks of all tiles, in the order in which their results are added up."""
         for unit in units:
             yield partial(self._unit, unit)
+
+    def t_sys_tasks(self) -> Iterator[Callable[[], TileResults]]:
+        """The tasks that write T_sys, one for each output; they need no counts and enter no statistics."""
         for output in range(self._solution.output_shape[4]):
             yield partial(self._t_sys, output)
+
+    def noise_tasks(self) -> Iterator[Callable[[], float]]:
+        """The same, and each returns the smallest noise of one dump in its output, K."""
+        for output in range(self._solution.output_shape[4]):
+            yield partial(self._noise, output)
 
     def _unit(self, unit: Unit) -> TileResults:
         """All tiles of a unit, block by block, so that the windows move up."""
@@ -153,7 +175,9 @@ class TileWork:
             raise Cancelled
         solution = self._solution
         shape = (channels[1] - channels[0], *solution.output_shape[1:4])
-        spectra, flags = lane.output(0, shape, self._dtype), lane.output(1, shape, FLAG_DTYPE)
+        # What is rounded is computed as if it were not: quality and spikes do not depend on it.
+        dtype = self._dtype if self.rounding is None else np.dtype(np.float64)
+        spectra, flags = lane.output(0, shape, dtype), lane.output(1, shape, FLAG_DTYPE)
         n_own, scale = calibrate_tile(solution, output, channels, read, spectra, flags)
         averaged = tile_mean(solution.backend, spectra, n_own)
         found = find_outliers(solution, output, scale, averaged.mean, spectra)
@@ -164,6 +188,8 @@ class TileWork:
             averaged = tile_mean(solution.backend, found.left_out(spectra, solution.backend), n_own)
             numbers = found.numbers()
         statistics = tile_statistics(solution, output, scale, averaged, flags, n_own, numbers)
+        if self.rounding is not None:
+            spectra = self._rounded(lane, self.rounding, spectra, flags)
         # A device that can encode does so before the samples leave it.
         if lane.encodes and isinstance(self._sink, EncodedSink):
             self._sink.write_on_device(lane, output, channels, spectra, flags, n_own)
@@ -174,9 +200,28 @@ class TileWork:
             self._progress(math.prod(shape) * solution.group.counts.dtype.itemsize)
         return statistics
 
+    def _rounded(self, lane: Lane, rounding: Rounding, spectra: Array, flags: Array) -> Array:
+        """The spectra rounded, f32; raises BeyondRoundingError where one of them is too large for it."""
+        out = lane.output(3, spectra.shape, np.dtype(np.float32))
+        if not round_tile(self._solution.backend, rounding, spectra, flags, out):
+            raise BeyondRoundingError(
+                f"it reaches beyond {rounding.largest:.4g} K, the most that f32 holds in steps of {rounding.step:.3g} K"
+            )
+        return out
+
     def _t_sys(self, output: int) -> TileResults:
-        """Write T_sys and T_sys* of one output; they need no counts and enter no statistics."""
+        """Write T_sys and T_sys* of one output."""
+        for _ in self._written_scales(output):
+            pass
+        return []
+
+    def _noise(self, output: int) -> float:
+        """Write T_sys and T_sys* of one output; returns its smallest noise of one dump, K."""
+        scales = self._written_scales(output)
+        return min(smallest_noise(self._solution, output, scale) for scale in scales)
+
+    def _written_scales(self, output: int) -> Iterator[OutputScale]:
         for c0, c1 in t_sys_blocks(self._solution):
             scale = scale_of_output(self._solution, output, c0, c1)
             self._sink.write_t_sys(output, (c0, c1), scale.t_sys, scale.t_sys_star)
-        return []
+            yield scale

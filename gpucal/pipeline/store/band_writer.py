@@ -19,6 +19,7 @@ from gpucal.pipeline.store.outcome import band_quality, band_summary
 from gpucal.pipeline.store.provenance import Origin, provenance
 from gpucal.pipeline.store.report import Observer, ScanSummary
 from gpucal.pipeline.store.solver import BandSolution
+from gpucal.steps.precision import precision_notes
 from gpucal.steps.quality import QualitySums
 from gpucal.steps.sky_diff import (
     SkyDifferences,
@@ -67,11 +68,12 @@ class BandWriter:
         self._observer.scan_started(scan.number, scan.band, total)
         writer.group(scan.band)
         # Stream: spectra, flags and T_sys, tile by tile.
-        sums = timer.run("calibrate", lambda: self._tiles(solution, writer, pool, alone))
+        sink = L1Sink(writer, solution)
+        sums = timer.run("calibrate", lambda: self._tiles(solution, sink, pool, alone))
         # Describe: how good it is, how it was made, and from what.
         quality = band_quality(solution, sums, self._table)
         attributes = {
-            **band_attributes(solution),
+            **band_attributes(solution, precision_notes(sink.precision, sums)),
             "qa": quality,
             "provenance": provenance(solution, self._table, origin),
         }
@@ -86,7 +88,7 @@ class BandWriter:
     def _tiles(
         self,
         solution: ScanSolution,
-        writer: ScanWriter,
+        sink: L1Sink,
         pool: Executor,
         alone: Callable[[], bool],
     ) -> QualitySums:
@@ -94,7 +96,7 @@ class BandWriter:
         scan = solution.scan
         streamed = stream_within_memory(
             solution,
-            L1Sink(writer, solution),
+            sink,
             self._budget,
             pool=pool,
             cancel=self._cancel,

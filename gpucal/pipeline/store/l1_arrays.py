@@ -21,6 +21,7 @@ from gpucal.pipeline.scan.noise import noise_attribute
 from gpucal.pipeline.scan.work_units import l1_blocks, t_sys_blocks
 from gpucal.pipeline.store.provenance import Origin
 from gpucal.steps.loads import describe_loads
+from gpucal.steps.precision import AS_COMPUTED, Precision
 from gpucal.steps.scale import gamma_of_scan
 from gpucal.steps.sky_diff import SkyDifferences
 from gpucal.steps.sky_model import zenith_opacity
@@ -95,27 +96,19 @@ def _star_formula(solution: ScanSolution) -> str:
 
 
 class L1Sink:
-    """A TileSink that writes the tiles of one band into a staged scan."""
+    """A StoredSink that writes the tiles of one band into a staged scan; ``precision``: how the spectra are kept."""
 
     def __init__(self, writer: ScanWriter, solution: ScanSolution) -> None:
+        self._writer = writer
         self._solution = solution
+        self.precision = AS_COMPUTED
         band = solution.scan.band
         c, d, r, a, s = solution.output_shape
         self._step = l1_blocks(solution)[0][1]
         self._t_sys_step = t_sys_blocks(solution)[0][1]
-        dtype = writer.store.dtype
         chunk = (self._step, d, r, a, 1)
         of = streamed_attributes(solution)
-        self._spectra: ArrayWriter = writer.array(
-            band,
-            "spectra",
-            (c, d, r, a, s),
-            chunk,
-            dtype,
-            SPECTRUM_DIMS,
-            fill_value=np.nan,
-            attrs={**of["spectra"], "coordinates": COORDINATES},
-        )
+        self._spectra = self._spectra_writer()
         self._flags: ArrayWriter = writer.array(
             band,
             "flags",
@@ -140,6 +133,26 @@ class L1Sink:
         ]
         self._payloads: dict[tuple[Any, ...], Payload] = {}
         self._lock = threading.Lock()
+
+    def begin(self, precision: Precision) -> None:
+        """Declare the spectra anew; see ``StoredSink``."""
+        self.precision = precision
+        self._writer.drop(self._spectra.key)
+        self._spectra = self._spectra_writer()
+
+    def _spectra_writer(self) -> ArrayWriter:
+        shape = self._solution.output_shape
+        store, of_array = self._writer.store, streamed_attributes(self._solution)["spectra"]
+        return self._writer.array(
+            self._solution.scan.band,
+            "spectra",
+            shape,
+            (self._step, *shape[1:4], 1),
+            np.float32 if self.precision.rounding else store.dtype,
+            SPECTRUM_DIMS,
+            fill_value=np.nan,
+            attrs={**of_array, **self.precision.attributes(), "coordinates": COORDINATES},
+        )
 
     def write_tile(
         self, output: int, channels: tuple[int, int], spectra: Array, flags: Array, n_own: int
@@ -310,8 +323,8 @@ def write_band(
     writer.set_attrs(band, attributes)
 
 
-def band_attributes(solution: ScanSolution) -> dict[str, Any]:
-    """Attributes that say how a band was calibrated."""
+def band_attributes(solution: ScanSolution, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Attributes that say how a band was calibrated; notes: more warnings."""
     setup, atmosphere = solution.setup, solution.atmosphere
     g_sig = np.asarray(solution.backend.to_host(setup.g_sig))
     return {
@@ -324,6 +337,6 @@ def band_attributes(solution: ScanSolution) -> dict[str, Any]:
         "folded": any(r.fold_throw() is not None for r in solution.pairing.recipes),
         "gain_drift_corrected": solution.drift is not None,
         "noise": noise_attribute(solution),
-        "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings))),
+        "warnings": list(dict.fromkeys((*solution.warnings, *atmosphere.warnings, *notes))),
         **describe_loads(solution.loads),
     }

@@ -16,6 +16,7 @@ from gpucal.errors import GpucalError
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
 from gpucal.io.files.regular import read_document
 from gpucal.io.l1.reader import L1, L1Scan
+from gpucal.io.l1.rounded import rounding_step
 from gpucal.io.l1.stored_t_sys import STAR, StoredTSys
 
 F64 = npt.NDArray[np.float64]
@@ -63,6 +64,7 @@ def _l1_row(scan: L1Scan, night: bool) -> Row:
     if "spectra" in scan:
         spectra = scan["spectra"]
         row |= {"shape": list(spectra.shape), "dtype": spectra.dtype.name}
+        row["rounding_step_k"] = rounding_step(spectra.attrs)
         row["bytes"] = sum(int(scan[name].nbytes) for name in scan)
         row["problems"] += _wrong_shapes(scan, label)
     if "frequency" in scan:

@@ -61,6 +61,12 @@ def _print_lines(console: Console, name: str, lines: Sequence[str]) -> None:
         console.print(escape(f"{name}: {line}"), highlight=False, soft_wrap=True)
 
 
+def _type(row: Row) -> str:
+    """The type of the samples, and the step that they are multiples of."""
+    step = row["rounding_step_k"]
+    return (row["dtype"] or "-") if step is None else f"{row['dtype']}, {step:.3g} K steps"
+
+
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("scan", "kind", "mode", "source", "C,D,R,A,S", "dtype", "size", "GHz", "loads"):
@@ -73,7 +79,7 @@ def _table(rows: Sequence[Row]) -> Table:
             row["mode"] or " ".join(f"{n}x{mode}" for mode, n in row["subscans"].items()) or "-",
             row["source"] or "-",
             ",".join(str(n) for n in row["shape"]) or "-",
-            row["dtype"] or "-",
+            _type(row),
             _size(row["bytes"]),
             f"{span[0]:.3f}-{span[1]:.3f}" if span else "-",
             f"{row['load_scan']} {row['load_rule']}".rstrip()

@@ -19,6 +19,7 @@ def empty_row(number: int, problems: Sequence[str], *, band: str = "") -> Row:
         "source": "",
         "shape": [],
         "dtype": "",
+        "rounding_step_k": None,
         "bytes": 0,
         "frequency_ghz": None,
         "mjd": None,

@@ -95,6 +95,9 @@ CALIBRATED = (
     ),
     Column("tau", "float64", "", "zenith opacity of the signal band, median", _night("tau"), ".5f"),
     Column("rms_ratio", "float64", "", "rms over expected rms, median", _night("rms_ratio"), ".4f"),
+    Column(
+        "rounding_step", "float64", "K", "step of rounded spectra", _of("rounding_step_k"), ".9g"
+    ),
     Column("flagged", "float64", "%", "flagged samples", _night("flagged"), ".3f"),
     Column("flags", "string", "", "remarks that hold for the whole scan", _night("flags")),
     *_TAIL,

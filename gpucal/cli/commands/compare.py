@@ -1,0 +1,97 @@
+"""``gpucal compare``: what changed between two calibrations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpucal.cli.options.complete import complete_scans
+from gpucal.cli.options.scans import chosen_scans
+from gpucal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gpucal.compare.products import StoreComparison
+
+EXIT_DIFFERENT = 2
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Calibrated store (L1).")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another, of the same scans.")],
+    scans: Annotated[
+        str,
+        typer.Option(
+            "--scans",
+            metavar="1,5-9",
+            help="Only these scans; all by default.",
+            autocompletion=complete_scans,
+        ),
+    ] = "",
+    rtol: Annotated[
+        float,
+        typer.Option("--rtol", metavar="X", help="Largest relative change that does not count."),
+    ] = 0.0,
+    sigma: Annotated[
+        float,
+        typer.Option(
+            "--sigma",
+            metavar="X",
+            help="Largest change that does not count, over the noise of a dump (T_A*) or the known error.",
+        ),
+    ] = 0.0,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth",
+            metavar="F",
+            help="Also compare both with the truth of a simulated night (gpucal simulate --truth F).",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="F", help="Draw every pixel of every scan into this file."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare two calibrations of the same scans: T_A*, temperatures, water, flags, axes, settings.
+
+    Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be compared, 2 something differs,
+    also a scan that one store lacks.
+    """
+    for name, value in (("--rtol", rtol), ("--sigma", sigma)):
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"{name} is {value:g}, expected a number at least 0.")
+    from gpucal.cli.show.comparison import comparison_lines, print_comparison, truth_rows
+    from gpucal.compare.picture import plot_comparison
+    from gpucal.compare.stores import compare_stores
+    from gpucal.io.files.json_text import dumps
+
+    shown = sys.stderr.isatty() and not json
+    found = compare_stores(
+        old, new, scans=chosen_scans(scans), progress=_progress if shown else None
+    )
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    rows = [] if truth is None else truth_rows(found, truth)
+    if plot is not None:
+        plot_comparison(found, plot)
+    if json:
+        said = {"truth": [row._asdict() for row in rows]} if truth is not None else {}
+        print(dumps({**found.to_dict(rtol, sigma), **said}, indent=1))
+    else:
+        print_comparison(found, rtol, sigma, rows)
+        for line in comparison_lines(found, rtol, sigma):
+            print(line)
+    worse = any(not row.new_holds for row in rows)
+    raise typer.Exit(EXIT_DIFFERENT if worse or _differs(found, rtol, sigma) else 0)
+
+
+def _differs(found: StoreComparison, rtol: float, sigma: float) -> bool:
+    return bool(found.differing(rtol, sigma) or found.only_old or found.only_new)
+
+
+def _progress(name: str) -> None:
+    print(f"\r\x1b[K{name[:76]}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What changed between two calibrations of one night: numbers, flags, axes, settings and versions, pixel by pixel."""
