@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gpucal.calibrated_scan import CalibratedScan as CalibratedScan
     from gpucal.calibrated_scan import calibrate_scan as calibrate_scan
     from gpucal.cli.main import main as main
+    from gpucal.compare.class_file import ClassComparison as ClassComparison
+    from gpucal.compare.class_file import compare_class as compare_class
     from gpucal.compare.picture import plot_comparison as plot_comparison
     from gpucal.compare.products import StoreComparison as StoreComparison
     from gpucal.compare.stores import compare_stores as compare_stores
@@ -87,6 +89,7 @@ _WHERE = {
     "gpucal.backend.select": ("select_backend",),
     "gpucal.calibrated_scan": ("CalibratedScan", "calibrate_scan"),
     "gpucal.cli.main": ("main",),
+    "gpucal.compare.class_file": ("ClassComparison", "compare_class"),
     "gpucal.compare.picture": ("plot_comparison",),
     "gpucal.compare.products": ("StoreComparison",),
     "gpucal.compare.stores": ("compare_stores",),

@@ -11,15 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gpucal import option_texts as texts
 from gpucal.errors import ConfigError
-from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
-from gpucal.option_texts import (
-    codec_text,
-    device_list_text,
-    numbers_text,
-    precision_text,
-    steps_of,
-)
+from gpucal.option_model import DEG, MIB, MM, NP, Bandwidth, K, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -111,6 +105,11 @@ class CalibrationConfig(OptionModel):
     )
     clip_tsys: Positive = Field(
         200.0, description="Bad channel above this multiple of the median T_rec."
+    )
+    cal_bandwidth: Bandwidth = Field(
+        "",
+        description="Average T_rec in bins of this width, such as 20MHz, and interpolate; each channel by default.",
+        json_schema_extra={"placeholder": "WIDTH"},
     )
     line_scale: Literal["ssb", "dsb"] = Field(
         "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
@@ -273,7 +272,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("scans", "devices", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        return numbers_text(value)
+        return texts.numbers_text(value)
 
     @field_validator("gain_interpolate", mode="before")
     @classmethod
@@ -290,12 +289,12 @@ class CalibrationConfig(OptionModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
-        return codec_text(value)
+        return texts.codec_text(value)
 
     @field_validator("precision")
     @classmethod
     def _known_precision(cls, value: str) -> str:
-        return precision_text(value)
+        return texts.precision_text(value)
 
     @field_validator("scans")
     @classmethod
@@ -306,7 +305,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("devices")
     @classmethod
     def _device_list(cls, value: str) -> str:
-        return device_list_text(value)
+        return texts.device_list_text(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationConfig:
@@ -314,6 +313,8 @@ class CalibrationConfig(OptionModel):
             raise ValueError("tau is given together with an atmosphere table: choose one of them")
         if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
+        if self.cal_bandwidth and self.gain_interpolate:
+            raise ValueError("cal_bandwidth and gain_interpolate exclude each other")
         if self.scheduler and self.skydiff:
             raise ValueError("skydiff needs the scans in order: not possible with scheduler")
         if self.devices and self.skydiff:
@@ -327,7 +328,7 @@ class CalibrationConfig(OptionModel):
     @property
     def noise_steps(self) -> int | None:
         """Steps of the rounding of T_A* in the noise of one dump; None: T_A* is not rounded."""
-        return steps_of(self.precision)
+        return texts.steps_of(self.precision)
 
     @property
     def one_temperature(self) -> bool:

@@ -7,13 +7,22 @@ TOML file, the pages and the errors all take them from there.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
+from math import inf, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from gpucal.errors import ConfigError, did_you_mean
@@ -21,6 +30,33 @@ from gpucal.errors import ConfigError, did_you_mean
 _UNITS = ("K", "s", "m", "deg", "Np", "mm", "MiB")
 K, S, M, DEG, NP, MM, MIB = ({"unit": cast(JsonValue, unit)} for unit in _UNITS)
 """Unit of a field, in its ``json_schema_extra``."""
+
+_HERTZ = {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9}
+
+
+def hertz(given: str) -> float:
+    """A bandwidth such as "20MHz" or "20 MHz", Hz; a plain number is in Hz. Raises ValueError for anything else."""
+    found = re.fullmatch(r"([0-9.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", given.strip())
+    try:
+        value = float(found[1]) * _HERTZ[found[2] or "Hz"] if found else nan
+    except (ValueError, KeyError):
+        value = nan
+    if not 0.0 < value < inf:
+        raise ValueError(f"{given!r} is no bandwidth, expected one such as 20MHz")
+    return value
+
+
+def _bandwidth_text(given: Any) -> Any:
+    """A bandwidth as the text that says it shortest; a number is in Hz."""
+    if given == "" or not isinstance(given, str | float | int):
+        return given
+    value = hertz(given if isinstance(given, str) else repr(float(given)))
+    name, unit = next(((n, u) for n, u in reversed(_HERTZ.items()) if value >= u), ("Hz", 1.0))
+    return f"{value / unit:.15g}{name}"
+
+
+Bandwidth = Annotated[str, BeforeValidator(_bandwidth_text)]
+"""A field for a bandwidth, as text: ``hertz`` gives its number; "" where it is not given."""
 
 _BOUNDS = (
     ("exclusiveMinimum", "above"),

@@ -64,7 +64,8 @@ class SpectralSetup:
     """Frequency axes and sideband gains of one scan and band.
 
     nu_sig, nu_img f64 [C,F] Hz; channel_width Hz; g_sig, g_img f64 broadcastable to [C,R,A];
-    noise_bandwidth: that of a channel over its width.
+    noise_bandwidth: that of a channel over its width; unit_borders: first channels of the units of a spectrometer, but
+    for the first unit.
     """
 
     nu_sig: Array
@@ -76,6 +77,7 @@ class SpectralSetup:
     hk: float
     ssb: bool
     noise_bandwidth: float = 1.0
+    unit_borders: tuple[int, ...] = ()
 
     @property
     def noise_width(self) -> float:

@@ -49,7 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "pipeline": frozenset({"steps", "modes", "procedures", "physics", "backend", "io"}),
     "plot": frozenset({"physics", "io"}),
     "simulate": frozenset({"physics", "io"}),
-    "compare": frozenset({"physics", "io", "plot"}),
+    "compare": frozenset({"physics", "io", "plot", "export"}),
     "export": frozenset({"physics", "io"}),
     "calibrated_scan": frozenset(
         {"pipeline", "steps", "physics", "backend", "io", "plot", "export"}

@@ -13,11 +13,13 @@ from gpucal.axes import ON_MODES
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import ConfigError, L0Error, LoadError
+from gpucal.option_model import hertz
 from gpucal.physics.frequency import frequency_axes
 from gpucal.physics.radiometry import h_over_k, radiation_temperature, sideband_gains
 from gpucal.physics.smoothing import running_median5
 from gpucal.products import GainDrift, LoadMeans, LoadSolution, MeanKey, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.steps.binned_loads import cold_of_bins
 from gpucal.steps.means import dump_means, mean_time
 
 Array = Any
@@ -67,6 +69,7 @@ def spectral_setup(scan: Scan, config: CalibrationConfig, backend: Backend) -> S
         hk=h_over_k(config.physics),
         ssb=config.line_scale == "ssb",
         noise_bandwidth=_noise_bandwidth(scan, config),
+        unit_borders=tuple(scan.attrs.get("unit_borders") or ()),
     )
 
 
@@ -224,6 +227,9 @@ def solve_loads(
             f"({np.mean(means.t_cold):.2f} K).",
             hint="Use --t-hot and --t-cold.",
         )
+    if config.cal_bandwidth:
+        bin_channels = hertz(config.cal_bandwidth) / setup.channel_width
+        cold = cold_of_bins(hot, cold, j_hot, j_cold, bin_channels, setup.unit_borders, backend)
     span = hot - cold
     usable = xp.isfinite(span) & (span > 0) & (cold > 0)
     y_minus_1 = xp.where(usable, span, xp.nan) / xp.where(usable, cold, 1.0)

@@ -36,6 +36,10 @@ DECILE_OF_SQUARE = 0.0157907740934312
 """First decile of the same: it still holds where lines fill most channels."""
 
 
+BESIDE_BORDER, FEWEST_BESIDE = 64, 4
+"""Channels on either side of the border of a unit that show its step: at most, and at least."""
+
+
 @dataclass(frozen=True, eq=False)
 class TileStatistics:
     """Contribution of one tile to the quality of its scan; sums are f64 [R,A].
@@ -193,6 +197,20 @@ class QualitySums:
             return np.sqrt(quiet)
         return np.sqrt(np.fmin(quiet, _median_of_tiles(self._pairs)))
 
+    def platforming(self, borders: Sequence[int]) -> list[dict[str, Any]]:
+        """Step of the mean spectrum where a unit of the spectrometer begins, K [R][A]; physics section 10.
+
+        Of straight lines through the channels on either side, NaN where there are too few.
+        """
+        ends = [0, *borders, len(self.mean)]
+        mean = self.mean / np.where(self.n_mean > 0, self.n_mean, np.nan)
+        out = []
+        for before, here, after in zip(ends, ends[1:], ends[2:], strict=False):
+            n = min(BESIDE_BORDER, here - before, after - here)
+            step = _at_end(mean[here : here + n]) - _at_end(mean[here - n : here][::-1])
+            out.append({"channel": here, "step_k": step.tolist()})
+        return out
+
     def ripple(self) -> F64:
         """Largest non-zero Fourier amplitude of the mean spectrum over its noise, f64 [R,A]."""
         some = self.n_mean > 0
@@ -206,6 +224,22 @@ class QualitySums:
         rms = np.sqrt(0.5 * (np.where(good, step, 0.0) ** 2).sum(axis=0) / steps)
         peak = amplitude.max(axis=0, initial=0.0)
         return np.where(rms > 0, peak / np.where(rms > 0, rms, 1.0), np.nan)
+
+
+def _at_end(values: F64) -> F64:
+    """A straight line through values f64 [n,R,A], half a channel before the first: f64 [R,A]; outliers do not count."""
+    out = np.full(values.shape[1:], np.nan)
+    x = np.arange(len(values)) + 0.5
+    for place in np.ndindex(*out.shape):
+        y = values[:, *place]
+        good = np.isfinite(y)
+        for _ in range(3):
+            if good.sum() < FEWEST_BESIDE:
+                break
+            slope, out[place] = np.polyfit(x[good], y[good], 1)
+            rest = np.abs(y - out[place] - slope * x)
+            good &= rest <= 5.0 * np.median(rest[good])
+    return out
 
 
 def _pair_level(one: TileStatistics, other: TileStatistics) -> F64:
@@ -231,6 +265,7 @@ def quality_attributes(
     totals = sums.sums
     n = np.where(totals[0] > 0, totals[0], np.nan)
     expected, ratio = np.sqrt(totals[1] / n), np.sqrt(totals[2] / n)
+    borders = sorted({k for k in solution.setup.unit_borders if k < len(sums.mean)})
     return {
         **solution_quality(solution),
         "t_sys_median": t_sys_median,
@@ -244,6 +279,7 @@ def quality_attributes(
         "rms_ratio": ratio.tolist(),
         "rms_ratio_line_free": sums.line_free_ratio().tolist(),
         "baseline_ripple": sums.ripple().tolist(),
+        **({"platforming": sums.platforming(borders)} if borders else {}),
     }
 
 

@@ -15,12 +15,21 @@ from gpucal.errors import ConfigError
 if TYPE_CHECKING:
     from gpucal.compare.products import StoreComparison
 
-EXIT_DIFFERENT = 2
+EXIT_NOTHING, EXIT_DIFFERENT = 1, 2
+
+CLASS_RTOL = 0.03
+"""Two programs with the same data and other opacities agree as well as this."""
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="Calibrated store (L1).")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="Another, of the same scans.")],
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="OLD NEW | class L1 FILE",
+            help="Two calibrated stores (L1) of the same scans; or one, and a CLASS file of the same data.",
+            show_default=False,
+        ),
+    ],
     scans: Annotated[
         str,
         typer.Option(
@@ -31,9 +40,13 @@ def compare(
         ),
     ] = "",
     rtol: Annotated[
-        float,
-        typer.Option("--rtol", metavar="X", help="Largest relative change that does not count."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--rtol",
+            metavar="X",
+            help="Largest relative change that does not count; 0, or 0.03 for a CLASS file.",
+        ),
+    ] = None,
     sigma: Annotated[
         float,
         typer.Option(
@@ -58,12 +71,25 @@ def compare(
 ) -> None:
     """Compare two calibrations of the same scans: T_A*, temperatures, water, flags, axes, settings.
 
-    Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be compared, 2 something differs, one
-    store lacks a scan, or NEW does not agree with the truth although OLD does.
+    With the word class: hold T_A*, T_sys* and the frequency axis against a CLASS file (.30m, .apex, .fyst) that
+    another program made of the same data. Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be
+    compared, 2 something differs, one lacks a scan, or NEW does not agree with the truth although OLD does.
     """
-    for name, value in (("--rtol", rtol), ("--sigma", sigma)):
+    of_class = len(stores) == 3 and stores[0] == "class"
+    if len(stores) != 2 and not of_class:
+        raise ConfigError(
+            f"{len(stores)} arguments were given, expected OLD NEW, or class L1 FILE.",
+            hint="gpucal compare OLD NEW, or gpucal compare class L1 FILE.30m",
+        )
+    for name, value in (("--rtol", rtol or 0.0), ("--sigma", sigma)):
         if not 0 <= value < float("inf"):
             raise ConfigError(f"{name} is {value:g}, expected a number at least 0.")
+    if of_class:
+        if sigma or truth or plot:
+            raise ConfigError("--sigma, --truth and --plot compare two stores, not a CLASS file.")
+        raise typer.Exit(_with_class(stores[1:], scans, CLASS_RTOL if rtol is None else rtol, json))
+    old, new = (Path(name) for name in stores)
+    rtol = rtol or 0.0
     from gpucal.cli.show.comparison import show_comparison, truth_rows
     from gpucal.compare.picture import plot_comparison
     from gpucal.compare.stores import compare_stores
@@ -79,6 +105,25 @@ def compare(
     show_comparison(found, rtol, sigma, rows, as_json=json)
     worse = any(row.old_holds and not row.new_holds for row in rows or ())
     raise typer.Exit(EXIT_DIFFERENT if worse or _differs(found, rtol, sigma) else 0)
+
+
+def _with_class(names: list[str], scans: str, rtol: float, json: bool) -> int:
+    """``gpucal compare class``: print the rows and the verdict; returns the exit code."""
+    from gpucal.cli.show.class_comparison import print_class_comparison
+    from gpucal.compare.class_file import compare_class
+    from gpucal.io.files.json_text import dumps
+
+    shown = sys.stderr.isatty() and not json
+    found = compare_class(*names, scans=chosen_scans(scans), progress=_progress if shown else None)
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    if json:
+        print(dumps(found.to_dict(rtol), indent=1))
+    else:
+        print_class_comparison(found, rtol)
+    if not found.rows:
+        return EXIT_NOTHING
+    return 0 if found.agrees(rtol) else EXIT_DIFFERENT
 
 
 def _differs(found: StoreComparison, rtol: float, sigma: float) -> bool:

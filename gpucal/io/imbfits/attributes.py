@@ -105,6 +105,9 @@ def band_attributes(file: ImbFile, spectrum: Spectrum, observed: Observed) -> di
         "pixels": list(spectrum.pixels),
         "file": file.path.name,
     }
+    ends = np.cumsum([piece.count for piece in spectrum.pieces[0]])
+    if len(ends) > 1:
+        attrs["unit_borders"] = ends[:-1].tolist()
     efficiencies = {"f_eff": tuning.f_eff, "gain_image": tuning.gain_image}
     attrs |= {name: value for name, value in efficiencies.items() if value is not None}
     return attrs | _velocities(file, observed.subscan.trace.doppler)

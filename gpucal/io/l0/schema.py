@@ -292,6 +292,7 @@ class ScanAttrs(BaseModel):
     gain_image: Annotated[float, BeforeValidator(_no_bool_or_text)] | list[Any] | None = None
     f_eff: Annotated[Number, Field(gt=0, le=1)] | None = None
     noise_bandwidth: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
+    unit_borders: list[Annotated[Whole, Field(gt=0)]] | None = None
     ref_channel_base: Annotated[Literal[0, 1], BeforeValidator(_no_bool_or_text)] = 0
     complete: bool | None = None
     scan_metadata: dict[str, Any] | None = None

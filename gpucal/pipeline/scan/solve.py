@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
-from gpucal.errors import AtmosphereError, GpucalError, LoadError
+from gpucal.errors import AtmosphereError, ConfigError, GpucalError, LoadError
 from gpucal.physics.atm import AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
@@ -206,6 +206,11 @@ def _loads(
     if scheme == "hot-cold":
         solved = solve_loads(choice.first, setup, config, backend, drift=drift, stale=choice.stale)
         return replace(solved, scans=choice.numbers)
+    if config.cal_bandwidth:
+        raise ConfigError(
+            f"--cal-bandwidth {config.cal_bandwidth} averages T_rec, which the scheme {scheme} does not have.",
+            hint="Leave it out, or use loads with a COLD (--cal-scheme hot-cold).",
+        )
     sky = means[pairing.recipes[0].sky_key()].mean
     solved = solve_vane(choice.first, sky, setup, scheme, config, backend, stale=choice.stale)
     return replace(solved, scans=choice.numbers)

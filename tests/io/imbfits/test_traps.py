@@ -259,6 +259,7 @@ def test_chunks_that_overlap_share_the_overlap(tmp_path: Path) -> None:
     group = source(store)
     wanted = [430.0 + c for c in (0, 1, 2, 3, 4, 7, 8, 9, 10, 11)]
     assert counts(group, 1)[:, 0, 0].tolist() == wanted
+    assert store.load(5)[0].attrs["unit_borders"] == [5]
 
 
 def test_chunks_that_join_with_the_centre_alone(tmp_path: Path) -> None:
