@@ -19,7 +19,7 @@ from gpucal.physics.radiometry import h_over_k, radiation_temperature, sideband_
 from gpucal.physics.smoothing import running_median5
 from gpucal.products import GainDrift, LoadMeans, LoadSolution, MeanKey, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
-from gpucal.steps.binned_loads import cold_of_bins
+from gpucal.steps.hot_cold.binned_loads import cold_of_bins
 from gpucal.steps.means import dump_means, mean_time
 
 Array = Any

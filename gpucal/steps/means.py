@@ -14,7 +14,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.products import GainDrift, MeanKey, SubscanMean
 from gpucal.scan import CountsSource, SubscanGroup
-from gpucal.steps.gain_drift import corrected
+from gpucal.steps.hot_cold.gain_drift import corrected
 
 Array = Any
 BLOCK_BYTES = 16 << 20

@@ -20,7 +20,7 @@ from gpucal.kernel_contract.fold import FoldTile
 from gpucal.modes.recipe import Difference, OnAndReference, Recipe
 from gpucal.physics.fold import fold_shifts
 from gpucal.products import MeanKey
-from gpucal.steps.gain_drift import corrected
+from gpucal.steps.hot_cold.gain_drift import corrected
 from gpucal.steps.scale import OutputScale, scale_of_output
 from gpucal.steps.solution import ScanSolution
 

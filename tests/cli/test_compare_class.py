@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 from builders.night_stores import fast_folder, make_night, small_setup
 
-from gpucal import L1Error, Spectrum, calibrate_store, main, spectra_of_store, write_class
-from gpucal.compare.class_file import ClassComparison, compare_class
-from gpucal.export.rows import Average, Selection
+from gpucal import (
+    ClassComparison,
+    L1Error,
+    Selection,
+    Spectrum,
+    calibrate_store,
+    compare_class,
+    main,
+    spectra_of_store,
+    write_class,
+)
+from gpucal.export.rows import Average
 
 Change = Callable[[Spectrum], Spectrum]
 

@@ -16,7 +16,7 @@ from gpucal.backend.cpu import cpu_backend
 from gpucal.option_model import hertz
 from gpucal.scan import ArrayCounts
 from gpucal.simulate.night import SimulatedScan
-from gpucal.steps.binned_loads import cold_of_bins
+from gpucal.steps.hot_cold.binned_loads import cold_of_bins
 
 BIN = 16
 BAD = int(Flag.BAD_CHANNEL)

@@ -75,36 +75,53 @@ def compare(
     another program made of the same data. Exit codes: 0 nothing differs by more than the tolerance, 1 nothing can be
     compared, 2 something differs, one lacks a scan, or NEW does not agree with the truth although OLD does.
     """
-    of_class = len(stores) == 3 and stores[0] == "class"
-    if len(stores) != 2 and not of_class:
+    of_class = _is_of_class(stores)
+    for name, value in (("--rtol", rtol or 0.0), ("--sigma", sigma)):
+        if not 0 <= value < float("inf"):
+            raise ConfigError(f"{name} is {value:g}, expected a number at least 0.")
+    if not of_class:
+        raise typer.Exit(_two_stores(stores, scans, (rtol or 0.0, sigma), (truth, plot), json))
+    if sigma or truth or plot:
+        raise ConfigError("--sigma, --truth and --plot compare two stores, not a CLASS file.")
+    raise typer.Exit(_with_class(stores[1:], scans, CLASS_RTOL if rtol is None else rtol, json))
+
+
+def _is_of_class(stores: list[str]) -> bool:
+    """Whether a CLASS file is meant; raises ConfigError where neither it nor two stores are given."""
+    if len(stores) == 3 and stores[0] == "class":
+        return True
+    if len(stores) != 2:
         raise ConfigError(
             f"{len(stores)} arguments were given, expected OLD NEW, or class L1 FILE.",
             hint="gpucal compare OLD NEW, or gpucal compare class L1 FILE.30m",
         )
-    for name, value in (("--rtol", rtol or 0.0), ("--sigma", sigma)):
-        if not 0 <= value < float("inf"):
-            raise ConfigError(f"{name} is {value:g}, expected a number at least 0.")
-    if of_class:
-        if sigma or truth or plot:
-            raise ConfigError("--sigma, --truth and --plot compare two stores, not a CLASS file.")
-        raise typer.Exit(_with_class(stores[1:], scans, CLASS_RTOL if rtol is None else rtol, json))
-    old, new = (Path(name) for name in stores)
-    rtol = rtol or 0.0
+    return False
+
+
+def _two_stores(
+    stores: list[str],
+    scans: str,
+    tolerance: tuple[float, float],
+    files: tuple[Path | None, Path | None],
+    json: bool,
+) -> int:
+    """``gpucal compare OLD NEW`` with --rtol and --sigma, --truth and --plot; returns the exit code."""
     from gpucal.cli.show.comparison import show_comparison, truth_rows
     from gpucal.compare.picture import plot_comparison
     from gpucal.compare.stores import compare_stores
 
+    truth, plot = files
     shown = sys.stderr.isatty() and not json
     chosen = chosen_scans(scans)
-    found = compare_stores(old, new, scans=chosen, progress=_progress if shown else None)
+    found = compare_stores(*stores, scans=chosen, progress=_progress if shown else None)
     if shown:
         print("\r\x1b[K", end="", file=sys.stderr)
     rows = None if truth is None else truth_rows(found, truth)
     if plot is not None:
         plot_comparison(found, plot)
-    show_comparison(found, rtol, sigma, rows, as_json=json)
+    show_comparison(found, *tolerance, rows, as_json=json)
     worse = any(row.old_holds and not row.new_holds for row in rows or ())
-    raise typer.Exit(EXIT_DIFFERENT if worse or _differs(found, rtol, sigma) else 0)
+    return EXIT_DIFFERENT if worse or _differs(found, *tolerance) else 0
 
 
 def _with_class(names: list[str], scans: str, rtol: float, json: bool) -> int:

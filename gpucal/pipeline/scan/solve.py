@@ -40,7 +40,7 @@ from gpucal.steps.atmosphere import (
     on_airmass,
 )
 from gpucal.steps.error_budget.budget import error_budget
-from gpucal.steps.gain_drift import drift_between
+from gpucal.steps.hot_cold.gain_drift import drift_between
 from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
