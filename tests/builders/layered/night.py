@@ -220,9 +220,9 @@ def afgl_night(
     loads: Loads | None = None,
 ) -> LayeredNight:
     """The night of a place under its AFGL profile, with ``ozone`` times its ozone and ``warmer`` K more everywhere."""
-    air = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer)
-    torr = float(air.p_hpa[0]) * 760.0 / 1013.25
-    setup = layered_setup(place, ghz, air.t_ground, pwv_mm, torr=torr)
+    levels = afgl_levels(place.profile, place.site.alt_m, LEVELS, warmer)
+    torr = float(levels.p_hpa[0]) * 760.0 / 1013.25
+    setup = layered_setup(place, ghz, levels.t_ground, pwv_mm, torr=torr)
     setup = setup if loads is None else replace(setup, loads=loads)
 
     def air(nu: F64) -> LayeredAir:
