@@ -133,18 +133,19 @@ def _block(source: random.Random, value: int) -> Change:
 CANNOT_BE_SEEN = {
     "pixel times 3": "the sky and its OFF may be brighter than thought",
 }
-WAITS_FOR = {
-    "sample of an ON one": "3",
-    "sample of an ON 1e30": "3",
-    "dump of HOT one": "3",
-    "sample of an ON times 0.01": "3",
-    "sample of an ON times 3": "3",
-    "sample of an ON times 30": "3",
+GOT_THROUGH = {
+    "sample of an ON one",
+    "sample of an ON 1e30",
+    "dump of HOT one",
+    "sample of an ON times 0.01",
+    "sample of an ON times 3",
+    "sample of an ON times 30",
 }
+"""They did once."""
 
 
 def counts_attacks() -> list[Attack]:
     """The whole table."""
-    known = annotated([*places(), *whole(), *seeded()], WAITS_FOR, CANNOT_BE_SEEN)
+    known = annotated([*places(), *whole(), *seeded()], CANNOT_BE_SEEN, GOT_THROUGH)
     everything = thinned(known, 4)
     return [replace(attack, within=FEWER_SAMPLES) for attack in everything]

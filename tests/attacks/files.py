@@ -16,7 +16,6 @@ from attacks.attack import (
     REFUSED_ONLY,
     SAME,
     Attack,
-    annotated,
     seeds,
     thinned,
 )
@@ -247,7 +246,6 @@ def seeded() -> Iterator[Attack]:
 
 
 def file_attacks() -> list[Attack]:
-    """The whole table. What is no regular file, promises too much, or is missing waits for two items."""
+    """The whole table."""
     everything = [*replaced(), *documents(), *chunks(), *folders(), *seeded()]
-    waiting = {a.name: "4 or 7" for a in everything}
-    return list(thinned(annotated(everything, waiting, {}), 6))
+    return list(thinned(everything, 6))
