@@ -1,0 +1,129 @@
+"""Dumps and samples of a load or a reference that cannot be: what is looked at does not change from dump to dump.
+
+Physics section 4, equation (4.5). Shapes: c channels of a block, D dumps, R receivers, A pixels, P = R A, n columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucal.axes import FILL_INT32
+from gpucal.backend.protocol import Backend
+from gpucal.steps.judge.columns import excess_of_columns
+from gpucal.steps.judge.medians import median_of_rows, some_of
+from gpucal.steps.judge.tile import USUAL, Thresholds
+
+Array = Any
+F64 = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+
+STEADY = frozenset({"HOT", "COLD", "SKY", "OFF", "OTF-OFF", "WSW-ON", "WSW-OFF", "NOD-1", "NOD-2"})
+"""Modes in which every dump of a subscan, or of a phase of it, sees the same."""
+
+FEWEST_DUMPS = 3
+"""Of two that differ nobody knows which is right."""
+
+LEVEL = 0.05
+"""Part of the total power by which a dump of a steady load may differ: receivers drift, and clouds pass."""
+
+NEAR = 0.3
+"""Part of its deviation that the dumps beside it may have: what they share is real."""
+
+MAD = 1.4826
+BLOCK = 1 << 20
+"""Columns times dumps that are looked at together."""
+
+
+class Steady(NamedTuple):
+    """What is known of the dumps of a subscan: threshold in sigma, and noise over counts of each, f64 [D]."""
+
+    sigmas: float
+    noise: F64
+
+
+def cannot_be(counts: Array, mean: Array, steady: Steady, backend: Backend) -> Mask | None:
+    """Samples bool [c,D,R,A], on the host, that lie beyond what noise and the other dumps allow; None without any.
+
+    counts [c,D,R,A], fill where blank; mean f64 [c,R,A] of their dumps. At least three dumps are needed.
+    """
+    n_dumps = counts.shape[1]
+    if not steady.sigmas or n_dumps < FEWEST_DUMPS:
+        return None
+    limits = Thresholds.of(steady.sigmas, n_dumps)
+    reach = limits.suspect * float(steady.noise.max()) * mean
+    if not isinstance(counts, np.ndarray) and not _any_far(counts, mean, reach, backend):
+        return None
+    here = np.asarray(backend.to_host(counts))
+    c = len(here)
+    samples = here.reshape(c, n_dumps, -1)
+    middle, far = (
+        np.asarray(backend.to_host(v), dtype=np.float64).reshape(c, -1) for v in (mean, reach)
+    )
+    excess = excess_of_columns(samples, middle, far, USUAL / limits.suspect)
+    channel, pixel = np.nonzero(excess > 1)
+    if not channel.size:
+        return None
+    bad = _judge(samples, channel, pixel, steady)
+    return bad.reshape(here.shape) if bad.any() else None
+
+
+def _any_far(counts: Array, mean: Array, reach: Array, backend: Backend) -> bool:
+    """Whether a sample of counts [c,D,R,A] lies further from the mean of its column than reach, [c,R,A]."""
+    xp = backend.xp
+    low, high = (mean - reach)[:, None, ...], (mean + reach)[:, None, ...]
+    return bool(xp.any((counts > high) | (counts < low)))
+
+
+def _judge(samples: npt.NDArray[Any], channel: Index, pixel: Index, steady: Steady) -> Mask:
+    """The samples bool [c,D,P] that are left out, of the columns that are to be looked at."""
+    bad = np.zeros(samples.shape, np.bool_)
+    levels = np.zeros(samples.shape[1:])
+    number = np.bincount(pixel, minlength=samples.shape[2])
+    moved = np.flatnonzero(2 * number > len(samples))
+    if moved.size:
+        levels[:, moved], odd = _levels(samples, moved, steady)
+        bad[:, :, moved] = odd
+    step = max(1, BLOCK // samples.shape[1])
+    for start in range(0, len(channel), step):
+        c, p = channel[start : start + step], pixel[start : start + step]
+        values = _relative(samples[c, :, p], bad[c, :, p]) - levels[:, p].T
+        values -= median_of_rows(values)[:, None]
+        limit = np.maximum(steady.noise[None, :], MAD * median_of_rows(np.abs(values))[:, None])
+        with np.errstate(invalid="ignore"):
+            bad[c, :, p] |= np.abs(values) > steady.sigmas * limit
+    return bad
+
+
+def _relative(rows: npt.NDArray[Any], left_out: Mask) -> F64:
+    """Rows [n,D] over their median, less 1, f64; NaN for fill and what is left out."""
+    blank = left_out | (rows == FILL_INT32 if rows.dtype.kind == "i" else ~np.isfinite(rows))
+    values = np.where(blank, np.nan, rows.astype(np.float64))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(values / median_of_rows(values)[:, None] - 1.0)
+
+
+def _levels(samples: npt.NDArray[Any], pixels: Index, steady: Steady) -> tuple[F64, Mask]:
+    """Levels f64 [D,q] of the dumps of some pixels, less those of their median, and which stand alone, bool [D,q]."""
+    n_dumps = samples.shape[1]
+    channels = some_of(np.arange(len(samples)))
+    part = samples[np.ix_(channels, np.arange(n_dumps), pixels)]
+    rows = np.moveaxis(part, 1, 2).reshape(-1, n_dumps)
+    relative = _relative(rows, np.zeros(rows.shape, np.bool_)).reshape(
+        len(channels), len(pixels), -1
+    )
+    level = median_of_rows(relative.transpose(1, 2, 0).reshape(-1, len(channels)))
+    level = level.reshape(len(pixels), n_dumps)
+    level -= median_of_rows(level)[:, None]
+    usual = MAD * median_of_rows(np.abs(level))[:, None]
+    size = np.abs(level)
+    framed = np.pad(np.sign(level)[:, :, None] * level[:, None, :], ((0, 0), (0, 0), (1, 1)))
+    at = np.arange(n_dumps)
+    beside = np.fmax(framed[:, at, at], framed[:, at, at + 2])
+    with np.errstate(invalid="ignore"):
+        odd = (size > np.maximum(LEVEL, steady.sigmas * usual)) & (beside < NEAR * size)
+    shift = np.where(np.isfinite(level) & ~odd, level, 0.0)
+    return shift.T, odd.T
