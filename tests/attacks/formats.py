@@ -113,11 +113,15 @@ def _toml(folder: Path) -> Path:
     return path
 
 
-def _l1(folder: Path) -> Path:
+def _l1(folder: Path, number: int = 2) -> Path:
     store = folder / "l1.zarr"
     shutil.copytree(clean_run().store, store)
-    (chunk,) = [p for p in (store / "scan_000002/spectra/c").rglob("*") if p.is_file()][:1]
-    return chunk
+    chunks = (store / f"scan_{number:06d}/spectra/c").rglob("*")
+    return next(p for p in sorted(chunks) if p.is_file())
+
+
+def _l1_on_off(folder: Path) -> Path:
+    return _l1(folder, 1)
 
 
 def _l1_document(folder: Path) -> Path:
@@ -159,7 +163,9 @@ FORMATS = (
     ),
     Format("L1 exported", _l1, _on_l1("export", "sdfits", "L1", "OUT")),
     Format("L1 as CLASS", _l1, _on_l1("export", "class", "L1", "OUT")),
-    Format("L1 reduced", _l1, _on_l1("reduce", "L1", "--scan", "1", "--procedure", "on-off")),
+    Format(
+        "L1 reduced", _l1_on_off, _on_l1("reduce", "L1", "--scan", "1", "--procedure", "on-off")
+    ),
     Format("L1 inspected", _l1_document, _on_l1("inspect", "L1")),
     Format("L1 document exported", _l1_document, _on_l1("export", "sdfits", "L1", "OUT")),
 )
