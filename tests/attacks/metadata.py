@@ -237,6 +237,7 @@ def _random(source: random.Random, group: str, name: str) -> Callable[..., Any]:
 
 
 CANNOT_BE_SEEN = {
+    "mjd leap second apart": "of four subscans nobody knows how long the way from one to the next takes",
     "elevation reversed": "the elevations are those of the scan, in another order",
     "freq_throw negative": "the opposite throw is one too",
     "attribute gain_image 7": "almost no image is what a good sideband filter gives",

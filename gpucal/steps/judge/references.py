@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import FILL_INT32
+from gpucal.axes import CAL_MODES, FILL_INT32
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.products import MeanKey
@@ -22,6 +22,8 @@ Array = Any
 Mask = npt.NDArray[np.bool_]
 
 MOST_NAMED = 3
+STANDS_STILL_DEG = 5 / 3600
+"""Of a beam, even at the highest frequencies."""
 
 
 class Judge:
@@ -43,7 +45,7 @@ class Judge:
         mean f64 [c,R,A] of the dumps of ``key``; start: the first channel of this block.
         """
         mode = group.sobsmode[key.subscan]
-        if mode not in STEADY:
+        if mode not in STEADY or (mode not in CAL_MODES and _moves(group, key.subscan)):
             return None
         exposure = group.recorded_of(group.exptime, key.subscan)
         dumps = np.arange(len(exposure))
@@ -74,6 +76,12 @@ class Judge:
         with self._lock:
             found = sorted(self._found.items())
         return tuple(_sentence(s, self._modes[s], blocks) for s, blocks in found)
+
+
+def _moves(group: SubscanGroup, subscan: int) -> bool:
+    """Whether the telescope moves along the sky during a subscan: a source may then be in any dump."""
+    track = (group.recorded_of(x, subscan) for x in (group.otf_lon, group.otf_lat))
+    return any(np.nan_to_num(np.ptp(offset)) > STANDS_STILL_DEG for offset in track)
 
 
 def _sentence(subscan: int, mode: str, blocks: list[tuple[int, Mask]]) -> str:
