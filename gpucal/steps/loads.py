@@ -153,7 +153,7 @@ def load_means(
     if not chosen["HOT"]:
         raise LoadError("the load scan has no HOT subscan.", scan=scan.number, band=scan.band)
     keys = [MeanKey(s) for subscans in chosen.values() for s in subscans]
-    judge = Judge(config, backend)
+    judge = Judge(config, backend, noise_free=scan.store_attrs.get("noise_free") is True)
     means = dump_means(group, keys, backend, pool=pool, judge=judge)
     result: dict[str, tuple[Array, float, float]] = {}
     for kind, subscans in chosen.items():

@@ -122,7 +122,7 @@ def solve_scan(
         # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
         drift, warnings = _drift(choice, scheme, config)
-        judge = Judge(config, backend)
+        judge = Judge(config, backend, noise_free=scan.store_attrs.get("noise_free") is True)
         means: Means = timer.run(
             "prepare", lambda: _reference_means(scan, pairing, drift, judge, backend, pool)
         )

@@ -16,7 +16,7 @@ from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.products import MeanKey
 from gpucal.scan import SubscanGroup
-from gpucal.steps.judge.steady import STEADY, Steady, cannot_be
+from gpucal.steps.judge.steady import STEADY, Steady, cannot_be, stands_still
 
 Array = Any
 Mask = npt.NDArray[np.bool_]
@@ -29,12 +29,17 @@ STANDS_STILL_DEG = 5 / 3600
 class Judge:
     """Judges the dumps of steady subscans while their means are made; it may be used by several threads."""
 
-    def __init__(self, config: CalibrationConfig, backend: Backend) -> None:
+    def __init__(
+        self, config: CalibrationConfig, backend: Backend, *, noise_free: bool = False
+    ) -> None:
+        """noise_free: the counts were made without noise, so that equal dumps are none that stand still."""
+        self._noise_free = noise_free
         self._sigmas = config.spike_sigma
         self._bandwidth = config.noise_bandwidth or 1.0
         self._backend = backend
         self._lock = threading.Lock()
         self._found: dict[int, list[tuple[int, Mask]]] = {}
+        self._stuck: dict[int, Mask] = {}
         self._modes: dict[int, str] = {}
 
     def without(
@@ -56,7 +61,16 @@ class Judge:
         whole = len(dumps) == counts.shape[1]
         backend, xp = self._backend, self._backend.xp
         part = counts if whole else xp.take(counts, xp.asarray(dumps), axis=1)
-        bad = cannot_be(part, mean, Steady(self._sigmas, noise), backend)
+        steady = Steady(self._sigmas, noise)
+        if (
+            not self._noise_free
+            and start == 0
+            and (stuck := stands_still(part, mean, steady, backend)).any()
+        ):
+            with self._lock:
+                self._stuck[key.subscan] = stuck
+                self._modes[key.subscan] = mode
+        bad = cannot_be(part, mean, steady, backend)
         if bad is None:
             return None
         every = bad
@@ -74,14 +88,26 @@ class Judge:
     def warnings(self) -> tuple[str, ...]:
         """A sentence for each subscan of which something was left out."""
         with self._lock:
-            found = sorted(self._found.items())
-        return tuple(_sentence(s, self._modes[s], blocks) for s, blocks in found)
+            found, stuck = sorted(self._found.items()), sorted(self._stuck.items())
+        still = (_stands_still(s, self._modes[s], pixels) for s, pixels in stuck)
+        return (*(_sentence(s, self._modes[s], blocks) for s, blocks in found), *still)
 
 
 def _moves(group: SubscanGroup, subscan: int) -> bool:
     """Whether the telescope moves along the sky during a subscan: a source may then be in any dump."""
     track = (group.recorded_of(x, subscan) for x in (group.otf_lon, group.otf_lat))
     return any(np.nan_to_num(np.ptp(offset)) > STANDS_STILL_DEG for offset in track)
+
+
+def _stands_still(subscan: int, mode: str, pixels: Mask) -> str:
+    """Which pixels bool [R,A] of a subscan hold one dump again and again, in words."""
+    places = np.argwhere(pixels)
+    named = ", ".join(f"receiver {r} pixel {a}" for r, a in places[:MOST_NAMED])
+    rest = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
+    return (
+        f"all dumps of subscan {subscan} ({mode}) are equal to the last digit in {named}{rest}: "
+        "did the backend stand still?"
+    )
 
 
 def _sentence(subscan: int, mode: str, blocks: list[tuple[int, Mask]]) -> str:

@@ -33,6 +33,12 @@ LEVEL = 0.05
 NEAR = 0.3
 """Part of its deviation that the dumps beside it may have: what they share is real."""
 
+ROUNDING = 0.3
+"""rms of the rounding to whole counts: few counts hide their noise."""
+
+FEW_CHANNELS, LEAST_NOISE = 8, 3.0
+"""Channels that tell whether the dumps of a pixel are equal, and counts of noise that no rounding hides."""
+
 MAD = 1.4826
 BLOCK = 1 << 20
 """Columns times dumps that are looked at together."""
@@ -71,11 +77,25 @@ def cannot_be(counts: Array, mean: Array, steady: Steady, backend: Backend) -> M
     return bad.reshape(here.shape) if bad.any() else None
 
 
+def stands_still(counts: Array, mean: Array, steady: Steady, backend: Backend) -> Mask:
+    """Pixels bool [R,A] of which some channels hold the same number in all dumps, though noise would change it."""
+    channels = slice(None, None, max(1, counts.shape[0] // FEW_CHANNELS))
+    here = np.asarray(backend.to_host(counts[channels, ...]))
+    level = np.asarray(backend.to_host(mean[channels, ...]), dtype=np.float64)
+    noise = level * float(steady.noise.min())
+    least = LEAST_NOISE if here.dtype.kind in "iu" else 0.0
+    with np.errstate(invalid="ignore"):
+        same = (here == here[:, :1]).all(axis=1) & (noise > least)
+    enough = here.shape[1] >= 2 and len(here) >= 2
+    return np.asarray(same.all(axis=0) & enough)
+
+
 def _any_far(counts: Array, mean: Array, reach: Array, backend: Backend) -> bool:
-    """Whether a sample of counts [c,D,R,A] lies further from the mean of its column than reach, [c,R,A]."""
+    """Whether a sample of counts [c,D,R,A] lies further from its mean than reach [c,R,A]; fill is below 0."""
     xp = backend.xp
+    counts = xp.astype(counts, xp.float64)
     low, high = (mean - reach)[:, None, ...], (mean + reach)[:, None, ...]
-    return bool(xp.any((counts > high) | (counts < low)))
+    return bool(xp.any((counts > high) | ((counts < low) & (counts > 0))))
 
 
 def _judge(samples: npt.NDArray[Any], channel: Index, pixel: Index, steady: Steady) -> Mask:
@@ -93,6 +113,7 @@ def _judge(samples: npt.NDArray[Any], channel: Index, pixel: Index, steady: Stea
         values = _relative(samples[c, :, p], bad[c, :, p]) - levels[:, p].T
         values -= median_of_rows(values)[:, None]
         limit = np.maximum(steady.noise[None, :], MAD * median_of_rows(np.abs(values))[:, None])
+        limit = limit + _rounding(samples[c, :, p])[:, None]
         with np.errstate(invalid="ignore"):
             bad[c, :, p] |= np.abs(values) > steady.sigmas * limit
     return bad
@@ -104,6 +125,14 @@ def _relative(rows: npt.NDArray[Any], left_out: Mask) -> F64:
     values = np.where(blank, np.nan, rows.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(values / median_of_rows(values)[:, None] - 1.0)
+
+
+def _rounding(rows: npt.NDArray[Any]) -> F64:
+    """What rounding to whole counts does to rows [n,D], over their counts, f64 [n]; 0 where they are not whole."""
+    values = rows.astype(np.float64)
+    whole = (~np.isfinite(values) | (values == np.rint(values))).all(axis=1)
+    middle = median_of_rows(np.where(values > 0, values, np.nan))
+    return np.asarray(np.where(whole & (middle > 0), ROUNDING / np.fmax(middle, 1e-300), 0.0))
 
 
 def _levels(samples: npt.NDArray[Any], pixels: Index, steady: Steady) -> tuple[F64, Mask]:
