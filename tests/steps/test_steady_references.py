@@ -199,6 +199,21 @@ def test_the_result_is_that_without_it(
     assert not np.array_equal(np.asarray(off.t_sys), np.asarray(expected.t_sys), equal_nan=True)
 
 
+def test_little_is_left_out_without_a_word() -> None:
+    setup = replace(preset("hera", channels=256, dumps=6, n_on=2), sky_drift="none")
+    made = simulate_scan(without_lines(setup), "tp", 7, recording=Recording(dtype="i32", seed=2))
+
+    def wrong(counts: Any) -> None:
+        counts[100, 2, 1, 3] *= 3
+
+    result = calibrated(edited(made, "source", 0, wrong), CalibrationConfig())
+    expected = calibrated(made, CalibrationConfig())
+    assert not said_of(result)
+    np.testing.assert_allclose(
+        np.asarray(result.spectra), np.asarray(expected.spectra), rtol=0, atol=1.0
+    )
+
+
 def test_a_backend_that_stands_still_is_told_of(clean: SimulatedScan) -> None:
     def stuck(counts: Any) -> None:
         counts[:, :, 1, 0] = counts[:, :1, 1, 0]

@@ -22,6 +22,9 @@ Array = Any
 Mask = npt.NDArray[np.bool_]
 
 MOST_NAMED = 3
+LITTLE = 0.01
+"""Part of the channels of a dump that is left out without a word: single spikes are nothing rare."""
+
 STANDS_STILL_DEG = 5 / 3600
 """Of a beam, even at the highest frequencies."""
 
@@ -41,6 +44,7 @@ class Judge:
         self._found: dict[int, list[tuple[int, Mask]]] = {}
         self._stuck: dict[int, Mask] = {}
         self._modes: dict[int, str] = {}
+        self._channels = 1
 
     def without(
         self, counts: Array, mean: Array, group: SubscanGroup, key: MeanKey, start: int
@@ -80,17 +84,19 @@ class Judge:
         with self._lock:
             self._found.setdefault(key.subscan, []).append((start, every))
             self._modes[key.subscan] = mode
+            self._channels = group.shape[0]
         blank = FILL_INT32 if counts.dtype == xp.int32 else np.nan
         if counts.dtype == xp.uint32:
             counts = xp.astype(counts, xp.float64)
         return xp.where(backend.asarray(every), xp.asarray(blank, dtype=counts.dtype), counts)
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence for each subscan of which something was left out."""
+        """A sentence for each subscan of which much of a dump was left out, or whose dumps are equal."""
         with self._lock:
             found, stuck = sorted(self._found.items()), sorted(self._stuck.items())
         still = (_stands_still(s, self._modes[s], pixels) for s, pixels in stuck)
-        return (*(_sentence(s, self._modes[s], blocks) for s, blocks in found), *still)
+        left_out = (_sentence(s, self._modes[s], blocks, self._channels) for s, blocks in found)
+        return (*filter(None, left_out), *still)
 
 
 def _moves(group: SubscanGroup, subscan: int) -> bool:
@@ -110,12 +116,14 @@ def _stands_still(subscan: int, mode: str, pixels: Mask) -> str:
     )
 
 
-def _sentence(subscan: int, mode: str, blocks: list[tuple[int, Mask]]) -> str:
-    """What was left out of one subscan, in words."""
+def _sentence(subscan: int, mode: str, blocks: list[tuple[int, Mask]], n_channels: int) -> str:
+    """What was left out of one subscan, in words; "" where it is little of every dump."""
     shape = blocks[0][1].shape[1:]
     number = np.zeros(shape, np.int64)
     for _, bad in blocks:
         number += np.count_nonzero(bad, axis=0)
+    if number.max() <= LITTLE * n_channels:
+        return ""
     first = min(
         (start + int(np.argmax(bad.any(axis=(1, 2, 3)))), n)
         for n, (start, bad) in enumerate(blocks)
