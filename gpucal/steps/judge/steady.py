@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gpucal.axes import FILL_INT32
 from gpucal.backend.protocol import Backend
 from gpucal.steps.judge.columns import excess_of_columns
-from gpucal.steps.judge.medians import median_of_rows, some_of
+from gpucal.steps.judge.medians import median_of_rows
 from gpucal.steps.judge.tile import USUAL, Thresholds
 
 Array = Any
@@ -27,8 +27,8 @@ STEADY = frozenset({"HOT", "COLD", "SKY", "OFF", "OTF-OFF", "WSW-ON", "WSW-OFF",
 FEWEST_DUMPS = 3
 """Of two that differ nobody knows which is right."""
 
-LEVEL = 0.05
-"""Part of the total power by which a dump of a steady load may differ: receivers drift, and clouds pass."""
+LEVEL = 0.02
+"""Part of the total power by which a dump of a steady load may differ: gains are not quite steady."""
 
 NEAR = 0.3
 """Part of its deviation that the dumps beside it may have: what they share is real."""
@@ -78,10 +78,9 @@ def cannot_be(counts: Array, mean: Array, steady: Steady, backend: Backend) -> M
 
 
 def stands_still(counts: Array, mean: Array, steady: Steady, backend: Backend) -> Mask:
-    """Pixels bool [R,A] of which some channels hold the same number in all dumps, though noise would change it."""
-    channels = slice(None, None, max(1, counts.shape[0] // FEW_CHANNELS))
-    here = np.asarray(backend.to_host(counts[channels, ...]))
-    level = np.asarray(backend.to_host(mean[channels, ...]), dtype=np.float64)
+    """Pixels bool [R,A] of which the first channels hold the same number in all dumps, though noise would change it."""
+    here = np.asarray(backend.to_host(counts[:FEW_CHANNELS, ...]))
+    level = np.asarray(backend.to_host(mean[:FEW_CHANNELS, ...]), dtype=np.float64)
     noise = level * float(steady.noise.min())
     least = LEAST_NOISE if here.dtype.kind in "iu" else 0.0
     with np.errstate(invalid="ignore"):
@@ -99,29 +98,27 @@ def _any_far(counts: Array, mean: Array, reach: Array, backend: Backend) -> bool
 
 
 def _judge(samples: npt.NDArray[Any], channel: Index, pixel: Index, steady: Steady) -> Mask:
-    """The samples bool [c,D,P] that are left out, of the columns that are to be looked at."""
+    """The samples bool [c,D,P] that are left out, of the columns that are to be looked at; each is judged by itself."""
     bad = np.zeros(samples.shape, np.bool_)
-    levels = np.zeros(samples.shape[1:])
-    number = np.bincount(pixel, minlength=samples.shape[2])
-    moved = np.flatnonzero(2 * number > len(samples))
-    if moved.size:
-        levels[:, moved], odd = _levels(samples, moved, steady)
-        bad[:, :, moved] = odd
     step = max(1, BLOCK // samples.shape[1])
     for start in range(0, len(channel), step):
         c, p = channel[start : start + step], pixel[start : start + step]
-        values = _relative(samples[c, :, p], bad[c, :, p]) - levels[:, p].T
-        values -= median_of_rows(values)[:, None]
-        limit = np.maximum(steady.noise[None, :], MAD * median_of_rows(np.abs(values))[:, None])
-        limit = limit + _rounding(samples[c, :, p])[:, None]
+        rows = samples[c, :, p]
+        values = _relative(rows)
+        spread = MAD * median_of_rows(np.abs(values))
+        noise = np.maximum(steady.noise[None, :], spread[:, None]) + _rounding(rows)[:, None]
+        size = np.abs(values)
+        framed = np.pad(values, ((0, 0), (1, 1)), constant_values=np.nan)
+        beside = np.fmax(np.sign(values) * framed[:, :-2], np.sign(values) * framed[:, 2:])
         with np.errstate(invalid="ignore"):
-            bad[c, :, p] |= np.abs(values) > steady.sigmas * limit
+            far = size > np.maximum(LEVEL, steady.sigmas * noise)
+            bad[c, :, p] = far & ~(beside > NEAR * size)
     return bad
 
 
-def _relative(rows: npt.NDArray[Any], left_out: Mask) -> F64:
-    """Rows [n,D] over their median, less 1, f64; NaN for fill and what is left out."""
-    blank = left_out | (rows == FILL_INT32 if rows.dtype.kind == "i" else ~np.isfinite(rows))
+def _relative(rows: npt.NDArray[Any]) -> F64:
+    """Rows [n,D] over their median, less 1, f64; NaN for fill."""
+    blank = rows == FILL_INT32 if rows.dtype.kind == "i" else ~np.isfinite(rows)
     values = np.where(blank, np.nan, rows.astype(np.float64))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(values / median_of_rows(values)[:, None] - 1.0)
@@ -133,26 +130,3 @@ def _rounding(rows: npt.NDArray[Any]) -> F64:
     whole = (~np.isfinite(values) | (values == np.rint(values))).all(axis=1)
     middle = median_of_rows(np.where(values > 0, values, np.nan))
     return np.asarray(np.where(whole & (middle > 0), ROUNDING / np.fmax(middle, 1e-300), 0.0))
-
-
-def _levels(samples: npt.NDArray[Any], pixels: Index, steady: Steady) -> tuple[F64, Mask]:
-    """Levels f64 [D,q] of the dumps of some pixels, less those of their median, and which stand alone, bool [D,q]."""
-    n_dumps = samples.shape[1]
-    channels = some_of(np.arange(len(samples)))
-    part = samples[np.ix_(channels, np.arange(n_dumps), pixels)]
-    rows = np.moveaxis(part, 1, 2).reshape(-1, n_dumps)
-    relative = _relative(rows, np.zeros(rows.shape, np.bool_)).reshape(
-        len(channels), len(pixels), -1
-    )
-    level = median_of_rows(relative.transpose(1, 2, 0).reshape(-1, len(channels)))
-    level = level.reshape(len(pixels), n_dumps)
-    level -= median_of_rows(level)[:, None]
-    usual = MAD * median_of_rows(np.abs(level))[:, None]
-    size = np.abs(level)
-    framed = np.pad(np.sign(level)[:, :, None] * level[:, None, :], ((0, 0), (0, 0), (1, 1)))
-    at = np.arange(n_dumps)
-    beside = np.fmax(framed[:, at, at], framed[:, at, at + 2])
-    with np.errstate(invalid="ignore"):
-        odd = (size > np.maximum(LEVEL, steady.sigmas * usual)) & (beside < NEAR * size)
-    shift = np.where(np.isfinite(level) & ~odd, level, 0.0)
-    return shift.T, odd.T
