@@ -141,6 +141,7 @@ def _block(source: random.Random, value: int) -> Change:
 
 CANNOT_BE_SEEN = {
     "pixel times 3": "the sky and its OFF may be brighter than thought",
+    "pixel times 1.3": "the sky and its OFF may be brighter than thought",
 }
 GOT_THROUGH = {
     "dump of an OFF times 1.3",

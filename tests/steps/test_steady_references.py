@@ -12,9 +12,9 @@ import pytest
 from builders.truth_setup import calibrated, simulate_scan, without_lines
 from fakes.strict_backend import strict_backend
 
-from gpucal import CalibratedScan, CalibrationConfig, select_backend
+from gpucal import CalibratedScan, CalibrationConfig, Scan, select_backend
 from gpucal.axes import FILL_INT32
-from gpucal.scan import ArrayCounts, Scan
+from gpucal.scan import ArrayCounts
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.night import SimulatedScan
 from gpucal.simulate.presets import preset
