@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
+
+_OF_THE_PROGRAM = re.compile(
+    r"<class|NoneType| object at 0x|\(\) |keyword argument|__\w+__|unhashable|"
+    r"not (iterable|callable|subscriptable|supported between)|has no attribute"
+)
+"""What is said only to those who wrote the program."""
 
 
 class GpucalError(Exception):
@@ -125,6 +132,25 @@ class ImportFormatError(GpucalError, ValueError):
 
 class BackendError(GpucalError, RuntimeError):
     """The requested backend is not available."""
+
+
+def words_of(error: BaseException) -> str:
+    """What an error says of the data, on one line without its last full stop; "" where it tells of the program only.
+
+    An error of the system names its file.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return f"{name}{error.strerror}"
+    if isinstance(error, GpucalError):
+        text = error.message
+    elif isinstance(
+        error, KeyError | IndexError | AttributeError | RecursionError | AssertionError
+    ):
+        text = ""
+    else:
+        text = str(error)
+    return "" if _OF_THE_PROGRAM.search(text) else " ".join(text.split()).rstrip(".")
 
 
 def no_threads(error: BaseException) -> BackendError | None:

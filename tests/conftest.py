@@ -109,7 +109,7 @@ def read_only() -> Callable[[Any], Any]:
 
 def _tell_of_attacks(terminalreporter: Any) -> None:
     """Say how many attacks were tried, and what became of them."""
-    survived, fallen, waiting, outcomes = 0, 0, 0, Counter[str]()
+    survived, fallen, outcomes = 0, 0, Counter[str]()
     for reports in terminalreporter.stats.values():
         for report in reports:
             found = [v for k, v in getattr(report, "user_properties", ()) if k == "attack"]
@@ -117,9 +117,7 @@ def _tell_of_attacks(terminalreporter: Any) -> None:
                 continue
             outcomes[found[-1]] += 1
             survived += report.passed
-            waiting += report.skipped
             fallen += report.failed
-    if tried := survived + fallen + waiting:
-        rest = f", {waiting} wait for a mend" if waiting else ""
+    if tried := survived + fallen:
         ends = ", ".join(f"{n} {name}" for name, n in outcomes.most_common())
-        terminalreporter.write_line(f"attacks: {tried} tried, {survived} survived{rest} ({ends})")
+        terminalreporter.write_line(f"attacks: {tried} tried, {survived} survived ({ends})")

@@ -14,7 +14,7 @@ import typer
 from gpucal.cli import interrupts, streams
 from gpucal.cli.interrupts import EXIT_INTERRUPTED, INTERRUPTED
 from gpucal.cli.lazy import Entry, LazyGroup
-from gpucal.errors import GpucalError, GpucalWarning, check_interpreter, no_threads
+from gpucal.errors import GpucalError, GpucalWarning, check_interpreter, no_threads, words_of
 from gpucal.version import __version__
 
 EXIT_FAILED = 1
@@ -166,8 +166,12 @@ def _report(error: BaseException, *, verbose: bool) -> int:
         return error.exit_code
     if isinstance(error, _USAGE.ClickException):
         return _report_usage(error)
-    text = " ".join(str(error).split()) or "no message"
     again = "" if verbose else " Run again with gpucal --verbose for the traceback."
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename else "the output or a file cannot be used: "
+        _say(f"error: {place}{words_of(error)}. Is there room, and do you have the right?{again}")
+        return EXIT_FAILED
+    text = " ".join(str(error).split()) or "no message"
     _say(f"error: {type(error).__name__}: {text.rstrip('.')}.{again}")
     return EXIT_FAILED
 

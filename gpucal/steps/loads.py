@@ -20,6 +20,7 @@ from gpucal.physics.smoothing import running_median5
 from gpucal.products import GainDrift, LoadMeans, LoadSolution, MeanKey, SpectralSetup
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.hot_cold.binned_loads import cold_of_bins
+from gpucal.steps.judge.references import Judge
 from gpucal.steps.means import dump_means, mean_time
 
 Array = Any
@@ -155,7 +156,8 @@ def load_means(
     if not chosen["HOT"]:
         raise LoadError("the load scan has no HOT subscan.", scan=scan.number, band=scan.band)
     keys = [MeanKey(s) for subscans in chosen.values() for s in subscans]
-    means = dump_means(group, keys, backend, pool=pool)
+    judge = Judge(config, backend, noise_free=scan.store_attrs.get("noise_free") is True)
+    means = dump_means(group, keys, backend, pool=pool, judge=judge)
     result: dict[str, tuple[Array, float, float]] = {}
     for kind, subscans in chosen.items():
         if not subscans:
@@ -185,7 +187,7 @@ def load_means(
         sky_elevation=float(np.mean([group.mean_elevation(s) for s in chosen["SKY"]]))
         if sky
         else float("nan"),
-        warnings=scan.warnings,
+        warnings=(*scan.warnings, *judge.warnings()),
         cold_time=cold[2] if cold else float("nan"),
     )
 

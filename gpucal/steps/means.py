@@ -15,6 +15,7 @@ from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.products import GainDrift, MeanKey, SubscanMean
 from gpucal.scan import CountsSource, SubscanGroup
 from gpucal.steps.hot_cold.gain_drift import corrected
+from gpucal.steps.judge.references import Judge
 
 Array = Any
 BLOCK_BYTES = 16 << 20
@@ -29,12 +30,13 @@ def dump_means(
     *,
     pool: Executor | None = None,
     drift: GainDrift | None = None,
+    judge: Judge | None = None,
 ) -> dict[MeanKey, SubscanMean]:
     """Fill-aware mean over dumps of several subscans.
 
     Returns one f64 [C,R,A] array of the backend per key, counts, NaN where no dump is valid, with the
     integration time of its valid dumps. With ``drift`` each dump is first put on the gain of the
-    first load scan (physics section 8).
+    first load scan (physics section 8). What the ``judge`` finds beyond noise is left out (4.5).
     """
     _, _, n_rec, n_pix, _ = group.shape
     n_chan = group.shape[0]
@@ -57,8 +59,12 @@ def dump_means(
         if drift is not None:
             counts = corrected(counts, group.mjd[:, subscan], drift, c0, c1, backend)
         for key in by_subscan[subscan]:
-            dumps = SubscanDumps(counts, _phase_mask(group, key, backend))
-            mean, n = backend.kernels.dump_mean(dumps)
+            valid = _phase_mask(group, key, backend)
+            mean, n = backend.kernels.dump_mean(SubscanDumps(counts, valid))
+            if judge is not None:
+                left = judge.without(counts, mean, group, key, c0)
+                if left is not None:
+                    mean, n = backend.kernels.dump_mean(SubscanDumps(left, valid))
             out[key][c0:c1] = backend.to_host(mean)
             most[key].append(int(backend.xp.max(n)))
 

@@ -17,6 +17,7 @@ from gpucal.axes import BLANKING, Flag
 from gpucal.backend.protocol import Backend
 from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.products import ErrorBudget
+from gpucal.steps.judge.medians import MEDIAN_OF_SQUARE
 from gpucal.steps.loads import nan_median
 from gpucal.steps.scale import OutputScale
 from gpucal.steps.solution import ScanSolution
@@ -28,9 +29,6 @@ Counts = npt.NDArray[np.int64]
 
 OUTLIERS = {Flag.SPIKE: "spike_samples", Flag.TSYS_OUTLIER: "outlier_samples"}
 """Flags of samples and dumps that cannot be, with the keys of their numbers in ``qa``."""
-
-MEDIAN_OF_SQUARE = 0.454936423119572
-"""Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
 
 DECILE_OF_SQUARE = 0.0157907740934312
 """First decile of the same: it still holds where lines fill most channels."""

@@ -55,10 +55,10 @@ class Attack:
     may        outcomes that are right; all others are faults
     victims    scans that may be affected; the others must come out byte for byte as from good data
     options    of ``gpucal calibrate``
-    waits_for  the item of the list of known faults that must be mended first; "" when it must hold today
     cannot_be_seen  why nobody can know that the data are wrong; their results may then differ without a word
     within     of T_A* + T_sys, of T_sys, T_rec and PWV: what counts as unaffected
     rare       left out of an ordinary run of the tests, tried on demand
+    always     tried in every run: it got through once
     """
 
     name: str
@@ -66,11 +66,11 @@ class Attack:
     may: frozenset[str] = ANY
     victims: tuple[int, ...] = (2,)
     options: tuple[str, ...] = ()
-    waits_for: str = ""
     cannot_be_seen: str = ""
     limits: dict[str, int] = field(default_factory=dict)
     within: float = ROUNDING
     rare: bool = False
+    always: bool = False
 
     @property
     def scans(self) -> str:
@@ -78,47 +78,34 @@ class Attack:
         return ",".join(str(n) for n in sorted({1, *self.victims, 4}))
 
     @property
-    def hang_s(self) -> float:
-        """Seconds after which the command hangs; less where that is known."""
-        return 15.0 if self.waits_for else 60.0
-
-    @property
     def id(self) -> str:
         return self.name.replace(" ", "-")
 
 
 def annotated(
-    attacks: Iterable[Attack], waits_for: dict[str, str], cannot_be_seen: dict[str, str]
+    attacks: Iterable[Attack], cannot_be_seen: dict[str, str], got_through: Iterable[str]
 ) -> Iterator[Attack]:
-    """The attacks; those named in ``waits_for`` wait for an item, those in ``cannot_be_seen`` say why."""
-    names = set()
+    """The attacks; those named in ``cannot_be_seen`` say why, those that ``got_through`` once are always tried."""
+    names, always = set(), set(got_through)
     for attack in attacks:
         names.add(attack.name)
-        item, why = waits_for.get(attack.name, ""), cannot_be_seen.get(attack.name, "")
-        yield replace(attack, waits_for=item, cannot_be_seen=why)
-    unknown = {*waits_for, *cannot_be_seen} - names
+        why = cannot_be_seen.get(attack.name, "")
+        yield replace(attack, cannot_be_seen=why, always=attack.name in always)
+    unknown = {*cannot_be_seen, *always} - names
     assert not unknown, f"no attack is called {sorted(unknown)}"
 
 
 def thinned(attacks: Iterable[Attack], every: int) -> Iterator[Attack]:
     """Only one in ``every`` is tried in an ordinary run of the tests, beside the seeded and those with a remark."""
     for n, attack in enumerate(attacks):
-        marked = bool(attack.cannot_be_seen) or attack.waits_for in ("2", "3")
+        marked = bool(attack.cannot_be_seen) or attack.always
         kept = n % every == 0 or attack.name.startswith("seeded") or marked
         yield attack if kept else replace(attack, rare=True)
 
 
 def params(attacks: Iterable[Any]) -> list[Any]:
-    """Parameters of a test, one per attack (with ``id``, ``waits_for`` and ``rare``)."""
-    found = []
-    for attack in attacks:
-        if attack.rare and not TRIED:
-            continue
-        marks = []
-        if attack.waits_for:
-            reason = f"waits for item {attack.waits_for}"
-            marks.append(pytest.mark.xfail(reason=reason, strict=False))
-        found.append(pytest.param(attack, id=attack.id, marks=marks))
+    """Parameters of a test, one per attack (with ``id`` and ``rare``)."""
+    found = [pytest.param(a, id=a.id) for a in attacks if TRIED or not a.rare]
     names = [str(param.id) for param in found]
     assert len(set(names)) == len(names), sorted(n for n in names if names.count(n) > 1)
     return found

@@ -37,8 +37,17 @@ PLACES: dict[str, tuple[str, Any]] = {
     "pixel of HOT": (LOADS, np.s_[:, :, 0, 1, 0]),
     "pixel of COLD": (LOADS, np.s_[:, :, 0, 1, 1]),
     "dump of HOT": (LOADS, np.s_[:, 3, 0, 1, 0]),
+    "dump of COLD": (LOADS, np.s_[:, 2, 0, 1, 1]),
+    "dump of every pixel of HOT": (LOADS, np.s_[:, 3, :, :, 0]),
+    "dump of every pixel of an OFF": (SKY, np.s_[:, 1, :, :, 0]),
+    "sample of HOT": (LOADS, np.s_[9, 2, 0, 1, 0]),
+    "sample of COLD": (LOADS, np.s_[9, 2, 0, 1, 1]),
     "channel of HOT": (LOADS, np.s_[9, :, 0, 1, 0]),
 }
+PARTS = tuple(
+    name for name in PLACES if not name.startswith(("pixel of an", "pixel of COLD", "channel"))
+)
+"""Places of which the counts are multiplied."""
 VALUES: dict[str, int] = {"zero": 0, "fill": FILL, "saturated": TOP, "negative": -30000, "one": 1}
 
 
@@ -74,8 +83,8 @@ def places() -> Iterator[Attack]:
         for name, number in (("nan", np.nan), ("inf", np.inf), ("1e30", 1e30)):
             harm = array(VICTIM, path, _as_float(where, number))
             yield Attack(f"{place} {name}", harm, rare=name == "inf")
-    for factor in (0.01, 3.0, 30.0):
-        for place in ("dump of an ON", "sample of an ON", "pixel", "pixel of HOT"):
+    for factor in (0.01, 1.3, 3.0, 30.0):
+        for place in PARTS:
             path, where = PLACES[place]
             harm = array(VICTIM, path, _factor(where, factor))
             yield Attack(f"{place} times {factor:g}", harm)
@@ -132,19 +141,27 @@ def _block(source: random.Random, value: int) -> Change:
 
 CANNOT_BE_SEEN = {
     "pixel times 3": "the sky and its OFF may be brighter than thought",
+    "pixel times 1.3": "the sky and its OFF may be brighter than thought",
 }
-WAITS_FOR = {
-    "sample of an ON one": "3",
-    "sample of an ON 1e30": "3",
-    "dump of HOT one": "3",
-    "sample of an ON times 0.01": "3",
-    "sample of an ON times 3": "3",
-    "sample of an ON times 30": "3",
+GOT_THROUGH = {
+    "dump of an OFF times 1.3",
+    "dump of HOT times 1.3",
+    "dump of every pixel of HOT times 0.01",
+    "sample of an OFF times 1.3",
+    "sample of HOT times 3",
+    "sample of COLD times 1.3",
+    "sample of an ON one",
+    "sample of an ON 1e30",
+    "dump of HOT one",
+    "sample of an ON times 0.01",
+    "sample of an ON times 3",
+    "sample of an ON times 30",
 }
+"""They did once."""
 
 
 def counts_attacks() -> list[Attack]:
     """The whole table."""
-    known = annotated([*places(), *whole(), *seeded()], WAITS_FOR, CANNOT_BE_SEEN)
+    known = annotated([*places(), *whole(), *seeded()], CANNOT_BE_SEEN, GOT_THROUGH)
     everything = thinned(known, 4)
     return [replace(attack, within=FEWER_SAMPLES) for attack in everything]

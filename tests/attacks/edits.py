@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import google_crc32c
 import numpy as np
 import zarr
 from builders.broken.night import Night
+from zarr.errors import UnstableSpecificationWarning
 
 Harm = Callable[[Night], Any]
 Change = Callable[[Any], Any]
@@ -28,14 +30,16 @@ def put(night: Night, number: int, path: str, values: Any) -> None:
         chunks[-1] = 1
     same = str(values.dtype) == document["data_type"]
     shutil.rmtree(old)
-    zarr.create_array(
-        old,
-        data=values,
-        chunks=tuple(chunks),
-        fill_value=document["fill_value"] if same else None,
-        attributes=document["attributes"],
-        config={"write_empty_chunks": True},
-    )
+    with warnings.catch_warnings():  # some types, texts among them, have no final specification
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        zarr.create_array(
+            old,
+            data=values,
+            chunks=tuple(chunks),
+            fill_value=document["fill_value"] if same else None,
+            attributes=document["attributes"],
+            config={"write_empty_chunks": True},
+        )
 
 
 def array(number: int, path: str, change: Change) -> Harm:

@@ -16,7 +16,6 @@ from attacks.attack import (
     REFUSED_ONLY,
     SAME,
     Attack,
-    annotated,
     seeds,
     thinned,
 )
@@ -215,7 +214,9 @@ def folders() -> Iterator[Attack]:
     yield Attack("FIFO among scans", file(0, "scan_000009", os.mkfifo), ANY)
     yield Attack("empty scan", file(0, "scan_000009", lambda p: p.mkdir()), ANY)
     yield Attack("foreign files", file(VICTIM, ".nfs0001", lambda p: p.write_text("x")), SAME)
-    yield Attack("scan is a loop", _scan_loop, ANY)
+    yield Attack("scan is a loop", _scan_loop, REFUSED_ONLY)
+    yield Attack("scan is a link to nothing", _scan_gone, REFUSED_ONLY)
+    yield Attack("scan is a link", _scan_elsewhere, SAME)
     yield Attack("group is a loop", _group_loop, REFUSED_ONLY)
     yield Attack("band of nothing", file(VICTIM, "band_1", lambda p: p.mkdir()), ANY)
     harm = file(0, "scan_99999999999999999999", lambda p: p.mkdir())
@@ -226,6 +227,16 @@ def folders() -> Iterator[Attack]:
 def _scan_loop(night: Night) -> None:
     shutil.rmtree(night.scan(VICTIM))
     night.scan(VICTIM).symlink_to(night.scan(VICTIM).name)
+
+
+def _scan_gone(night: Night) -> None:
+    shutil.rmtree(night.scan(VICTIM))
+    night.scan(VICTIM).symlink_to("elsewhere")
+
+
+def _scan_elsewhere(night: Night) -> None:
+    night.scan(VICTIM).rename(night.folder / "elsewhere")
+    night.scan(VICTIM).symlink_to(night.folder / "elsewhere")
 
 
 def _group_loop(night: Night) -> None:
@@ -247,7 +258,6 @@ def seeded() -> Iterator[Attack]:
 
 
 def file_attacks() -> list[Attack]:
-    """The whole table. What is no regular file, promises too much, or is missing waits for two items."""
+    """The whole table."""
     everything = [*replaced(), *documents(), *chunks(), *folders(), *seeded()]
-    waiting = {a.name: "4 or 7" for a in everything}
-    return list(thinned(annotated(everything, waiting, {}), 6))
+    return list(thinned(everything, 6))

@@ -237,25 +237,27 @@ def _random(source: random.Random, group: str, name: str) -> Callable[..., Any]:
 
 
 CANNOT_BE_SEEN = {
+    "mjd leap second apart": "of four subscans nobody knows how long the way from one to the next takes",
     "elevation reversed": "the elevations are those of the scan, in another order",
     "freq_throw negative": "the opposite throw is one too",
     "attribute gain_image 7": "almost no image is what a good sideband filter gives",
     "attribute f_eff 4": "a text is read as the number that it is",
 }
-WAITS_FOR = {
-    "tamb outlier": "2",
-    "tamb one of Celsius": "2",
-    "load tcold outlier": "2",
-    "mjd leap second apart": "2",
-    "image is signal": "2",
-    "attribute f_eff 0": "2",
-    "freq_throw zero": "2",
-    "freq_throw outlier": "2",
-    "chop_phase outlier": "2",
+GOT_THROUGH = {
+    "tamb outlier",
+    "tamb one of Celsius",
+    "load tcold outlier",
+    "mjd leap second apart",
+    "image is signal",
+    "attribute f_eff 0",
+    "freq_throw zero",
+    "freq_throw outlier",
+    "chop_phase outlier",
 }
+"""They did once."""
 
 
 def metadata_attacks() -> list[Attack]:
     """The whole table."""
     everything = [*arrays(), *single(), *attributes(), *store_attributes(), *seeded()]
-    return list(thinned(annotated(everything, WAITS_FOR, CANNOT_BE_SEEN), 6))
+    return list(thinned(annotated(everything, CANNOT_BE_SEEN, GOT_THROUGH), 6))

@@ -57,9 +57,7 @@ def survive(attack: Attack, record_property: Record) -> None:
         folder = Path(name)
         night = good.copy(folder)
         attack.harm(night)
-        ended = runner.run(
-            command(night, options), folder / "said", limits=attack.limits, hang_s=attack.hang_s
-        )
+        ended = runner.run(command(night, options), folder / "said", limits=attack.limits)
         verdict = judge(attack, night.out, ended, clean_run(options))
     record_property("attack", verdict.outcome)
     assert verdict.outcome in attack.may, f"{verdict.outcome}: {verdict.why}"

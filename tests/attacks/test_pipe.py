@@ -143,7 +143,6 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "heartbeat a folder": _worker_with(lambda p: (p.parent / HEARTBEAT).mkdir()),
     "heartbeat a loop": _worker_with(lambda p: (p.parent / HEARTBEAT).symlink_to(HEARTBEAT)),
 }
-WAITS_FOR: dict[str, str] = {}
 
 
 def _file_among_workers(task: Path) -> None:
@@ -171,20 +170,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _params() -> list[Any]:
-    return [
-        pytest.param(
-            name,
-            id=name.replace(" ", "-"),
-            marks=[pytest.mark.xfail(reason=f"waits for item {WAITS_FOR[name]}", strict=False)]
-            if name in WAITS_FOR
-            else [],
-        )
-        for name in HARMS
-    ]
-
-
-@pytest.mark.parametrize("name", _params())
+@pytest.mark.parametrize("name", HARMS, ids=lambda name: name.replace(" ", "-"))
 def test_the_pipe(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:

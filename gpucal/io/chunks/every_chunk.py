@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.errors import GpucalError
+from gpucal.errors import GpucalError, words_of
 from gpucal.io.chunks.layout import ChunkFiles, chunk_files, has_checksum
+
+UNREADABLE = "it is not as its metadata say"
 
 
 @dataclass
@@ -38,7 +40,7 @@ class ReadChunks:
             for key in _keys(array):
                 self._read(f"array {name}", array, files, key, guarded, whole)
         except (GpucalError, OSError, ValueError, ZeroDivisionError) as error:
-            self.faults.append(f"array {name}: {_words(error)}.")
+            self.faults.append(f"array {name}: {words_of(error) or UNREADABLE}.")
 
     def _read(
         self,
@@ -64,7 +66,7 @@ class ReadChunks:
             else:
                 array.get_basic_selection(_region(array, key))
         except Exception as error:  # every codec has error classes of its own
-            words = _words(error)
+            words = words_of(error) or UNREADABLE
             at_file = f"chunk file {path}: " if path is not None and str(path) not in words else ""
             self.faults.append(f"{name}: {at_file}{words}.")
 
@@ -86,9 +88,3 @@ def _path_of(array: Any, key: tuple[int, ...]) -> Path | None:
 def _region(array: Any, key: tuple[int, ...]) -> tuple[slice, ...]:
     axes = zip(key, array.shards or array.chunks, array.shape, strict=True)
     return tuple(slice(k * size, min((k + 1) * size, n)) for k, size, n in axes)
-
-
-def _words(error: BaseException) -> str:
-    """An error on one line, without its last full stop."""
-    text = error.message if isinstance(error, GpucalError) else str(error)
-    return (" ".join(text.split()) or type(error).__name__).rstrip(".")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import CorruptDataError, L0Error
+from gpucal.errors import CorruptDataError, L0Error, words_of
 from gpucal.io.chunks.layout import ChunkFiles, chunk_files
 
 MAX_BYTES = 256 << 20
@@ -74,8 +74,7 @@ def _by_zarr(name: str, node: Any) -> npt.NDArray[Any]:
     except CorruptDataError:
         raise
     except Exception as error:  # every codec has error classes of its own
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise _broken(name, f"{type(error).__name__}: {reason}") from error
+        raise _broken(name, words_of(error) or "its codecs do not fit its chunks") from error
 
 
 def _broken(name: str, reason: str) -> CorruptDataError:

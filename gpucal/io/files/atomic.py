@@ -42,6 +42,7 @@ WRITING = threading.Event()
 _HINTS = {
     errno.ENOSPC: "Free some space and run again; finished scans are kept.",
     errno.EDQUOT: "Free some of your quota and run again; finished scans are kept.",
+    errno.EFBIG: "Raise the limit of the size of files (ulimit -f); finished scans are kept.",
     errno.EACCES: "Choose an output directory that you may write, its parent included.",
     errno.EPERM: "Choose an output directory that you may write, its parent included.",
     errno.EROFS: "Choose an output directory that you may write, its parent included.",

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucal.errors import GpucalError, L0Error
+from gpucal.errors import GpucalError, L0Error, words_of
+from gpucal.io.chunks.every_chunk import UNREADABLE
 from gpucal.io.chunks.layout import ChunkFiles, chunk_files
 from gpucal.version import __version__
 
@@ -93,7 +94,9 @@ def verify_store(path: str | Path, progress: Progress | None = None) -> VerifyRe
         try:
             array = _open_array(folder)
         except Exception as error:  # zarr-python raises whatever its parsers raise
-            faults.append(ChunkFault(name, f"its metadata cannot be read: {_words(error)}"))
+            faults.append(
+                ChunkFault(name, f"its metadata cannot be read: {words_of(error) or UNREADABLE}")
+            )
             continue
         layout = chunk_files(array)
         for file, key in _chunks_of(array, folder):
@@ -163,7 +166,7 @@ def read_sidecar(store: str | Path) -> dict[str, int]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise L0Error(
-            f"the list of checksums {path} cannot be read: {_words(error)}.",
+            f"the list of checksums {path} cannot be read: {words_of(error) or UNREADABLE}.",
             hint="Remove it, and write it again with: gpucal verify STORE --write-checksums",
         ) from error
 
@@ -221,9 +224,9 @@ def _judge(
         else:
             _decode_by_zarr(array, key)
     except GpucalError as error:
-        return _words(error), None
+        return words_of(error) or UNREADABLE, None
     except Exception as error:  # every codec has error classes of its own
-        return f"it cannot be decoded: {_words(error)}", None
+        return f"it cannot be decoded: {words_of(error) or UNREADABLE}", None
     return "", total
 
 
@@ -250,8 +253,3 @@ def _sum_of(file: Path) -> int:
 
 def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _words(error: BaseException) -> str:
-    """An error on one line, without its last full stop."""
-    return (" ".join(str(error).split()) or type(error).__name__).rstrip(".")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.errors import GpucalError, L0Error
+from gpucal.errors import GpucalError, L0Error, words_of
 from gpucal.io.chunks.small_arrays import read_whole
 from gpucal.io.conventions.attributes import (
     StoredArray,
@@ -42,7 +42,7 @@ def node_of(zgroup: Any, name: str) -> Any:
         raise
     except Exception as error:  # Zarr raises whatever its JSON and metadata parsers raise
         place = f"{zgroup.path}/{name}".lstrip("/")
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = words_of(error) or "they describe no group or array of Zarr"
         if isinstance(error, json.JSONDecodeError):
             reason = f"not valid JSON: {reason}"
         if _fill_is_null(zgroup, name):
@@ -84,12 +84,20 @@ def child_names(group: Any) -> list[str]:
     if isinstance(group.store, LocalStore):
         folder = Path(group.store.root) / group.path
         with os.scandir(folder) as entries:
-            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+            return [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
     if isinstance(group.store, ZipStore):
         return folders_in_zip(Path(group.store.path), group.path)
     with python_warnings.catch_warnings():  # Zarr warns about files that are no Zarr objects
         python_warnings.simplefilter("ignore")
         return list(as_on_disk(group).group_keys())
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link that leads nowhere: opening it says what is wrong."""
+    try:
+        return entry.is_dir() or (entry.is_symlink() and not entry.is_file())
+    except OSError:  # a loop of links
+        return True
 
 
 def children_of(group: Any, name: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpucal.errors import GpucalError, L0Error, L0KeyError, check_interpreter
+from gpucal.errors import GpucalError, L0Error, L0KeyError, check_interpreter, words_of
 from gpucal.io.l0.checks import (
     check_bolometer,
     check_complete,
@@ -314,7 +314,8 @@ def bands_in(zscan: Any, number: int) -> dict[str, list[GroupName]]:
 def _located(error: Exception, number: int, band: str) -> GpucalError:
     """The error as a GpucalError, with its place and a hint."""
     if not isinstance(error, GpucalError):
-        text = f"the scan cannot be read: {type(error).__name__}: {error}."
+        reason = words_of(error) or "its metadata or values are not what they should be"
+        text = f"the scan cannot be read: {reason}."
         return L0Error(text, scan=number, band=band, stage="read")
     if isinstance(error, L0Error) and not error.hint:
         error.hint = "Correct it in the raw store, or leave the scan out with --scans."

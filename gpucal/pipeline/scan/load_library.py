@@ -40,6 +40,7 @@ from gpucal.pipeline.scan.load_rules import (
 from gpucal.pipeline.scan.solve import LoadChoice
 from gpucal.products import LoadMeans, MeanKey
 from gpucal.scan import Scan, SubscanGroup
+from gpucal.steps.judge.references import Judge
 from gpucal.steps.loads import load_means
 from gpucal.steps.means import dump_means
 
@@ -248,7 +249,8 @@ class LoadLibrary:
         if not off:
             return None
         key = MeanKey(off[0])
-        return dump_means(group, [key], self._backend, pool=pool)[key].mean
+        judge = Judge(self._config, self._backend)
+        return dump_means(group, [key], self._backend, pool=pool, judge=judge)[key].mean
 
     def _complete(
         self, scan: Scan, best: _Judged, others: Iterator[_Judged], notes: list[str]

@@ -42,6 +42,7 @@ from gpucal.steps.atmosphere import (
 from gpucal.steps.error_budget.budget import error_budget
 from gpucal.steps.hot_cold.gain_drift import drift_between
 from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
+from gpucal.steps.judge.references import Judge
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
@@ -121,15 +122,9 @@ def solve_scan(
         # Average: the OFFs, with the gain drift between the loads taken out where it is wanted.
         setup = timer.run("resolve", lambda: spectral_setup(scan, config, backend))
         drift, warnings = _drift(choice, scheme, config)
+        judge = Judge(config, backend, noise_free=scan.store_attrs.get("noise_free") is True)
         means: Means = timer.run(
-            "prepare",
-            lambda: dump_means(
-                _source(scan),
-                pairing.means,
-                backend,
-                pool=pool,
-                drift=drift if drift is not None and drift.correct_off else None,
-            ),
+            "prepare", lambda: _reference_means(scan, pairing, drift, judge, backend, pool)
         )
         # Solve the loads: counts per kelvin, receiver temperature, bad channels.
         loads = timer.run(
@@ -151,13 +146,35 @@ def solve_scan(
             atmosphere=atmosphere,
             drift=drift,
             verdict=verdict,
-            warnings=(*own, *loads.warnings, *choice.warnings, *warnings, *verdict.warnings()),
+            warnings=(
+                *own,
+                *judge.warnings(),
+                *loads.warnings,
+                *choice.warnings,
+                *warnings,
+                *verdict.warnings(),
+            ),
         )
         solution = timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
         # Say how good that is.
         return timer.run("atm", lambda: _with_errors(solution))
     except GpucalError as error:
         raise error.locate(scan=scan.number, band=scan.band, stage="resolve") from error.__cause__
+
+
+def _reference_means(
+    scan: Scan,
+    pairing: Pairing,
+    drift: GainDrift | None,
+    judge: Judge,
+    backend: Backend,
+    pool: Executor | None,
+) -> Means:
+    """The means of all references of a scan, without the dumps and samples that the judge leaves out."""
+    in_references = drift if drift is not None and drift.correct_off else None
+    return dump_means(
+        _source(scan), pairing.means, backend, pool=pool, drift=in_references, judge=judge
+    )
 
 
 def _source(scan: Scan) -> Any:

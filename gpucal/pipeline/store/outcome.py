@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucal.config import CalibrationConfig
-from gpucal.errors import GpucalError, no_threads
+from gpucal.errors import GpucalError, no_threads, words_of
 from gpucal.io.l1.failures import write_failures
 from gpucal.io.l1.writer import L1Store
 from gpucal.physics.atm import AtmosphereTable
@@ -26,11 +26,17 @@ from gpucal.steps.quality import (
 from gpucal.steps.scale import scale_of_output
 from gpucal.steps.solution import ScanSolution
 
+_ROOM = "Make room, or look at the disk and its rights; then run the same command again."
+
 
 def failure_of(number: int, stage: str, error: BaseException) -> Failure:
     """The entry of ``failures.json`` for an error; a GpucalError keeps the stage that it knows."""
     logging.getLogger(__name__).debug("scan %d failed", number, exc_info=error)
     error = no_threads(error) or error
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, GpucalError):
+        return Failure(
+            number, stage, type(error).__name__, f"scan {number}: {words_of(error)}.", _ROOM
+        )
     if not isinstance(error, GpucalError):
         name, reason = type(error).__name__, " ".join(str(error).split()).rstrip(".")
         text = f"scan {number}: unexpected {name}: {reason or 'no message'}."

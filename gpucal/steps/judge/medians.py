@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.steps.quality import MEDIAN_OF_SQUARE
-
 F64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
+
+MEDIAN_OF_SQUARE = 0.454936423119572
+"""Median of the square of a Gaussian of unit variance (chi^2 with one degree of freedom)."""
 
 SOME = 32
 """Channels, and dumps, from which levels and the scatter are taken."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucal.errors import L0Error
 from gpucal.io.l0.plausible.axis import FAR_OFF, check_axis, check_throws
+from gpucal.io.l0.plausible.chop import check_chop
 from gpucal.io.l0.plausible.outliers import SIGMAS, jumps, outliers, smooth, two_differ
 from gpucal.io.l0.plausible.times import check_times
 from gpucal.scan import F64, SubscanGroup
@@ -26,6 +27,9 @@ SKY_TURN = 2 * np.pi
 """No elevation changes faster with the sky, rad/day."""
 
 MOST_OFFSET_DEG = 10.0
+COLDEST_LOAD, HOTTEST_LOAD, LOADS_DIFFER = 2.0, 400.0, 10.0
+"""K: what may be a load, and the difference of two records of one load of which one must be wrong."""
+
 SHOWN = 3
 """Records of one kind that are named; of more only the number is told."""
 
@@ -53,6 +57,7 @@ def judged(
     _positions(group, notes)
     check_axis(group, notes, has_image=has_image)
     check_throws(group)
+    check_chop(group, notes)
     if calibration:
         _load_spectra(group)
         for name, mode in (("thot", "HOT"), ("tcold", "COLD")):
@@ -245,12 +250,15 @@ def _loads(
     """Temperatures [R,S] of one load: one that stands out among three or more is replaced by their median."""
     places = np.array(group.select(mode), dtype=np.intp)
     stored = getattr(group, name)
-    if stored is None or places.size < 2:
+    if stored is None or not places.size:
+        return
+    _beside_the_load(group, name, mode, notes)
+    if places.size < 2:
         return
     values = np.array(stored)
     for rec in range(values.shape[0]):
         column = values[rec, places]
-        if two_differ(column, 10.0):
+        if two_differ(column, LOADS_DIFFER):
             raise L0Error(
                 f"{name} is {column[0]:g} K in subscan {places[0]} and {column[-1]:g} K in subscan "
                 f"{places[-1]}: which is right is not known.",
@@ -265,6 +273,23 @@ def _loads(
             )
             values[rec, s] = middle
             changes[name] = values
+
+
+def _beside_the_load(group: SubscanGroup, name: str, mode: str, notes: list[str]) -> None:
+    """A warning where the temperature [R,S] of a load is another in subscans of other loads, where it is not used."""
+    values = getattr(group, name)
+    own = np.array([m == mode for m in group.sobsmode])
+    if not (own & np.isfinite(values)).any(axis=1).all():
+        return
+    used = np.nanmedian(np.where(own, values, np.nan), axis=1)
+    apart = np.abs(values - used[:, None])
+    odd = ~own & (values >= COLDEST_LOAD) & (values <= HOTTEST_LOAD) & (apart > LOADS_DIFFER)
+    if odd.any():
+        rec, s = (int(i) for i in np.argwhere(odd)[0])
+        notes.append(
+            f"{name} of receiver {rec} is {used[rec]:g} K in {mode} and {values[rec, s]:g} K in subscan {s} "
+            f"({group.sobsmode[s]}): the former is used; give the true one with --t-{mode.lower()}."
+        )
 
 
 def _load_spectra(group: SubscanGroup) -> None:
