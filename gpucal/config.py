@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
 from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
+from gpucal.option_values import AirmassPer, OffAirmass, codec_name, device_names
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -143,6 +143,7 @@ class CalibrationConfig(OptionModel):
         "plane",
         description="Plane-parallel or spherical atmosphere, or the formula of the GBT's programs.",
     )
+    airmass_per: AirmassPer = "auto"
     ozone_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Factor on the ozone column of the table."
     )
@@ -176,6 +177,7 @@ class CalibrationConfig(OptionModel):
     reference: Literal["linear", "nearest", "per-dump"] = Field(
         "linear", description="How the OFFs around an ON become its reference."
     )
+    scale_off_airmass: OffAirmass = False
     dbs_coupling: bool = Field(False, description="Merge the two beams of chopped scans.")
     fold: bool = Field(True, description="Fold frequency-switched spectra.")
     elevation_low: Annotated[float, Field(ge=0, lt=90)] = Field(
@@ -284,19 +286,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
-        """``zstd`` becomes ``zstd:1``; level 0 would mean the default of the library."""
-        name, _, level = value.partition(":")
-        if name == "zstd":
-            if level and not (
-                level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)
-            ):
-                raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
-            return f"zstd:{int(level) if level else 1}"
-        if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
-            raise ValueError(
-                f"codec is {value!r}, expected zstd:LEVEL, blosc-lz4, blosc-zstd or none"
-            )
-        return name
+        return codec_name(value)
 
     @field_validator("scans")
     @classmethod
@@ -307,14 +297,7 @@ class CalibrationConfig(OptionModel):
     @field_validator("devices")
     @classmethod
     def _device_list(cls, value: str) -> str:
-        if value.strip() in ("", "all"):
-            return value.strip()
-        names = [name.strip() for name in value.split(",")]
-        if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name) for name in names):
-            raise ValueError(f"devices is {value!r}, expected all, or device numbers such as 0,1")
-        if len(set(names)) < len(names):
-            raise ValueError(f"devices is {value!r}, which names a device twice")
-        return ",".join(names)
+        return device_names(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> CalibrationConfig:

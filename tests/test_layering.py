@@ -25,6 +25,7 @@ BASE = frozenset(
         "axes",
         "errors",
         "option_model",
+        "option_values",
         "config",
         "scan",
         "scan_numbers",

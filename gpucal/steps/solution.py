@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
@@ -14,9 +17,12 @@ from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.judge.pixels import Verdict
 from gpucal.steps.pairing import Pairing
+from gpucal.steps.sky_model import zenith_opacity
 from gpucal.steps.vane import VaneAirmass, VaneTemperatures
 
 Array = Any
+SOME = 256
+"""Channels that tell the usual opacity."""
 
 
 class VaneSky(NamedTuple):
@@ -73,12 +79,27 @@ class ScanSolution:
     def vane_airmass(self, output: int) -> VaneAirmass:
         """The airmasses that a vane's T_sys* of one output depends on."""
         kind, group, sky = self.config.airmass, self.group, self.vane_sky(output).airmass
-        way, median = self.config.vane_airmass, self.config.vane_average == "median"
-        if way == "sky" or (way == "auto" and median):
+        if not self.vane_sees_source:
             return VaneAirmass(sky, sky, sky)
         source = airmass_seen(group, self.pairing.recipes[output].source_subscan(), kind)
         off = airmass_seen(group, self.own_sky(output).subscan, kind)
         return VaneAirmass(source, off, sky)
+
+    @property
+    def vane_sees_source(self) -> bool:
+        """Whether the scheme "vane" takes the airmass of the source; else it takes that of the sky for all."""
+        way, median = self.config.vane_airmass, self.config.vane_average == "median"
+        return not (way == "sky" or (way == "auto" and median))
+
+    @cached_property
+    def usual_opacity(self) -> float:
+        """Zenith opacity of the signal sideband, Np: the median over some channels and the mean PWV."""
+        pwv = self.atmosphere.pwv[np.isfinite(self.atmosphere.pwv)]
+        model = self.atmosphere.model
+        few = slice(None, None, max(1, model.opacity.shape[3] // SOME))
+        part = replace(model, opacity=model.opacity[:, :, :, few, :])
+        tau = zenith_opacity(part, 0, float(pwv.mean()) if pwv.size else 0.0)
+        return float(np.median(self.backend.to_host(tau)))
 
     def own_sky(self, output: int) -> SkySeen:
         """The sky as this output's OFF saw it."""

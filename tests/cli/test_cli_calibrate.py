@@ -41,6 +41,7 @@ SAMPLE = {
     "pwv": ("0.6", 0.6),
     "pwv_scope": ("per-pair", "per-pair"),
     "airmass": ("spherical", "spherical"),
+    "airmass_per": ("dump", "dump"),
     "ozone_scale": ("1.2", 1.2),
     "opacity_trust": ("0.1", 0.1),
     "t_atm": ("260", 260.0),
@@ -75,7 +76,9 @@ SAMPLE = {
     "alarm_altitude": ("1000", 1000.0),
     "alarm_flagged": ("0.9", 0.9),
 }
-BOOLEANS = {"strict", "partial", "overwrite", "dbs_coupling", "fold", "skychopdiff"}
+BOOLEANS = {
+    *("strict", "partial", "overwrite", "dbs_coupling", "scale_off_airmass", "fold", "skychopdiff"),
+}
 GOOD = ScanSummary(
     scan=1,
     band="",

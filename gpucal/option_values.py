@@ -1,0 +1,50 @@
+"""What options may hold: types with their meaning and bounds, and texts that name several things."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+AirmassPer = Annotated[
+    Literal["auto", "dump", "subscan"],
+    Field(
+        description="Airmass of T_A*: each dump's own, or its subscan's; auto: each dump's where it moves "
+        "T_A* by 0.1 %."
+    ),
+]
+
+OffAirmass = Annotated[
+    bool,
+    Field(
+        description="Move the sky of the OFF to the elevation of the ON, by the fitted atmosphere."
+    ),
+]
+
+
+def codec_name(value: str) -> str:
+    """The codec of L1; ``zstd`` becomes ``zstd:1``, as level 0 would mean the default of the library.
+
+    Raises ValueError for anything but zstd:LEVEL, blosc-lz4, blosc-zstd and none.
+    """
+    name, _, level = value.partition(":")
+    if name == "zstd":
+        if level and not (level.lstrip("-").isdigit() and -7 <= int(level) <= 22 and int(level)):
+            raise ValueError(f"zstd level is {level!r}, expected -7..22 without 0")
+        return f"zstd:{int(level) if level else 1}"
+    if name not in ("blosc-lz4", "blosc-zstd", "none") or level:
+        raise ValueError(f"codec is {value!r}, expected zstd:LEVEL, blosc-lz4, blosc-zstd or none")
+    return name
+
+
+def device_names(value: str) -> str:
+    """``all``, "" or a list such as 0,1; raises ValueError for other names and for one that comes twice."""
+    if value.strip() in ("", "all"):
+        return value.strip()
+    names = [name.strip() for name in value.split(",")]
+    if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name) for name in names):
+        raise ValueError(f"devices is {value!r}, expected all, or device numbers such as 0,1")
+    if len(set(names)) < len(names):
+        raise ValueError(f"devices is {value!r}, which names a device twice")
+    return ",".join(names)
