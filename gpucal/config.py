@@ -14,7 +14,14 @@ from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
 from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
-from gpucal.option_values import AirmassPer, OffAirmass, codec_name, device_names
+from gpucal.option_values import (
+    AirmassPer,
+    FitSky,
+    OffAirmass,
+    codec_name,
+    device_names,
+    useless_fit_sky,
+)
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -27,6 +34,7 @@ GROUPS: dict[str, str] = {
     "Loads": "cal_scheme",
     "Atmosphere": "atmosphere",
     "Errors of the inputs": "error_t_hot",
+    "Elevation": "scale_off_airmass",
     "Reference and diagnostics": "reference",
     "Output and execution": "dtype",
     "Alarms": "alarm_rms_low",
@@ -139,11 +147,11 @@ class CalibrationConfig(OptionModel):
     pwv_scope: Literal["full", "per-pixel", "per-pair"] = Field(
         "full", description="One PWV per scan, per pixel, or per ON-OFF pair."
     )
+    fit_sky: FitSky = "off"
     airmass: Literal["plane", "spherical", "gbt"] = Field(
         "plane",
         description="Plane-parallel or spherical atmosphere, or the formula of the GBT's programs.",
     )
-    airmass_per: AirmassPer = "auto"
     ozone_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Factor on the ozone column of the table."
     )
@@ -173,11 +181,13 @@ class CalibrationConfig(OptionModel):
     error_g_image: Fraction = Field(0.02, description="Error of g_i, where there is an image.")
     error_t_amb: Sigma = Field(2.0, description="Error of T_amb.", json_schema_extra=K)
     error_pwv: Fraction = Field(0.1, description="Fractional error of a PWV that --pwv gives.")
+    # elevation
+    scale_off_airmass: OffAirmass = False
+    airmass_per: AirmassPer = "auto"
     # reference
     reference: Literal["linear", "nearest", "per-dump"] = Field(
         "linear", description="How the OFFs around an ON become its reference."
     )
-    scale_off_airmass: OffAirmass = False
     dbs_coupling: bool = Field(False, description="Merge the two beams of chopped scans.")
     fold: bool = Field(True, description="Fold frequency-switched spectra.")
     elevation_low: Annotated[float, Field(ge=0, lt=90)] = Field(
@@ -303,6 +313,9 @@ class CalibrationConfig(OptionModel):
     def _consistent(self) -> CalibrationConfig:
         if self.tau is not None and self.atmosphere not in ("none", "auto"):
             raise ValueError("tau is given together with an atmosphere table: choose one of them")
+        fitted = self.pwv == "fit" and self.tau is None and not self.cal_scheme.startswith("vane")
+        if why := useless_fit_sky(self.fit_sky, self.pwv_scope, fitted=fitted):
+            raise ValueError(why)
         if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
         if self.scheduler and self.skydiff:

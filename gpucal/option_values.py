@@ -15,12 +15,29 @@ AirmassPer = Annotated[
     ),
 ]
 
+FitSky = Annotated[
+    Literal["off", "loads", "both"],
+    Field(description="What the water is fitted to: the OFFs, the SKY of the load scan, or both."),
+]
 OffAirmass = Annotated[
     bool,
     Field(
         description="Move the sky of the OFF to the elevation of the ON, by the fitted atmosphere."
     ),
 ]
+
+
+def useless_fit_sky(fit_sky: str, scope: str, *, fitted: bool) -> str:
+    """Why ``fit_sky`` cannot do anything; "" where it can. fitted: whether the water is fitted at all."""
+    if fit_sky == "off":
+        return ""
+    if not fitted:
+        return f"fit_sky is {fit_sky!r}, but the water is not fitted: leave out pwv, tau and the vane schemes"
+    if scope == "per-pair":
+        return (
+            f"fit_sky is {fit_sky!r}, but pwv_scope per-pair gives each ON the sky of its own OFF"
+        )
+    return ""
 
 
 def codec_name(value: str) -> str:

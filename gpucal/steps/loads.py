@@ -169,6 +169,7 @@ def load_means(
             value = total / xp.where(weight > 0, weight, xp.nan)
         result[kind] = (value, *mean_time(group, subscans))
     cold, sky = result.get("COLD"), result.get("SKY")
+    sky_at = [group.mean_elevation(s) for s in chosen["SKY"]]
     return LoadMeans(
         scan=scan.number,
         hot=result["HOT"][0],
@@ -179,9 +180,10 @@ def load_means(
         t_hot=load_temperatures(group, "HOT", chosen["HOT"], config.t_hot),
         t_cold=load_temperatures(group, "COLD", chosen["COLD"], config.t_cold) if cold else None,
         sky=sky[0] if sky else None,
-        sky_elevation=float(np.mean([group.mean_elevation(s) for s in chosen["SKY"]]))
-        if sky
-        else float("nan"),
+        sky_elevation=float(np.mean(sky_at)) if sky else float("nan"),
+        sky_spread=float(np.ptp(sky_at)) if sky else 0.0,
+        sky_mjd=sky[1] if sky else float("nan"),
+        sky_time=sky[2] if sky else float("nan"),
         warnings=scan.warnings,
         cold_time=cold[2] if cold else float("nan"),
     )

@@ -278,6 +278,7 @@ def solution_quality(solution: ScanSolution) -> dict[str, Any]:
         "pwv": _finite_mean(atmosphere.pwv),
         "chi2_dof": _finite_mean(atmosphere.chi2),
         **_errors(solution.errors),
+        "pwv_seen": [{"by": w.by, "pwv_mm": w.pwv, "error_mm": w.error} for w in solution.water],
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),

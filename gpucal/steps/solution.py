@@ -12,7 +12,15 @@ import numpy as np
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.modes.recipe import F64, Means, SkySeen
-from gpucal.products import Atmosphere, ErrorBudget, GainDrift, LoadSolution, SpectralSetup
+from gpucal.products import (
+    Atmosphere,
+    ErrorBudget,
+    GainDrift,
+    LoadSolution,
+    SkyModel,
+    SpectralSetup,
+    WaterSeen,
+)
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.judge.pixels import Verdict
@@ -39,7 +47,7 @@ class ScanSolution:
 
     vane_temperatures: one per output, scheme "vane" only; load_sky: the SKY of the load scan, where a
     vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out; errors: of
-    the PWV and of the scale of T_A*.
+    the PWV and of the scale of T_A*; water: the PWV by parts of the scan.
     """
 
     scan: Scan
@@ -56,6 +64,7 @@ class ScanSolution:
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
     errors: ErrorBudget | None = None
+    water: tuple[WaterSeen, ...] = ()
 
     @property
     def group(self) -> SubscanGroup:
@@ -92,13 +101,17 @@ class ScanSolution:
         return not (way == "sky" or (way == "auto" and median))
 
     @cached_property
-    def usual_opacity(self) -> float:
-        """Zenith opacity of the signal sideband, Np: the median over some channels and the mean PWV."""
-        pwv = self.atmosphere.pwv[np.isfinite(self.atmosphere.pwv)]
+    def few_channels(self) -> SkyModel:
+        """The opacities of SOME channels, which tell how much of the sky is seen."""
         model = self.atmosphere.model
         few = slice(None, None, max(1, model.opacity.shape[3] // SOME))
-        part = replace(model, opacity=model.opacity[:, :, :, few, :])
-        tau = zenith_opacity(part, 0, float(pwv.mean()) if pwv.size else 0.0)
+        return replace(model, opacity=model.opacity[:, :, :, few, :])
+
+    @cached_property
+    def usual_opacity(self) -> float:
+        """Zenith opacity of the signal sideband, Np: the median over some channels, at the mean PWV."""
+        pwv = self.atmosphere.pwv[np.isfinite(self.atmosphere.pwv)]
+        tau = zenith_opacity(self.few_channels, 0, float(pwv.mean()) if pwv.size else 0.0)
         return float(np.median(self.backend.to_host(tau)))
 
     def own_sky(self, output: int) -> SkySeen:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,14 @@ from gpucal.steps.atmosphere import (
     fit_atmosphere,
     given_atmosphere,
     on_airmass,
+)
+from gpucal.steps.consistency.joint import with_receivers
+from gpucal.steps.consistency.load_sky import (
+    Compared,
+    LoadSky,
+    compare_skies,
+    skies_of_fit,
+    sky_of_loads,
 )
 from gpucal.steps.error_budget.budget import error_budget
 from gpucal.steps.gain_drift import drift_between
@@ -136,26 +144,24 @@ def solve_scan(
             "resolve", lambda: _loads(scheme, choice, setup, pairing, means, drift, config, backend)
         )
         # Solve the atmosphere: PWV, and the transmission of every output.
-        atmosphere, t_atm, verdict = timer.run(
+        sky = sky_of_loads(choice.first, loads, drift, config, backend)
+        air = timer.run(
             "atm",
-            lambda: _atmosphere(scan, table, setup, loads, pairing, means, config, backend),
+            lambda: _atmosphere(scan, table, setup, loads, pairing, means, sky, config, backend),
         )
+        said = (*own, *loads.warnings, *choice.warnings, *warnings, *air.warnings)
         solution = ScanSolution(
-            scan=scan,
-            config=config,
-            backend=backend,
-            setup=setup,
-            loads=loads,
-            pairing=pairing,
-            means=means,
-            atmosphere=atmosphere,
-            drift=drift,
-            verdict=verdict,
-            warnings=(*own, *loads.warnings, *choice.warnings, *warnings, *verdict.warnings()),
+            *(scan, config, backend, setup, loads, pairing, means, air.atmosphere, drift),
+            verdict=air.verdict,
+            water=air.compared.seen,
+            warnings=said,
         )
-        solution = timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
+        solution = timer.run("atm", lambda: _with_vane(solution, choice.first, air.t_atm))
         # Say how good that is.
-        return timer.run("atm", lambda: _with_errors(solution))
+        return timer.run(
+            "atm",
+            lambda: with_receivers(replace(solution, errors=error_budget(solution, air.skies))),
+        )
     except GpucalError as error:
         raise error.locate(scan=scan.number, band=scan.band, stage="resolve") from error.__cause__
 
@@ -239,6 +245,17 @@ def _sky_model(
     return build_sky_model(setup, stack_opacity(both), temperatures, backend, emission)
 
 
+class _Air(NamedTuple):
+    """What ``_atmosphere`` finds; t_atm: its physical temperature, K; skies: of the fit; compared: SKY and OFFs."""
+
+    atmosphere: Atmosphere
+    t_atm: float
+    verdict: Verdict
+    skies: Skies
+    compared: Compared = Compared()
+    warnings: tuple[str, ...] = ()
+
+
 def _atmosphere(
     scan: Scan,
     table: AtmosphereTable | None,
@@ -246,10 +263,11 @@ def _atmosphere(
     loads: LoadSolution,
     pairing: Pairing,
     means: Means,
+    load_sky: LoadSky,
     config: CalibrationConfig,
     backend: Backend,
-) -> tuple[Atmosphere, float, Verdict]:
-    """The atmosphere as the configuration wants it, its physical temperature, K, and the pixels left out."""
+) -> _Air:
+    """The atmosphere as the configuration wants it."""
     group = _source(scan)
     # Judge the pixels: a broken one must not move the others, nor be the reference of anything.
     verdict = judge_loads(loads, config, backend)
@@ -260,21 +278,30 @@ def _atmosphere(
     here = table_of_scan(table, group, config)
     model = _sky_model(here, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
+    t_atm = temperatures.effective
     if table is None:
         given = given_atmosphere(model, airmass, float("nan"), "none")
-        return given, temperatures.effective, verdict
+        return _Air(given, t_atm, verdict, skies, warnings=verdict.warnings())
     if config.pwv != "fit":
         given = given_atmosphere(model, airmass, float(config.pwv))
-        return given, temperatures.effective, verdict
+        return _Air(given, t_atm, verdict, skies, warnings=verdict.warnings())
     if loads.cold is None:
         raise AtmosphereError(
             "the PWV cannot be fitted without a COLD load.",
             hint="Use --pwv MM, or --tau NP with --t-atm K.",
         )
+    seen, notes = skies_of_fit(skies, load_sky, config)
+    grid = pwv_grid(table)
     fitted, verdict = fit_atmosphere(
-        skies, loads, setup, model, airmass, pwv_grid(table), config, verdict, backend
+        seen, loads, setup, model, airmass, grid, config, verdict, backend
     )
-    return fitted, temperatures.effective, verdict
+    compared = Compared()
+    if load_sky.view is not None:
+        compared = compare_skies(
+            load_sky.view, skies.views, fitted, loads, setup, grid, verdict, config, backend
+        )
+    notes = (*verdict.warnings(), *notes, *compared.warnings)
+    return _Air(fitted, t_atm, verdict, seen, compared, notes)
 
 
 def _without_impossible(means: Means, loads: LoadSolution, backend: Backend) -> Verdict:
@@ -309,14 +336,6 @@ def _sky_views(
                 views.append(SkyView(sky.counts, mass, sky.time))
         of_output.append(number[sky.key])
     return Skies(views, of_output)
-
-
-def _with_errors(solution: ScanSolution) -> ScanSolution:
-    """Add the errors of the PWV and of the scale of T_A*."""
-    skies = _sky_views(
-        solution.scan, solution.pairing, solution.means, solution.config, solution.backend
-    )
-    return replace(solution, errors=error_budget(solution, skies))
 
 
 def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSolution:

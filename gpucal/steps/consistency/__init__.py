@@ -1,0 +1,1 @@
+"""Whether what saw the same water agrees about it: loads and OFFs, receivers, bands."""
