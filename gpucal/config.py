@@ -16,8 +16,13 @@ from gpucal.errors import ConfigError
 from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
 from gpucal.option_values import (
     AirmassPer,
+    ColdCoupling,
     FitSky,
+    HotCoupling,
     OffAirmass,
+    PixelSky,
+    PixelTRec,
+    TCab,
     codec_name,
     device_names,
     useless_fit_sky,
@@ -82,6 +87,8 @@ class CalibrationConfig(OptionModel):
         description="Temperature of the cold load, instead of the recorded one.",
         json_schema_extra=K,
     )
+    hot_coupling: HotCoupling = 1.0
+    cold_coupling: ColdCoupling = 1.0
     f_eff: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Forward efficiency, instead of the recorded one."
     )
@@ -125,16 +132,8 @@ class CalibrationConfig(OptionModel):
     physics: Literal["exact", "kalibrate"] = Field(
         "exact", description="Exact h/k, or the constant of the kalibrate program."
     )
-    pixel_t_rec: Annotated[float, Field(ge=0)] = Field(
-        5.0,
-        description="Leave a pixel out of the common fit of the water whose T_rec is off by this factor; "
-        "0: none.",
-    )
-    pixel_sky: Annotated[float, Field(ge=0)] = Field(
-        0.1,
-        description="The same for one whose OFF shows a sky that is off by this fraction of HOT - COLD; "
-        "0: none.",
-    )
+    pixel_t_rec: PixelTRec = 5.0
+    pixel_sky: PixelSky = 0.1
     # atmosphere
     atmosphere: str = Field(
         "auto",
@@ -171,6 +170,7 @@ class CalibrationConfig(OptionModel):
         description="Offset from ambient to atmospheric temperature; not 0: without layers.",
         json_schema_extra=K,
     )
+    t_cab: TCab = "amb"
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Zenith opacity, with atmosphere none.", json_schema_extra=NP
     )
@@ -180,6 +180,7 @@ class CalibrationConfig(OptionModel):
     error_f_eff: Fraction = Field(0.01, description="Error of the forward efficiency.")
     error_g_image: Fraction = Field(0.02, description="Error of g_i, where there is an image.")
     error_t_amb: Sigma = Field(2.0, description="Error of T_amb.", json_schema_extra=K)
+    error_t_cab: Sigma = Field(2.0, description="Error of a given t_cab.", json_schema_extra=K)
     error_pwv: Fraction = Field(0.1, description="Fractional error of a PWV that --pwv gives.")
     # elevation
     scale_off_airmass: OffAirmass = False

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gpucal.option_model import K
+
 AirmassPer = Annotated[
     Literal["auto", "dump", "subscan"],
     Field(
@@ -15,6 +17,41 @@ AirmassPer = Annotated[
     ),
 ]
 
+PixelTRec = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Leave a pixel out of the common fit of the water whose T_rec is off by this factor; "
+        "0: none.",
+    ),
+]
+PixelSky = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="The same for one whose OFF shows a sky that is off by this fraction of HOT - COLD; "
+        "0: none.",
+    ),
+]
+HotCoupling = Annotated[
+    float,
+    Field(
+        gt=0, le=1, description="Part of the beam that is on the hot load; the rest is at t_cab."
+    ),
+]
+ColdCoupling = Annotated[
+    float,
+    Field(
+        gt=0, le=1, description="Part of the beam that is on the cold load; the rest is at t_cab."
+    ),
+]
+TCab = Annotated[
+    Literal["amb", "hot"] | Annotated[float, Field(ge=150, le=350)],
+    Field(
+        description="Temperature of what the beam sees beside sky and loads: T_amb, that of the hot load, or K.",
+        json_schema_extra=K,
+    ),
+]
 FitSky = Annotated[
     Literal["off", "loads", "both"],
     Field(description="What the water is fitted to: the OFFs, the SKY of the load scan, or both."),

@@ -30,6 +30,17 @@ class SubscanMean(NamedTuple):
     time: float
 
 
+class Coupling(NamedTuple):
+    """Part of the beam that a load fills, and the temperature that the rest of it sees, K (NaN where there is none)."""
+
+    share: float = 1.0
+    stray: float = float("nan")
+
+
+FULL = Coupling()
+"""A load that fills the beam."""
+
+
 @dataclass(frozen=True, eq=False)
 class LoadMeans:
     """Dump means of one load scan, before any physics.
@@ -56,6 +67,8 @@ class LoadMeans:
     cold_time: float = float("nan")
     warnings: tuple[str, ...] = ()
     others: tuple[int, ...] = ()
+    hot_coupling: Coupling = FULL
+    cold_coupling: Coupling = FULL
 
     @property
     def mjd(self) -> float:
@@ -122,6 +135,8 @@ class LoadSolution:
     warnings: tuple[str, ...] = ()
     t_cold: Array | None = None
     cold_time: float = float("nan")
+    hot_coupling: Coupling = FULL
+    cold_coupling: Coupling = FULL
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.judge.pixels import Verdict
 from gpucal.steps.pairing import Pairing
 from gpucal.steps.sky_model import zenith_opacity
-from gpucal.steps.vane import VaneAirmass, VaneTemperatures
+from gpucal.steps.vane import VaneAirmass, VaneTemperatures, sees_source
 
 Array = Any
 SOME = 256
@@ -97,8 +97,7 @@ class ScanSolution:
     @property
     def vane_sees_source(self) -> bool:
         """Whether the scheme "vane" takes the airmass of the source; else it takes that of the sky for all."""
-        way, median = self.config.vane_airmass, self.config.vane_average == "median"
-        return not (way == "sky" or (way == "auto" and median))
+        return sees_source(self.config)
 
     @cached_property
     def few_channels(self) -> SkyModel:

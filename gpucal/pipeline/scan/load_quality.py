@@ -178,8 +178,11 @@ def with_pixels_of(
     take = backend.asarray(pixels)[None, ...]
     hot, cold = other.hot, other.cold
     if cold is not None:
-        t = (other.t_hot, other.t_cold, means.t_hot, means.t_cold)
-        j_hot, j_cold, new_hot, new_cold = (load_brightness(setup, x, backend) for x in t)
+        j_hot, j_cold, new_hot, new_cold = (
+            load_brightness(setup, t, backend, coupling)
+            for x in (other, means)
+            for t, coupling in ((x.t_hot, x.hot_coupling), (x.t_cold, x.cold_coupling))
+        )
         per_kelvin = (hot - cold) / (j_hot - j_cold)
         hot, cold = (
             cold + per_kelvin * (new_hot - j_cold),

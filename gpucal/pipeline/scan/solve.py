@@ -63,7 +63,7 @@ from gpucal.steps.sky_model import (
     table_of_scan,
 )
 from gpucal.steps.solution import ScanSolution, VaneSky
-from gpucal.steps.vane import solve_vane, vane_temperatures
+from gpucal.steps.vane import ignored_by_vane, solve_vane, vane_temperatures
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -149,7 +149,14 @@ def solve_scan(
             "atm",
             lambda: _atmosphere(scan, table, setup, loads, pairing, means, sky, config, backend),
         )
-        said = (*own, *loads.warnings, *choice.warnings, *warnings, *air.warnings)
+        said = (
+            *own,
+            *ignored_by_vane(scheme, config),
+            *loads.warnings,
+            *choice.warnings,
+            *warnings,
+            *air.warnings,
+        )
         solution = ScanSolution(
             *(scan, config, backend, setup, loads, pairing, means, air.atmosphere, drift),
             verdict=air.verdict,
@@ -158,12 +165,14 @@ def solve_scan(
         )
         solution = timer.run("atm", lambda: _with_vane(solution, choice.first, air.t_atm))
         # Say how good that is.
-        return timer.run(
-            "atm",
-            lambda: with_receivers(replace(solution, errors=error_budget(solution, air.skies))),
-        )
+        return timer.run("atm", lambda: _with_errors(solution, air.skies))
     except GpucalError as error:
         raise error.locate(scan=scan.number, band=scan.band, stage="resolve") from error.__cause__
+
+
+def _with_errors(solution: ScanSolution, skies: Skies) -> ScanSolution:
+    """Add the errors of the PWV and of the scale of T_A*, and whether the receivers agree."""
+    return with_receivers(replace(solution, errors=error_budget(solution, skies)))
 
 
 def _source(scan: Scan) -> Any:
@@ -274,7 +283,7 @@ def _atmosphere(
     verdict = verdict.also(_without_impossible(means, loads, backend))
     skies = _sky_views(scan, pairing, means, config, backend)
     verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
-    temperatures = ambient_temperatures(group, config)
+    temperatures = ambient_temperatures(group, config, backend.to_host(loads.t_hot))
     here = table_of_scan(table, group, config)
     model = _sky_model(here, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
