@@ -20,12 +20,13 @@ from gpucal.option_values import (
     FitSky,
     HotCoupling,
     OffAirmass,
+    Ozone,
     PixelSky,
     PixelTRec,
     TCab,
     codec_name,
     device_names,
-    useless_fit_sky,
+    useless_fits,
 )
 from gpucal.scan_numbers import parse_scans
 
@@ -154,6 +155,7 @@ class CalibrationConfig(OptionModel):
     ozone_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Factor on the ozone column of the table."
     )
+    ozone: Ozone = "table"
     opacity_trust: Fraction = Field(
         0.05, description="Fractional error of the opacity model, in weights and errors."
     )
@@ -315,7 +317,7 @@ class CalibrationConfig(OptionModel):
         if self.tau is not None and self.atmosphere not in ("none", "auto"):
             raise ValueError("tau is given together with an atmosphere table: choose one of them")
         fitted = self.pwv == "fit" and self.tau is None and not self.cal_scheme.startswith("vane")
-        if why := useless_fit_sky(self.fit_sky, self.pwv_scope, fitted=fitted):
+        if why := useless_fits(self.fit_sky, self.ozone, self.pwv_scope, fitted=fitted):
             raise ValueError(why)
         if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")

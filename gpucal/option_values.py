@@ -56,6 +56,12 @@ FitSky = Annotated[
     Literal["off", "loads", "both"],
     Field(description="What the water is fitted to: the OFFs, the SKY of the load scan, or both."),
 ]
+Ozone = Annotated[
+    Literal["table", "fit"],
+    Field(
+        description="Ozone as the table has it, or its column fitted where its lines are in the band."
+    ),
+]
 OffAirmass = Annotated[
     bool,
     Field(
@@ -64,13 +70,16 @@ OffAirmass = Annotated[
 ]
 
 
-def useless_fit_sky(fit_sky: str, scope: str, *, fitted: bool) -> str:
-    """Why ``fit_sky`` cannot do anything; "" where it can. fitted: whether the water is fitted at all."""
-    if fit_sky == "off":
-        return ""
-    if not fitted:
-        return f"fit_sky is {fit_sky!r}, but the water is not fitted: leave out pwv, tau and the vane schemes"
-    if scope == "per-pair":
+def useless_fits(fit_sky: str, ozone: str, scope: str, *, fitted: bool) -> str:
+    """Why ``fit_sky`` or ``ozone`` cannot do anything; "" where they can. fitted: whether the water is fitted."""
+    wanted = [
+        f"{name} is {value!r}"
+        for name, value, usual in (("fit_sky", fit_sky, "off"), ("ozone", ozone, "table"))
+        if value != usual
+    ]
+    if wanted and not fitted:
+        return f"{' and '.join(wanted)}, but the water is not fitted: leave out pwv, tau and the vane schemes"
+    if fit_sky != "off" and scope == "per-pair":
         return (
             f"fit_sky is {fit_sky!r}, but pwv_scope per-pair gives each ON the sky of its own OFF"
         )

@@ -218,6 +218,14 @@ class WaterSeen(NamedTuple):
     error: float
 
 
+class OzoneFit(NamedTuple):
+    """Scale of the ozone column of the table, its error (NaN: it was not fitted), and why it was not."""
+
+    scale: float
+    error: float
+    why: str = ""
+
+
 class ErrorSource(NamedTuple):
     """One row of the budget: a source of error, its 1 sigma and unit, and what it does.
 

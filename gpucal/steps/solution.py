@@ -17,6 +17,7 @@ from gpucal.products import (
     ErrorBudget,
     GainDrift,
     LoadSolution,
+    OzoneFit,
     SkyModel,
     SpectralSetup,
     WaterSeen,
@@ -47,7 +48,8 @@ class ScanSolution:
 
     vane_temperatures: one per output, scheme "vane" only; load_sky: the SKY of the load scan, where a
     vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out; errors: of
-    the PWV and of the scale of T_A*; water: the PWV by parts of the scan.
+    the PWV and of the scale of T_A*; water: the PWV by parts of the scan; ozone: its
+    scale, where it was to be fitted.
     """
 
     scan: Scan
@@ -65,6 +67,7 @@ class ScanSolution:
     warnings: tuple[str, ...] = ()
     errors: ErrorBudget | None = None
     water: tuple[WaterSeen, ...] = ()
+    ozone: OzoneFit | None = None
 
     @property
     def group(self) -> SubscanGroup:

@@ -46,6 +46,7 @@ SAMPLE = {
     "airmass": ("spherical", "spherical"),
     "airmass_per": ("dump", "dump"),
     "ozone_scale": ("1.2", 1.2),
+    "ozone": ("fit", "fit"),
     "opacity_trust": ("0.1", 0.1),
     "t_atm": ("260", 260.0),
     "t_atm_factor": ("0.95", 0.95),

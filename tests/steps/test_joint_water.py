@@ -106,8 +106,8 @@ def test_two_bands_that_disagree_name_each_other() -> None:
     """One band through a sky of more water: both bands say so, with both values."""
     from gpucal.backend.cpu import cpu_backend
     from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
-    from gpucal.steps.consistency.joint import with_other_bands
     from gpucal.steps.loads import load_means
+    from gpucal.steps.skies.joint import with_other_bands
 
     setup = steady("chai")
     backend, config = cpu_backend(), CalibrationConfig()

@@ -7,7 +7,7 @@ tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError, GpucalError, LoadError
-from gpucal.physics.atm import AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
+from gpucal.physics.atm import AtmosphereTable, pwv_grid
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
     Atmosphere,
@@ -26,7 +26,7 @@ from gpucal.products import (
     LoadMeans,
     LoadSolution,
     MeanKey,
-    SkyModel,
+    OzoneFit,
     SpectralSetup,
     SubscanMean,
 )
@@ -39,27 +39,24 @@ from gpucal.steps.atmosphere import (
     given_atmosphere,
     on_airmass,
 )
-from gpucal.steps.consistency.joint import with_receivers
-from gpucal.steps.consistency.load_sky import (
-    Compared,
-    LoadSky,
-    compare_skies,
-    skies_of_fit,
-    sky_of_loads,
-)
 from gpucal.steps.error_budget.budget import error_budget
 from gpucal.steps.gain_drift import drift_between
 from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
+from gpucal.steps.skies.joint import with_receivers
+from gpucal.steps.skies.load_sky import (
+    Compared,
+    LoadSky,
+    compare_skies,
+    skies_of_fit,
+    sky_of_loads,
+)
+from gpucal.steps.skies.ozone import fit_ozone
+from gpucal.steps.skies.scan_model import model_of_scan, ozone_models
 from gpucal.steps.sky_model import (
-    AirTemperatures,
     ambient_temperatures,
-    build_sky_model,
-    layered_sky,
-    stack_emission,
-    stack_opacity,
     table_of_scan,
 )
 from gpucal.steps.solution import ScanSolution, VaneSky
@@ -161,6 +158,7 @@ def solve_scan(
             *(scan, config, backend, setup, loads, pairing, means, air.atmosphere, drift),
             verdict=air.verdict,
             water=air.compared.seen,
+            ozone=air.ozone,
             warnings=said,
         )
         solution = timer.run("atm", lambda: _with_vane(solution, choice.first, air.t_atm))
@@ -226,34 +224,6 @@ def _loads(
     return replace(solved, scans=choice.numbers)
 
 
-def _sky_model(
-    table: AtmosphereTable | None,
-    setup: SpectralSetup,
-    temperatures: AirTemperatures,
-    config: CalibrationConfig,
-    backend: Backend,
-) -> SkyModel:
-    """The model of the sky in both sidebands per channel; without a table ``config.tau`` in all of them.
-
-    It is layered where the table knows the emission and no temperature of the atmosphere was given.
-    """
-    nu_sig, nu_img = (np.asarray(backend.to_host(x)) for x in (setup.nu_sig, setup.nu_img))
-    n_chan, n_axes = nu_sig.shape
-
-    def columns(nu: Any) -> Sequence[ChannelOpacity]:
-        if table is None:
-            return [flat_opacity(config.tau or 0.0, n_chan)] * n_axes
-        width = setup.channel_width
-        return [table.channel_opacity(nu[:, f], width, config.ozone_scale) for f in range(n_axes)]
-
-    signal = columns(nu_sig)
-    # A single-sideband receiver never looks at its image: the table need not reach there.
-    image = columns(nu_img) if bool(np.any(backend.to_host(setup.g_img) > 0)) else signal
-    both = [signal, image]
-    emission = stack_emission(both) if layered_sky(table, config) else None
-    return build_sky_model(setup, stack_opacity(both), temperatures, backend, emission)
-
-
 class _Air(NamedTuple):
     """What ``_atmosphere`` finds; t_atm: its physical temperature, K; skies: of the fit; compared: SKY and OFFs."""
 
@@ -263,6 +233,7 @@ class _Air(NamedTuple):
     skies: Skies
     compared: Compared = Compared()
     warnings: tuple[str, ...] = ()
+    ozone: OzoneFit | None = None
 
 
 def _atmosphere(
@@ -285,7 +256,7 @@ def _atmosphere(
     verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
     temperatures = ambient_temperatures(group, config, backend.to_host(loads.t_hot))
     here = table_of_scan(table, group, config)
-    model = _sky_model(here, setup, temperatures, config, backend)
+    model = model_of_scan(here, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
     t_atm = temperatures.effective
     if table is None:
@@ -300,7 +271,12 @@ def _atmosphere(
             hint="Use --pwv MM, or --tau NP with --t-atm K.",
         )
     seen, notes = skies_of_fit(skies, load_sky, config)
-    grid = pwv_grid(table)
+    grid, ozone = pwv_grid(table), None
+    if config.ozone == "fit":
+        models = ozone_models(here, setup, temperatures, config, backend)
+        ozone = fit_ozone(models, seen.views, loads, setup, grid, verdict, config, backend)
+        model = models.at(ozone.scale)
+        notes = (*notes, ozone.why) if ozone.why else notes
     fitted, verdict = fit_atmosphere(
         seen, loads, setup, model, airmass, grid, config, verdict, backend
     )
@@ -310,7 +286,7 @@ def _atmosphere(
             load_sky.view, skies.views, fitted, loads, setup, grid, verdict, config, backend
         )
     notes = (*verdict.warnings(), *notes, *compared.warnings)
-    return _Air(fitted, t_atm, verdict, seen, compared, notes)
+    return _Air(fitted, t_atm, verdict, seen, compared, notes, ozone)
 
 
 def _without_impossible(means: Means, loads: LoadSolution, backend: Backend) -> Verdict:

@@ -20,7 +20,7 @@ from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.provenance import now
 from gpucal.pipeline.store.report import Failure
 from gpucal.scan import Scan
-from gpucal.steps.consistency.joint import with_other_bands
+from gpucal.steps.skies.joint import with_other_bands
 from gpucal.steps.solution import ScanSolution
 
 

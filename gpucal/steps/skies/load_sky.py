@@ -115,7 +115,7 @@ def compare_skies(
 ) -> Compared:
     """The PWV by the SKY of the loads and by the OFFs of the scan, each alone and in a few channels."""
     few = slice(None, None, max(1, loads.bad.shape[0] // CHANNELS))
-    thin_loads, thin_setup, model = _thinned(few, loads, setup, fitted.model)
+    thin_loads, thin_setup, model = thinned(few, loads, setup, fitted.model)
     found = []
     for views in ([sky], offs):
         thin = [replace(v, counts=v.counts[few, ...]) for v in views]
@@ -154,7 +154,7 @@ def change_of_scale(
     return float(np.median(step[clear])) if clear.any() else 0.0
 
 
-def _thinned(
+def thinned(
     few: slice, loads: LoadSolution, setup: SpectralSetup, model: SkyModel
 ) -> tuple[LoadSolution, SpectralSetup, SkyModel]:
     """Loads, setup and model of some channels."""

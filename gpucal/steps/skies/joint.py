@@ -16,7 +16,7 @@ import numpy as np
 
 from gpucal.physics.rounding import with_error
 from gpucal.products import WaterSeen
-from gpucal.steps.consistency.load_sky import MATTERS, change_of_scale
+from gpucal.steps.skies.load_sky import MATTERS, change_of_scale
 from gpucal.steps.solution import ScanSolution
 
 RECEIVERS_APART, BANDS_APART = 3.0, 2.0
