@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 from gpucal.axes import Flag
 from gpucal.backend.protocol import Backend
@@ -150,7 +151,7 @@ def _put_scaled(out: Array, wide: Array, scale: Array | None) -> None:
     if scale is not None:
         wide *= scale
     if wide is not out:
-        out[...] = wide
+        out[...] = array_namespace(wide).astype(wide, out.dtype)
 
 
 def _mean_with(

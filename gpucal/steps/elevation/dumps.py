@@ -84,17 +84,19 @@ def relative_transmission(
             return None
         through = solution.vane_temperatures[output].t_sig
         slant = -xp.log(through)[None, None, ...]
-        return xp.exp(xp.clip(slant * (own / usual[None] - 1.0)[None], -STEEPEST, STEEPEST))
+        beyond = (own / usual[None, ...] - 1.0)[None, ...]
+        return xp.exp(xp.clip(slant * beyond, -STEEPEST, STEEPEST))
     opacity = solution.atmosphere.model.opacity
     b, q, c = (opacity[i, 0, :, c0:c1, :, None] for i in range(3))
     p = backend.asarray(solution.atmosphere.pwv_of(output))[None, None, ...]
     tau = ((b + q * p) * p + c)[:, :, None, ...]
     least = xp.min(tau, axis=0)
-    ratio = xp.exp(xp.clip(least * (own - usual[None])[None], -STEEPEST, STEEPEST))
+    beyond = (own - usual[None, ...])[None, ...]
+    ratio = xp.exp(xp.clip(least * beyond, -STEEPEST, STEEPEST))
     if tau.shape[0] == 1:
         return ratio
-    more = tau - least[None]
+    more = tau - least[None, ...]
     usually, here = (
-        xp.mean(xp.exp(-more * mass[None, None]), axis=0) for mass in (usual[None], own)
+        xp.mean(xp.exp(-more * mass[None, None, ...]), axis=0) for mass in (usual[None, ...], own)
     )
     return ratio * usually / here

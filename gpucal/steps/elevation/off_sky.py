@@ -67,7 +67,7 @@ def sky_difference(
     sky = [_sky(solution, pwv, float(a), channels, ratio=scale.ratio)[:, None, ...] for a in nodes]
 
     def at(parts: F64) -> Array:
-        return sum(backend.asarray(parts[..., k])[None] * sky[k] for k in range(NODES))
+        return sum(backend.asarray(parts[..., k])[None, ...] * sky[k] for k in range(NODES))
 
     shares = _shares(solution, tracks, channels)
     total = at(weights)

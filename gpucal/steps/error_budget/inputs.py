@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from gpucal.backend.cpu import cpu_backend
 from gpucal.backend.protocol import Backend
@@ -111,8 +112,9 @@ def thicker(model: SkyModel, sigma: float) -> SkyModel:
     if model.emission is None:
         return more
     # e_o3 is a fraction of the ozone, the other columns are amounts
-    scale = np.asarray([1.0 if name == "e_o3" else 1.0 + sigma for name in EMISSION_COLUMNS])
-    return replace(more, emission=model.emission * scale[:, None, None, None, None])
+    xp = array_namespace(model.emission)
+    scale = xp.asarray([1.0 if name == "e_o3" else 1.0 + sigma for name in EMISSION_COLUMNS])
+    return replace(more, emission=model.emission * xp.reshape(scale, (-1, 1, 1, 1, 1)))
 
 
 def sources_of(base: Inputs, config: CalibrationConfig) -> Iterator[Source]:
