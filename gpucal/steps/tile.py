@@ -114,7 +114,7 @@ def _one_beam(
     wide = _unrounded(out, backend.xp)
     n_fill = _apply(backend, both, factor, scale, wide, out_flags)
     if sky is not None:
-        wide -= sky if scale.t_sig is None else sky / scale.t_sig[:, None, ...]
+        wide -= sky
     _put_scaled(out, wide, through)
     return n_fill
 
@@ -130,7 +130,7 @@ def _of_elevation(
     through = _through_dumps(solution, output, part, channels)
     if not solution.config.scale_off_airmass:
         return through, None
-    return through, sky_difference(solution, output, part, scale, channels)
+    return through, sky_difference(solution, output, part, scale, channels, above_air=True)
 
 
 def _through_dumps(
@@ -196,7 +196,8 @@ def _folded(
     scale = around.cut(start, channels[1] - counts.c0)
     _apply(backend, both, around.gain, around, wide, wide_flags)
     if counts.solution.config.scale_off_airmass:
-        sky = sky_difference(counts.solution, output, part, around, (counts.c0, counts.c1))
+        wider = (counts.c0, counts.c1)
+        sky = sky_difference(counts.solution, output, part, around, wider, above_air=False)
         wide -= 0.0 if sky is None else sky
     shifts = fold_shifts(throw)
     through = _through_dumps(counts.solution, output, part, channels)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucal.backend.protocol import Backend
 from gpucal.modes.recipe import Difference, ReferenceTrack
 from gpucal.physics.radiometry import T_BACKGROUND
 from gpucal.physics.radiometry import airmass as airmass_of
@@ -36,8 +37,11 @@ def sky_difference(
     part: Difference,
     scale: OutputScale,
     channels: tuple[int, int],
+    *,
+    above_air: bool,
 ) -> Array | None:
-    """What the sky adds to the difference of ON and reference, f64 [c,D|1,R|1,A|1] K on the scale of ``scale.gain``.
+    """What the sky adds to the difference of ON and reference, f64 [c,D|1,R|1,A|1] K on the scale of ``scale.gain``,
+    or ``above_air`` on that of T_A*.
 
     [J_sky(A_on) - J_sky(A_ref)] / (g_s f_eff), each dump at its own airmass where it has one, equation (7.4); in the
     scheme "vane" T_sky in place of J_sky / (g_s f_eff), and over the transmission, as its gain is. None where all see
@@ -63,17 +67,27 @@ def sky_difference(
         else _polynomials(nodes, m)
         for t, m in zip(tracks, masses, strict=True)
     ]
-    pwv = backend.asarray(solution.atmosphere.pwv_of(output))
-    sky = [_sky(solution, pwv, float(a), channels, ratio=scale.ratio)[:, None, ...] for a in nodes]
+    sky = _sky_at(nodes, solution, output, scale, channels, above_air=above_air)
+    plain = [np.asarray(t.weight, dtype=np.float64).reshape(-1, 1, 1, 1) for t in tracks]
+    parts = list(zip(plain, of_reference, strict=True))
+    total = _between(weights - sum(w * lines for w, lines in parts), sky, backend)
+    moved = _moved_weights(solution, tracks, channels)
+    for move, lines in zip(moved, of_reference, strict=True) if moved else ():
+        total = total - move * _between(lines, sky, backend)
+    return total
 
-    def at(parts: F64) -> Array:
-        return sum(backend.asarray(parts[..., k])[None, ...] * sky[k] for k in range(NODES))
 
-    shares = _shares(solution, tracks, channels)
-    total = at(weights)
-    for share, parts in zip(shares, of_reference, strict=True):
-        total = total - share * at(parts)
-    return total / _gain(solution, output, scale, channels)
+def _between(weights: F64, sky: Array, backend: Backend) -> Array:
+    """Sums over the airmasses K of weights f64 [D|1,R|1,A|1,K] and the sky [K,c,R|1,A|1]: f64 [c,D|1,R|1,A|1]."""
+    xp = backend.xp
+    if weights.shape[1:3] == (1, 1):
+        k, c, *pixels = sky.shape
+        lines = backend.asarray(np.ascontiguousarray(weights[:, 0, 0, :]))
+        flat = xp.reshape(xp.permute_dims(sky, (1, 0, 2, 3)), (c, k, -1))
+        return xp.reshape(xp.matmul(lines[None, ...], flat), (c, lines.shape[0], *pixels))
+    return sum(
+        backend.asarray(weights[..., k])[None, ...] * sky[k, :, None, ...] for k in range(NODES)
+    )
 
 
 def _wide(track: ReferenceTrack, own: F64) -> F64:
@@ -97,28 +111,49 @@ def _polynomials(nodes: F64, at: F64) -> F64:
     return found
 
 
-def _shares(
+def _moved_weights(
     solution: ScanSolution, tracks: Sequence[ReferenceTrack], channels: tuple[int, int]
 ) -> list[Array]:
-    """Weight of each part of the reference, a number, [1,D,1,1], or [c,D|1,R,A] where a channel is in one OFF alone."""
+    """What is added to the weight of each OFF, [c,D|1,R,A], where a channel is not in all of them; empty: nothing."""
     backend = solution.backend
     xp = backend.xp
-    weights = [
-        backend.asarray(np.asarray(t.weight, dtype=np.float64).reshape(1, -1, 1, 1)) for t in tracks
-    ]
     keys = [t.key for t in tracks if t.key is not None]
     if len(keys) < 2:
-        return weights
+        return []
     means = [solution.means[key].mean[channels[0] : channels[1], ...] for key in keys]
     known = [xp.astype(xp.isfinite(mean), xp.float64)[:, None, ...] for mean in means]
     if all(bool(xp.all(k > 0)) for k in known):
-        return weights
+        return []
+    weights = [
+        backend.asarray(np.asarray(t.weight, dtype=np.float64).reshape(1, -1, 1, 1)) for t in tracks
+    ]
     # A channel that one OFF does not have is taken from the others, as in the reference.
     some, left = sum(known), sum(k * w for k, w in zip(known, weights, strict=True))
-    return [
+    shares = [
         xp.where(left > 0, k * w / xp.where(left > 0, left, 1.0), k / xp.where(some > 0, some, 1.0))
         for k, w in zip(known, weights, strict=True)
     ]
+    return [share - w for share, w in zip(shares, weights, strict=True)]
+
+
+def _sky_at(
+    nodes: F64,
+    solution: ScanSolution,
+    output: int,
+    scale: OutputScale,
+    channels: tuple[int, int],
+    *,
+    above_air: bool,
+) -> Array:
+    """The sky at the airmasses ``nodes`` [K] on the scale of the spectra, f64 [K,c,R|1,A|1] K."""
+    backend = solution.backend
+    pwv = backend.asarray(solution.atmosphere.pwv_of(output))
+    gain = _gain(solution, output, scale, channels)
+    if above_air and scale.t_sig is not None:
+        gain = gain * scale.t_sig
+    return backend.xp.stack(
+        [_sky(solution, pwv, float(a), channels, ratio=scale.ratio) / gain for a in nodes]
+    )
 
 
 def _sky(
@@ -137,7 +172,7 @@ def _sky(
 def _gain(
     solution: ScanSolution, output: int, scale: OutputScale, channels: tuple[int, int]
 ) -> Array:
-    """What the sky is divided by on the scale of ``scale.gain``, [c|1,1,R|1,A|1]."""
+    """What the sky is divided by on the scale of ``scale.gain``, [c|1,R|1,A|1]."""
     if scale.ratio:
-        return solution.vane_temperatures[output].t_sig[None, None, ...]
-    return solution.setup.line_gain(slice(*channels))[:, None, ...]
+        return solution.vane_temperatures[output].t_sig[None, ...]
+    return solution.setup.line_gain(slice(*channels))
