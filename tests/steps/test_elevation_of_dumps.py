@@ -6,6 +6,7 @@ The counts come from the oracle's scene, dump by dump in plain loops: nothing of
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gpucal import CalibrationConfig, Scan, SubscanGroup, calibrate_scan
 from gpucal.scan import ArrayCounts
 
 from .test_against_oracle import as_group, emission_of, make_table, opacity_of
+from .test_padding_and_airmass import stored
 
 TAU, DUMPS, CHANNELS = 0.35, 5, 32
 FLAT = CalibrationConfig(atmosphere="none", tau=TAU, t_atm=T_ATM)
@@ -225,3 +227,20 @@ def test_a_channel_that_one_off_lacks_is_moved_from_the_other() -> None:
         scan_of(scene, as_group(raw)), FLAT.model_copy(update={"scale_off_airmass": True})
     )
     assert np.abs(np.asarray(result.spectra)[:8]).max() < 1e-6
+
+
+def test_rows_up_and_down_in_a_store(tmp_path: Path) -> None:
+    """As a telescope writes them: the row is no fault of the elevation, and comes out flat."""
+    scene = flat_scene(["OTF-OFF", "OTF-ON", "OTF-ON", "OTF-OFF"])
+    elevation = climbing(4, 1, 2)
+    elevation[:, 2] = elevation[::-1, 1]
+    scan = stored(tmp_path / "night.zarr", scene.group(scene.modes, 100.0, elevation), scene.cal())
+    assert not scan.warnings
+    assert scan.source is not None
+    assert scan.source.elevation == pytest.approx(elevation, abs=1e-6)
+    config = FLAT.model_copy(update={"scale_off_airmass": True})
+    result = calibrate_scan(scan, config)
+    for output in range(2):
+        line, base = line_and_base(result, scene, output)
+        assert line == pytest.approx(scene.line, abs=1e-5)
+        assert np.abs(base).max() < 1e-4  # the store holds elevations as f32
