@@ -175,3 +175,25 @@ def test_the_budget_has_a_row_for_a_given_cabin() -> None:
 def test_impossible_values_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CalibrationConfig(**wrong)
+
+
+@pytest.mark.parametrize(("t_cab", "wanted"), [("amb", None), (291.0, 291.0), ("hot", 0.0)])
+def test_a_skydip_has_the_spillover_of_the_cabin(t_cab: Any, wanted: float | None) -> None:
+    from builders.truth_setup import simulate_scan, steady
+
+    from gpucal.backend.cpu import cpu_backend
+    from gpucal.pipeline.reduction.continuum import raw_continuum
+    from gpucal.pipeline.reduction.load_scale import load_scale
+    from gpucal.pipeline.reduction.skydip_inputs import sky_of, skydip_series
+    from gpucal.steps.loads import load_means
+
+    setup, backend = steady("hera"), cpu_backend()
+    scan = simulate_scan(setup, "skydip", 7).scans[0]
+    config = CalibrationConfig(t_cab=t_cab)
+    scale = load_scale(scan, load_means(scan, config, backend), config, backend)
+    seen = sky_of(scan)
+    continuum = raw_continuum(seen.group, seen.subscans, scan.band, scale)
+    series = skydip_series(seen, continuum, scale, config)[0]
+    kelvin = {None: setup.weather.t_amb, 0.0: setup.loads.t_hot}.get(wanted, wanted)
+    assert kelvin is not None
+    assert series.t_amb == pytest.approx(float(scale.brightness(kelvin)[0, 0]), rel=1e-6)

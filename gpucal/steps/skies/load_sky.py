@@ -113,16 +113,20 @@ def compare_skies(
     config: CalibrationConfig,
     backend: Backend,
 ) -> Compared:
-    """The PWV by the SKY of the loads and by the OFFs of the scan, each alone and in a few channels."""
+    """The PWV by the SKY of the loads and by the OFFs of the scan, each alone; what is not yet known in few channels."""
     few = slice(None, None, max(1, loads.bad.shape[0] // CHANNELS))
     thin_loads, thin_setup, model = thinned(few, loads, setup, fitted.model)
+    # The fit has told the water of the OFFs already, where it looked at nothing else.
+    known = config.fit_sky == "off" and fitted.scope == "full"
     found = []
-    for views in ([sky], offs):
+    for views in ([sky],) if known else ([sky], offs):
         thin = [replace(v, counts=v.counts[few, ...]) for v in views]
         fit = pwv_of_views(thin, thin_loads, thin_setup, model, grid, verdict, config, backend)
         if fit is None:
             return Compared()
         found.append((float(fit.pwv[0]), float(fit.error[0])))
+    if known:
+        found.append((float(fitted.pwv.mean()), float(fitted.error.mean())))
     (by_sky, error), (by_offs, other) = found
     seen = (WaterSeen("loads", by_sky, error), WaterSeen("offs", by_offs, other))
     effect = change_of_scale(model, by_sky, by_offs, float(np.mean(fitted.airmass)), backend)
