@@ -113,7 +113,7 @@ def compare_skies(
     config: CalibrationConfig,
     backend: Backend,
 ) -> Compared:
-    """The PWV by the SKY of the loads and by the OFFs of the scan, each alone; what is not yet known in few channels."""
+    """The PWV by the SKY of the loads and by the OFFs of the scan, each alone; what is not known yet in few of them."""
     few = slice(None, None, max(1, loads.bad.shape[0] // CHANNELS))
     thin_loads, thin_setup, model = thinned(few, loads, setup, fitted.model)
     # The fit has told the water of the OFFs already, where it looked at nothing else.
