@@ -53,7 +53,7 @@ def options() -> Iterator[Any]:
     """The options of the command, in the order of its help."""
     command: Any = typer.main.get_command(app)
     for parameter in command.commands["calibrate"].params:
-        if parameter.param_type_name == "option":
+        if parameter.param_type_name == "option" and not parameter.hidden:
             yield parameter
 
 

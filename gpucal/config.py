@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gpucal import option_texts as texts
+from gpucal import option_values as kinds
 from gpucal.errors import ConfigError
-from gpucal.option_model import DEG, MIB, MM, NP, Bandwidth, K, M, OptionModel, S, read_toml
+from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -26,6 +27,7 @@ GROUPS: dict[str, str] = {
     "Loads": "cal_scheme",
     "Atmosphere": "atmosphere",
     "Errors of the inputs": "error_t_hot",
+    "Elevation": "scale_off_airmass",
     "Reference and diagnostics": "reference",
     "Output and execution": "precision",
     "Alarms": "alarm_rms_low",
@@ -73,6 +75,8 @@ class CalibrationConfig(OptionModel):
         description="Temperature of the cold load, instead of the recorded one.",
         json_schema_extra=K,
     )
+    hot_coupling: kinds.HotCoupling = 1.0
+    cold_coupling: kinds.ColdCoupling = 1.0
     f_eff: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Forward efficiency, instead of the recorded one."
     )
@@ -106,11 +110,7 @@ class CalibrationConfig(OptionModel):
     clip_tsys: Positive = Field(
         200.0, description="Bad channel above this multiple of the median T_rec."
     )
-    cal_bandwidth: Bandwidth = Field(
-        "",
-        description="Average T_rec in bins of this width, such as 20MHz, and interpolate; each channel by default.",
-        json_schema_extra={"placeholder": "WIDTH"},
-    )
+    cal_bandwidth: kinds.CalBandwidth = ""
     line_scale: Literal["ssb", "dsb"] = Field(
         "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
     )
@@ -121,16 +121,8 @@ class CalibrationConfig(OptionModel):
     physics: Literal["exact", "kalibrate"] = Field(
         "exact", description="Exact h/k, or the constant of the kalibrate program."
     )
-    pixel_t_rec: Annotated[float, Field(ge=0)] = Field(
-        5.0,
-        description="Leave a pixel out of the common fit of the water whose T_rec is off by this factor; "
-        "0: none.",
-    )
-    pixel_sky: Annotated[float, Field(ge=0)] = Field(
-        0.1,
-        description="The same for one whose OFF shows a sky that is off by this fraction of HOT - COLD; "
-        "0: none.",
-    )
+    pixel_t_rec: kinds.PixelTRec = 5.0
+    pixel_sky: kinds.PixelSky = 0.1
     # atmosphere
     atmosphere: str = Field(
         "auto",
@@ -143,6 +135,7 @@ class CalibrationConfig(OptionModel):
     pwv_scope: Literal["full", "per-pixel", "per-pair"] = Field(
         "full", description="One PWV per scan, per pixel, or per ON-OFF pair."
     )
+    fit_sky: kinds.FitSky = "off"
     airmass: Literal["plane", "spherical", "gbt"] = Field(
         "plane",
         description="Plane-parallel or spherical atmosphere, or the formula of the GBT's programs.",
@@ -150,6 +143,7 @@ class CalibrationConfig(OptionModel):
     ozone_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="Factor on the ozone column of the table."
     )
+    ozone: kinds.Ozone = "table"
     opacity_trust: Fraction = Field(
         0.05, description="Fractional error of the opacity model, in weights and errors."
     )
@@ -166,6 +160,7 @@ class CalibrationConfig(OptionModel):
         description="Offset from ambient to atmospheric temperature; not 0: without layers.",
         json_schema_extra=K,
     )
+    t_cab: kinds.TCab = "amb"
     tau: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
         None, description="Zenith opacity, with atmosphere none.", json_schema_extra=NP
     )
@@ -175,7 +170,11 @@ class CalibrationConfig(OptionModel):
     error_f_eff: Fraction = Field(0.01, description="Error of the forward efficiency.")
     error_g_image: Fraction = Field(0.02, description="Error of g_i, where there is an image.")
     error_t_amb: Sigma = Field(2.0, description="Error of T_amb.", json_schema_extra=K)
+    error_t_cab: Sigma = Field(2.0, description="Error of a given t_cab.", json_schema_extra=K)
     error_pwv: Fraction = Field(0.1, description="Fractional error of a PWV that --pwv gives.")
+    # elevation
+    scale_off_airmass: kinds.OffAirmass = False
+    airmass_per: kinds.AirmassPer = "auto"
     # reference
     reference: Literal["linear", "nearest", "per-dump"] = Field(
         "linear", description="How the OFFs around an ON become its reference."
@@ -311,6 +310,9 @@ class CalibrationConfig(OptionModel):
     def _consistent(self) -> CalibrationConfig:
         if self.tau is not None and self.atmosphere not in ("none", "auto"):
             raise ValueError("tau is given together with an atmosphere table: choose one of them")
+        fitted = self.pwv == "fit" and self.tau is None and not self.cal_scheme.startswith("vane")
+        if why := kinds.useless_fits(self.fit_sky, self.ozone, self.pwv_scope, fitted=fitted):
+            raise ValueError(why)
         if self.t_hot is not None and self.t_cold is not None and self.t_hot <= self.t_cold:
             raise ValueError(f"t_hot is {self.t_hot} K, not above t_cold, {self.t_cold} K")
         if self.cal_bandwidth and self.gain_interpolate:

@@ -30,13 +30,25 @@ class SubscanMean(NamedTuple):
     time: float
 
 
+class Coupling(NamedTuple):
+    """Part of the beam that a load fills, and the temperature that the rest of it sees, K (NaN where there is none)."""
+
+    share: float = 1.0
+    stray: float = float("nan")
+
+
+FULL = Coupling()
+"""A load that fills the beam."""
+
+
 @dataclass(frozen=True, eq=False)
 class LoadMeans:
     """Dump means of one load scan, before any physics.
 
     hot f64 [C,R,A] counts; cold the same or None (chopper wheel); *_mjd the mid-times, days; *_time
     the integration times, s; temperatures f64 [R] K or per channel and sideband [2,C,R] K;
-    sky [C,R,A] counts of SKY subscans at sky_elevation, rad, or None; others: load scans that some pixels came from.
+    sky [C,R,A] counts of SKY subscans at sky_elevation, rad, or None; sky_spread rad between the highest and the lowest
+    of them; others: load scans that some pixels came from.
     """
 
     scan: int
@@ -49,9 +61,14 @@ class LoadMeans:
     t_cold: Array | None
     sky: Array | None = None
     sky_elevation: float = float("nan")
+    sky_spread: float = 0.0
+    sky_mjd: float = float("nan")
+    sky_time: float = float("nan")
     cold_time: float = float("nan")
     warnings: tuple[str, ...] = ()
     others: tuple[int, ...] = ()
+    hot_coupling: Coupling = FULL
+    cold_coupling: Coupling = FULL
 
     @property
     def mjd(self) -> float:
@@ -120,6 +137,8 @@ class LoadSolution:
     warnings: tuple[str, ...] = ()
     t_cold: Array | None = None
     cold_time: float = float("nan")
+    hot_coupling: Coupling = FULL
+    cold_coupling: Coupling = FULL
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +212,22 @@ class Atmosphere:
         return np.where(np.isfinite(p), p, 0.0)
 
 
+class WaterSeen(NamedTuple):
+    """The PWV of a scan as a part of it alone has it: by whom, mm, and its error by the noise, mm."""
+
+    by: str
+    pwv: float
+    error: float
+
+
+class OzoneFit(NamedTuple):
+    """Scale of the ozone column of the table, its error (NaN: it was not fitted), and why it was not."""
+
+    scale: float
+    error: float
+    why: str = ""
+
+
 class ErrorSource(NamedTuple):
     """One row of the budget: a source of error, its 1 sigma and unit, and what it does.
 
@@ -219,6 +254,7 @@ class ErrorBudget:
     pwv_systematic: npt.NDArray[np.float64]
     chi2_noise: npt.NDArray[np.float64]
     t_a_star: npt.NDArray[np.float64]
+    receivers: tuple[WaterSeen, ...] = ()
 
     @property
     def pwv(self) -> npt.NDArray[np.float64]:

@@ -26,6 +26,7 @@ BASE = frozenset(
         "errors",
         "option_model",
         "option_texts",
+        "option_values",
         "config",
         "scan",
         "scan_numbers",

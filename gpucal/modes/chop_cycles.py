@@ -8,7 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from gpucal.kernel_contract.dump_mean import SubscanDumps
-from gpucal.modes.recipe import F64, Array, Difference, OnAndReference, TileCounts, mean_exptime
+from gpucal.modes.recipe import (
+    F64,
+    Array,
+    Difference,
+    OnAndReference,
+    ReferenceTrack,
+    TileCounts,
+    mean_exptime,
+)
 from gpucal.products import MeanKey
 
 
@@ -66,6 +74,13 @@ class ChopCycles(Difference):
         dump = mean_exptime(exptime, self.on)
         rates = [1.0 / (len(x) * dump) + 1.0 / (len(y) * dump) for x, y in self.cycles]
         return float(np.mean(rates))
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """Mean over the dumps off the source of each cycle; NaN beyond the last cycle."""
+        out = np.full(n_dumps, np.nan)
+        for i, cycle in enumerate(self.cycles):
+            out[i] = values[list(cycle.off), self.on].mean()
+        return [ReferenceTrack(1.0, out)]
 
     def track(self, values: F64, n_dumps: int, *, total: bool = False) -> F64:
         """Mean or sum over the dumps on the source of each cycle; NaN beyond the last cycle."""

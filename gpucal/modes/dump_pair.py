@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucal.modes.recipe import F64, Difference, OnAndReference, TileCounts, mean_exptime
+from gpucal.modes.recipe import (
+    F64,
+    Difference,
+    OnAndReference,
+    ReferenceTrack,
+    TileCounts,
+    mean_exptime,
+)
 from gpucal.products import MeanKey
 
 
@@ -31,6 +38,10 @@ class DumpPair(Difference):
         """The dumps of both subscans."""
         reference = tile.reference(self.off)
         return OnAndReference(tile.source(self.on), reference)
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """The dumps of the other subscan."""
+        return [ReferenceTrack(1.0, values[:, self.off])]
 
     def dump_noise(self, exptime: F64) -> float:
         """1/t_on + 1/t_off of a dump."""

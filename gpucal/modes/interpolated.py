@@ -13,6 +13,7 @@ from gpucal.modes.recipe import (
     Difference,
     Means,
     OnAndReference,
+    ReferenceTrack,
     SkySeen,
     TileCounts,
     mean_exptime,
@@ -68,6 +69,16 @@ class Interpolated(Difference):
         weights = {self.off1: 1.0 - w}
         weights[self.off2] = weights.get(self.off2, 0.0) + w
         return weights
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """Both OFFs, each dump with its own weights; one alone where there is one."""
+        first, second = values[:, self.off1.subscan], values[:, self.off2.subscan]
+        if self.off1 == self.off2:
+            return [ReferenceTrack(1.0, first, averaged=True, key=self.off1)]
+        return [
+            ReferenceTrack(1.0 - self.weight, first, averaged=True, key=self.off1),
+            ReferenceTrack(self.weight, second, averaged=True, key=self.off2),
+        ]
 
     def skies(self, means: Means, backend: Backend) -> list[SkySeen]:
         """Both OFFs enter the fit; the nearest one is the output's own."""

@@ -14,6 +14,7 @@ from gpucal.modes.recipe import (
     Difference,
     Means,
     OnAndReference,
+    ReferenceTrack,
     SkySeen,
     Subscans,
     TileCounts,
@@ -72,6 +73,16 @@ class NodBeams(Difference):
         seen = np.where(self.second, self.on, self.other)
         time = np.where(self.second, here.time, there.time)
         return [SkySeen(("nod", self.on), counts, seen, time)]
+
+    def source_track(self, values: F64, n_dumps: int) -> F64:
+        """The dumps of position 2 for the pixels of ``second``, else of position 1: f64 [D,R,A]."""
+        here, there = (values[:, s, None, None] for s in (self.other, self.on))
+        return np.where(self.second, here, there)
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """For each pixel the mean of the other position."""
+        here, there = (values[:, s, None, None] for s in (self.on, self.other))
+        return [ReferenceTrack(1.0, np.where(self.second, here, there), averaged=True)]
 
     def pixel_offsets(self, group: SubscanGroup) -> tuple[F64, F64]:
         """Offsets from the track of position 1, also for the pixels that see the source in position 2."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gpucal.modes.recipe import F64, Difference, OnAndReference, TileCounts, mean_exptime
+from gpucal.modes.recipe import (
+    F64,
+    Difference,
+    OnAndReference,
+    ReferenceTrack,
+    TileCounts,
+    mean_exptime,
+)
 from gpucal.physics.fold import shift_reach
 from gpucal.products import MeanKey
 
@@ -48,6 +55,10 @@ class PhaseDifference(Difference):
         """The dumps of both phases, not yet folded."""
         reference = tile.reference(self.off)
         return OnAndReference(tile.source(self.on), reference)
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """The dumps of the other subscan."""
+        return [ReferenceTrack(1.0, values[:, self.off])]
 
     def dump_noise(self, exptime: F64) -> float:
         """1/t_sig + 1/t_ref of a dump; folding halves it."""

@@ -64,6 +64,16 @@ class SkySeen(NamedTuple):
     time: float | F64
 
 
+class ReferenceTrack(NamedTuple):
+    """A part of the reference of an output: its weight (a number, or f64 [n_dumps]), and values of the raw dumps it is
+    made of: f64 [D] or [D,R,A], one for each output dump, or ``averaged``, the same for all. key: the dump mean."""
+
+    weight: float | F64
+    values: F64
+    averaged: bool = False
+    key: MeanKey | None = None
+
+
 class NoiseRates(NamedTuple):
     """(a, b) with rms^2 = T_sys*^2 (a/n + b)/dnu for the mean of n valid dumps, 1/s; physics equation (6.4).
 
@@ -160,6 +170,13 @@ class Recipe(ABC):
         """
         return values[:, self.on]
 
+    def source_track(self, values: F64, n_dumps: int) -> F64:
+        """One value per output dump as each pixel saw the source: f64 [n_dumps], or [n_dumps,R,A] where they differ.
+
+        values f64 [D,S] of the raw dumps.
+        """
+        return self.track(values, n_dumps)
+
     def pixel_offsets(self, group: SubscanGroup) -> tuple[F64, F64]:
         """Offsets in lon and lat f64 [R,A] deg from the track of ``on``: where a pixel saw the source."""
         lon, lat = group.pixel_offset_lon, group.pixel_offset_lat
@@ -172,6 +189,14 @@ class Difference(Recipe):
     @abstractmethod
     def on_and_reference(self, tile: TileCounts) -> OnAndReference:
         """The two sides of the difference for one block of channels; called once per tile."""
+
+    def reference_tracks(self, values: F64, n_dumps: int) -> list[ReferenceTrack]:
+        """What the reference is made of; ``values`` f64 [D,S] of the raw dumps, such as their airmass.
+
+        The means of ``reference_weights``; where there are none, the mean that shows the sky.
+        """
+        weights = self.reference_weights() or {self.sky_key(): 1.0}
+        return [ReferenceTrack(w, values[:, k.subscan], True, k) for k, w in weights.items()]
 
     def parts(self) -> tuple[Difference, ...]:
         """The recipe itself, alone."""

@@ -156,6 +156,27 @@ def fit_atmosphere(
     return FittedAtmosphere(by_pair, verdict)
 
 
+def pwv_of_views(
+    views: Sequence[SkyView],
+    loads: LoadSolution,
+    setup: SpectralSetup,
+    model: SkyModel,
+    grid: F64,
+    verdict: Verdict,
+    config: CalibrationConfig,
+    backend: Backend,
+) -> PwvFit | None:
+    """One PWV for some skies and all pixels that the verdict leaves; None where the fit is poor."""
+    rows = [
+        _all_in_one(_without(row, verdict.left_out, backend))
+        for view in views
+        for part in _by_airmass(view)
+        for row in _rows(*part, loads, setup, model, backend)
+    ]
+    fit = fit_pwv(rows, 1, grid, config.opacity_trust, backend)
+    return None if bool(fit.poor[0]) else fit
+
+
 ROUNDS = 3
 """Rounds of leaving out pixels that do not follow the model; each takes the worst first."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -17,11 +18,20 @@ from gpucal.option_model import hertz
 from gpucal.physics.frequency import frequency_axes
 from gpucal.physics.radiometry import h_over_k, radiation_temperature, sideband_gains
 from gpucal.physics.smoothing import running_median5
-from gpucal.products import GainDrift, LoadMeans, LoadSolution, MeanKey, SpectralSetup
+from gpucal.products import (
+    FULL,
+    Coupling,
+    GainDrift,
+    LoadMeans,
+    LoadSolution,
+    MeanKey,
+    SpectralSetup,
+)
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.hot_cold.binned_loads import cold_of_bins
 from gpucal.steps.judge.references import Judge
 from gpucal.steps.means import dump_means, mean_time
+from gpucal.steps.sky_model import ambient_temperatures, cabin_temperature
 
 Array = Any
 
@@ -174,6 +184,9 @@ def load_means(
             value = total / xp.where(weight > 0, weight, xp.nan)
         result[kind] = (value, *mean_time(group, subscans))
     cold, sky = result.get("COLD"), result.get("SKY")
+    sky_at = [group.mean_elevation(s) for s in chosen["SKY"]]
+    t_hot = load_temperatures(group, "HOT", chosen["HOT"], config.t_hot)
+    hot_coupling, cold_coupling = _couplings(group, config, t_hot)
     return LoadMeans(
         scan=scan.number,
         hot=result["HOT"][0],
@@ -181,19 +194,48 @@ def load_means(
         hot_mjd=result["HOT"][1],
         cold_mjd=cold[1] if cold else float("nan"),
         hot_time=result["HOT"][2],
-        t_hot=load_temperatures(group, "HOT", chosen["HOT"], config.t_hot),
+        t_hot=t_hot,
         t_cold=load_temperatures(group, "COLD", chosen["COLD"], config.t_cold) if cold else None,
         sky=sky[0] if sky else None,
-        sky_elevation=float(np.mean([group.mean_elevation(s) for s in chosen["SKY"]]))
-        if sky
-        else float("nan"),
+        sky_elevation=float(np.mean(sky_at)) if sky else float("nan"),
+        sky_spread=float(np.ptp(sky_at)) if sky else 0.0,
+        sky_mjd=sky[1] if sky else float("nan"),
+        sky_time=sky[2] if sky else float("nan"),
         warnings=(*scan.warnings, *judge.warnings()),
         cold_time=cold[2] if cold else float("nan"),
+        hot_coupling=hot_coupling,
+        cold_coupling=cold_coupling,
     )
 
 
-def load_brightness(setup: SpectralSetup, temperature: Array, backend: Backend) -> Array:
-    """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; physics equation (4.1)."""
+def _couplings(
+    group: SubscanGroup, config: CalibrationConfig, t_hot: Array
+) -> tuple[Coupling, Coupling]:
+    """How hot and cold load fill the beam; what else it sees is at the temperature of the cabin during the loads."""
+    shares = (config.hot_coupling, config.cold_coupling)
+    if min(shares) == 1.0:
+        return FULL, FULL
+    if config.t_cab == "amb":
+        stray = ambient_temperatures(group, config).ambient
+    else:
+        stray = cabin_temperature(config, math.nan, t_hot)
+    return Coupling(shares[0], stray), Coupling(shares[1], stray)
+
+
+def load_brightness(
+    setup: SpectralSetup,
+    temperature: Array,
+    backend: Backend,
+    coupling: Coupling = FULL,
+) -> Array:
+    """J_x = g_s J(nu_sig,T_x) + g_i J(nu_img,T_x), f64 broadcastable to [C,R,A], K; physics equation (4.1).
+
+    With a coupling below 1 the rest of the beam sees J of ``coupling.stray``, equation (4.6).
+    """
+    if coupling.share < 1.0:
+        stray = np.full(np.shape(temperature)[-1], coupling.stray)
+        whole, rest = (load_brightness(setup, t, backend) for t in (temperature, stray))
+        return coupling.share * whole + (1.0 - coupling.share) * rest
     t = backend.asarray(np.asarray(temperature))
     t_sig, t_img = (t[0, ...], t[1, ...]) if t.ndim == 3 else (t[None, :], t[None, :])
     j_sig = radiation_temperature(setup.nu_sig, t_sig, hk=setup.hk)[:, :, None]
@@ -221,8 +263,8 @@ def solve_loads(
     hot, cold = means.hot, means.cold
     if drift is not None:
         hot, cold = drift.cold_1 + drift.span_1, drift.cold_1
-    j_hot = load_brightness(setup, means.t_hot, backend)
-    j_cold = load_brightness(setup, means.t_cold, backend)
+    j_hot = load_brightness(setup, means.t_hot, backend, means.hot_coupling)
+    j_cold = load_brightness(setup, means.t_cold, backend, means.cold_coupling)
     if not bool(xp.all(j_hot > j_cold)):
         raise LoadError(
             f"the HOT load ({np.mean(means.t_hot):.2f} K) is not warmer than the COLD load "
@@ -259,6 +301,8 @@ def solve_loads(
         warnings=means.warnings,
         t_cold=means.t_cold,
         cold_time=means.cold_time,
+        hot_coupling=means.hot_coupling,
+        cold_coupling=means.cold_coupling,
     )
 
 
@@ -311,4 +355,5 @@ def describe_loads(solution: LoadSolution) -> Mapping[str, Any]:
         "load_scans": list(solution.scans),
         "t_hot_k": [float(x) for x in np.atleast_1d(np.asarray(solution.t_hot)).ravel()[:8]],
         "cal_stale": solution.stale,
+        "load_coupling": [solution.hot_coupling.share, solution.cold_coupling.share],
     }

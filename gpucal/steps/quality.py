@@ -301,7 +301,7 @@ def outlier_notes(quality: Mapping[str, Any]) -> list[str]:
 def solution_quality(solution: ScanSolution) -> dict[str, Any]:
     """The part of ``quality_attributes`` that is known before the first tile: loads and atmosphere."""
     backend, loads, atmosphere = solution.backend, solution.loads, solution.atmosphere
-    xp = backend.xp
+    xp, ozone = backend.xp, solution.ozone
     of_pixel = backend.to_host(nan_median(loads.t_rec, xp))
     return {
         "t_rec_median": float(nan_median(xp.reshape(loads.t_rec, (-1,)), xp)),
@@ -312,6 +312,9 @@ def solution_quality(solution: ScanSolution) -> dict[str, Any]:
         "pwv": _finite_mean(atmosphere.pwv),
         "chi2_dof": _finite_mean(atmosphere.chi2),
         **_errors(solution.errors),
+        "pwv_seen": [{"by": w.by, "pwv_mm": w.pwv, "error_mm": w.error} for w in solution.water],
+        "ozone_scale": solution.config.ozone_scale if ozone is None else ozone.scale,
+        "ozone_scale_error": math.nan if ozone is None else ozone.error,
         "pwv_channels": atmosphere.n_channels,
         "pwv_converged": atmosphere.converged,
         "atmosphere_poor": bool(atmosphere.poor.any()),

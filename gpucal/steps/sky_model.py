@@ -44,10 +44,12 @@ class OpacityColumns(Protocol):
 
 
 class AirTemperatures(NamedTuple):
-    """T_amb at the telescope and T_atm, the effective temperature of the atmosphere, K."""
+    """T_amb at the telescope, T_atm, the effective temperature of the atmosphere, and T_cab, that of the cabin or
+    whatever else the beam sees beside the sky, K."""
 
     ambient: float
     effective: float
+    cabin: float
 
 
 def stack_opacity(columns: Sequence[Sequence[OpacityColumns]]) -> F64:
@@ -93,9 +95,12 @@ def _impossible_air(value: float) -> str:
     return f"tamb is {value:g}, expected {lo:g}..{hi:g} K{celsius}."
 
 
-def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirTemperatures:
-    """Ambient and effective atmospheric temperature, K: T_atm = factor T_amb + offset.
+def ambient_temperatures(
+    group: SubscanGroup, config: CalibrationConfig, t_hot: Array | None = None
+) -> AirTemperatures:
+    """Ambient and effective atmospheric temperature, K: T_atm = factor T_amb + offset; and that of the cabin.
 
+    t_hot: temperatures of the hot load, K, which ``config.t_cab`` may ask for; without them NaN then.
     Raises AtmosphereError when neither the data nor the options hold them, or when the recorded one is impossible.
     """
     # 0 and values like -999 say that nothing was recorded
@@ -112,7 +117,16 @@ def ambient_temperatures(group: SubscanGroup, config: CalibrationConfig) -> AirT
     t_atm = config.t_atm
     if t_atm is None:
         t_atm = config.t_atm_factor * t_amb + config.t_atm_offset
-    return AirTemperatures(t_amb, t_atm)
+    return AirTemperatures(t_amb, t_atm, cabin_temperature(config, t_amb, t_hot))
+
+
+def cabin_temperature(config: CalibrationConfig, t_amb: float, t_hot: Array | None) -> float:
+    """T_cab, K: ``config.t_cab``, which may be T_amb ("amb") or the mean of the hot load ("hot")."""
+    if config.t_cab == "amb":
+        return t_amb
+    if config.t_cab == "hot":
+        return math.nan if t_hot is None else float(np.mean(np.asarray(t_hot)))
+    return float(config.t_cab)
 
 
 def ambient_pressure(group: SubscanGroup) -> float:
@@ -145,21 +159,21 @@ def build_sky_model(
     """Constant and amplitudes of J_sky = constant + sum_k (amplitude_k t_k - ground_k E_k); physics equation (5.4).
 
     ``opacity`` f64 [3,2,J,C,F]; ``emission`` f64 [5,2,J,C,F] of a layered sky, None for an isothermal one. With f the
-    forward efficiency, constant = sum g_k (f J(T_atm) + (1-f) J(T_amb)), amplitude_k = g_k f (J(T_bg) - J(T_atm)),
+    forward efficiency, constant = sum g_k (f J(T_atm) + (1-f) J(T_cab)), amplitude_k = g_k f (J(T_bg) - J(T_atm)),
     ground_k = g_k f J(T_atm).
     """
     xp = backend.xp
-    t_amb, t_atm = temperatures
+    _, t_atm, t_cab = temperatures
     amplitude, ground = [], []
     constant: Any = 0.0
     for nu, gain in ((setup.nu_sig, setup.g_sig), (setup.nu_img, setup.g_img)):
-        j_atm, j_bg, j_amb = (
+        j_atm, j_bg, j_cab = (
             radiation_temperature(nu, t, hk=setup.hk)[:, :, None]
-            for t in (t_atm, T_BACKGROUND, t_amb)
+            for t in (t_atm, T_BACKGROUND, t_cab)
         )
         amplitude.append(gain * setup.f_eff * (j_bg - j_atm))
         ground.append(gain * setup.f_eff * j_atm)
-        constant = constant + gain * (setup.f_eff * j_atm + (1.0 - setup.f_eff) * j_amb)
+        constant = constant + gain * (setup.f_eff * j_atm + (1.0 - setup.f_eff) * j_cab)
     return SkyModel(
         opacity=backend.asarray(opacity),
         amplitude=xp.stack(amplitude),

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.modes.recipe import F64, Means, SkySeen
-from gpucal.products import Atmosphere, ErrorBudget, GainDrift, LoadSolution, SpectralSetup
+from gpucal.products import (
+    Atmosphere,
+    ErrorBudget,
+    GainDrift,
+    LoadSolution,
+    OzoneFit,
+    SkyModel,
+    SpectralSetup,
+    WaterSeen,
+)
 from gpucal.scan import Scan, SubscanGroup
 from gpucal.steps.atmosphere import airmass_seen
 from gpucal.steps.judge.pixels import Verdict
 from gpucal.steps.pairing import Pairing
-from gpucal.steps.vane import VaneAirmass, VaneTemperatures
+from gpucal.steps.sky_model import zenith_opacity
+from gpucal.steps.vane import VaneAirmass, VaneTemperatures, sees_source
 
 Array = Any
+SOME = 256
+"""Channels that tell the usual opacity."""
 
 
 class VaneSky(NamedTuple):
@@ -33,7 +48,8 @@ class ScanSolution:
 
     vane_temperatures: one per output, scheme "vane" only; load_sky: the SKY of the load scan, where a
     vane scheme takes that instead of the output's OFF; verdict: pixels that the common fit left out; errors: of
-    the PWV and of the scale of T_A*.
+    the PWV and of the scale of T_A*; water: the PWV by parts of the scan; ozone: its
+    scale, where it was to be fitted.
     """
 
     scan: Scan
@@ -50,6 +66,8 @@ class ScanSolution:
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
     errors: ErrorBudget | None = None
+    water: tuple[WaterSeen, ...] = ()
+    ozone: OzoneFit | None = None
 
     @property
     def group(self) -> SubscanGroup:
@@ -73,12 +91,30 @@ class ScanSolution:
     def vane_airmass(self, output: int) -> VaneAirmass:
         """The airmasses that a vane's T_sys* of one output depends on."""
         kind, group, sky = self.config.airmass, self.group, self.vane_sky(output).airmass
-        way, median = self.config.vane_airmass, self.config.vane_average == "median"
-        if way == "sky" or (way == "auto" and median):
+        if not self.vane_sees_source:
             return VaneAirmass(sky, sky, sky)
         source = airmass_seen(group, self.pairing.recipes[output].source_subscan(), kind)
         off = airmass_seen(group, self.own_sky(output).subscan, kind)
         return VaneAirmass(source, off, sky)
+
+    @property
+    def vane_sees_source(self) -> bool:
+        """Whether the scheme "vane" takes the airmass of the source; else it takes that of the sky for all."""
+        return sees_source(self.config)
+
+    @cached_property
+    def few_channels(self) -> SkyModel:
+        """The opacities of SOME channels, which tell how much of the sky is seen."""
+        model = self.atmosphere.model
+        few = slice(None, None, max(1, model.opacity.shape[3] // SOME))
+        return replace(model, opacity=model.opacity[:, :, :, few, :])
+
+    @cached_property
+    def usual_opacity(self) -> float:
+        """Zenith opacity of the signal sideband, Np: the median over some channels, at the mean PWV."""
+        pwv = self.atmosphere.pwv[np.isfinite(self.atmosphere.pwv)]
+        tau = zenith_opacity(self.few_channels, 0, float(pwv.mean()) if pwv.size else 0.0)
+        return float(np.median(self.backend.to_host(tau)))
 
     def own_sky(self, output: int) -> SkySeen:
         """The sky as this output's OFF saw it."""

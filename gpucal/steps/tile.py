@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 from gpucal.axes import Flag
 from gpucal.backend.protocol import Backend
@@ -20,6 +21,8 @@ from gpucal.kernel_contract.fold import FoldTile
 from gpucal.modes.recipe import Difference, OnAndReference, Recipe
 from gpucal.physics.fold import fold_shifts
 from gpucal.products import MeanKey
+from gpucal.steps.elevation.dumps import airmass_of_dumps, relative_transmission
+from gpucal.steps.elevation.off_sky import sky_difference
 from gpucal.steps.hot_cold.gain_drift import corrected
 from gpucal.steps.scale import OutputScale, scale_of_output
 from gpucal.steps.solution import ScanSolution
@@ -49,7 +52,7 @@ def calibrate_tile(
         return _folded(counts, output, beams[0], throw, channels, out, out_flags)
     counts = _CountsOfBlock(solution, *channels, read)
     scale = scale_of_output(solution, output, *channels)
-    n_fill = _one_beam(counts, beams[0], scale, out, out_flags)
+    n_fill = _one_beam(counts, output, beams[0], scale, out, out_flags)
     if len(beams) == 2:
         n_fill = _mean_with(counts, output, beams[1], out, out_flags)
     return n_fill, scale
@@ -94,11 +97,61 @@ class _CountsOfBlock:
 
 
 def _one_beam(
-    counts: _CountsOfBlock, part: Difference, scale: OutputScale, out: Array, out_flags: Array
+    counts: _CountsOfBlock,
+    output: int,
+    part: Difference,
+    scale: OutputScale,
+    out: Array,
+    out_flags: Array,
 ) -> int:
     """(C_ON - C_REF) F into ``out``; returns the number of samples with the flag FILL_VALUE."""
     both = part.on_and_reference(counts)
-    return _apply(counts.backend, both, scale.factor(), scale, out, out_flags)
+    backend, solution = counts.backend, counts.solution
+    channels, factor = (counts.c0, counts.c1), scale.factor()
+    through, sky = _of_elevation(solution, output, part, scale, channels)
+    if through is None and sky is None:
+        return _apply(backend, both, factor, scale, out, out_flags)
+    wide = _unrounded(out, backend.xp)
+    n_fill = _apply(backend, both, factor, scale, wide, out_flags)
+    if sky is not None:
+        wide -= sky
+    _put_scaled(out, wide, through)
+    return n_fill
+
+
+def _of_elevation(
+    solution: ScanSolution,
+    output: int,
+    part: Difference,
+    scale: OutputScale,
+    channels: tuple[int, int],
+) -> tuple[Array | None, Array | None]:
+    """``_through_dumps``, and the ``sky_difference`` where the sky of the reference is to be moved."""
+    through = _through_dumps(solution, output, part, channels)
+    if not solution.config.scale_off_airmass:
+        return through, None
+    return through, sky_difference(solution, output, part, scale, channels, above_air=True)
+
+
+def _through_dumps(
+    solution: ScanSolution, output: int, part: Difference, channels: tuple[int, int]
+) -> Array | None:
+    """What each dump's own airmass makes of its T_A*, f64 [c,D,R|1,A|1]; None where that of the subscan serves."""
+    airmass = airmass_of_dumps(solution, part)
+    return None if airmass is None else relative_transmission(solution, output, airmass, *channels)
+
+
+def _unrounded(out: Array, xp: Any) -> Array:
+    """``out`` itself where it is f64, else room for as much."""
+    return out if out.dtype == xp.float64 else xp.empty(out.shape, dtype=xp.float64)
+
+
+def _put_scaled(out: Array, wide: Array, scale: Array | None) -> None:
+    """``wide`` times ``scale``, rounded once into ``out``."""
+    if scale is not None:
+        wide *= scale
+    if wide is not out:
+        out[...] = array_namespace(wide).astype(wide, out.dtype)
 
 
 def _mean_with(
@@ -108,7 +161,7 @@ def _mean_with(
     xp = counts.backend.xp
     other, other_flags = xp.empty_like(out), xp.empty_like(out_flags)
     scale = scale_of_output(counts.solution, output, counts.c0, counts.c1, part=part)
-    _one_beam(counts, part, scale, other, other_flags)
+    _one_beam(counts, output, part, scale, other, other_flags)
     out[...] = 0.5 * (out + other)
     out_flags[...] = out_flags | other_flags
     return int(xp.sum(xp.astype((out_flags & int(Flag.FILL_VALUE)) != 0, xp.int64)))
@@ -142,7 +195,13 @@ def _folded(
     around = scale_of_output(counts.solution, output, counts.c0, counts.c1)
     scale = around.cut(start, channels[1] - counts.c0)
     _apply(backend, both, around.gain, around, wide, wide_flags)
+    if counts.solution.config.scale_off_airmass:
+        wider = (counts.c0, counts.c1)
+        sky = sky_difference(counts.solution, output, part, around, wider, above_air=False)
+        wide -= 0.0 if sky is None else sky
     shifts = fold_shifts(throw)
+    through = _through_dumps(counts.solution, output, part, channels)
+    folded = out if through is None else _unrounded(out, xp)
     tile = FoldTile(
         spectra=wide,
         flags=wide_flags,
@@ -151,10 +210,13 @@ def _folded(
         nearest=backend.asarray(start - shifts.whole),
         transmission=scale.t_sig,
         base_flags=scale.flags,
-        out=out,
+        out=folded,
         out_flags=out_flags,
     )
-    return backend.kernels.fold(tile), scale
+    n_fill = backend.kernels.fold(tile)
+    if through is not None:
+        _put_scaled(out, folded, through)
+    return n_fill, scale
 
 
 def _apply(

@@ -62,7 +62,7 @@ def solve_vane(
         hot=means.hot,
         cold=None,
         span=xp.where(bad, xp.nan, means.hot - sky),
-        j_hot=load_brightness(setup, means.t_hot, backend),
+        j_hot=load_brightness(setup, means.t_hot, backend, means.hot_coupling),
         j_cold=None,
         t_hot=means.t_hot,
         t_rec=nothing,
@@ -71,7 +71,28 @@ def solve_vane(
         hot_time=means.hot_time,
         stale=stale,
         warnings=means.warnings,
+        hot_coupling=means.hot_coupling,
     )
+
+
+def ignored_by_vane(scheme: str, config: CalibrationConfig) -> tuple[str, ...]:
+    """What to say about options that this scheme does not look at."""
+    ignored = {
+        "cold-coupling": scheme != "hot-cold" and config.cold_coupling < 1.0,
+        "t-cab": scheme == "vane" and config.t_cab != "amb" and config.hot_coupling == 1.0,
+        "airmass-per dump": scheme == "vane"
+        and config.airmass_per == "dump"
+        and not sees_source(config),
+    }
+    return tuple(
+        f"--{option} does nothing in the scheme {scheme}." for option, so in ignored.items() if so
+    )
+
+
+def sees_source(config: CalibrationConfig) -> bool:
+    """Whether the scheme "vane" takes the airmass of the source; else it takes that of the sky for all."""
+    way, median = config.vane_airmass, config.vane_average == "median"
+    return not (way == "sky" or (way == "auto" and median))
 
 
 def inner_channels(n: int) -> slice:
@@ -112,6 +133,9 @@ def vane_temperatures(
     tau = zenith_opacity(atmosphere.model, 0, pwv)
     tau_mean = xp.mean(tau[inner_channels(tau.shape[0]), ...], axis=0)[:, None]
     t_warm = _receiver_temperature(loads.t_hot, backend)[:, None]
+    if loads.hot_coupling.share < 1.0:
+        share, stray = loads.hot_coupling
+        t_warm = share * t_warm + (1.0 - share) * stray
     source, off, seen_at = (backend.asarray(np.asarray(x)) for x in airmass)
     through = xp.exp(source * tau_mean)
     sky_part = (temperature - T_BACKGROUND) * xp.exp((source - seen_at) * tau_mean)

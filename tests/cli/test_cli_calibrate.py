@@ -22,6 +22,8 @@ SAMPLE = {
     "cal_scheme": ("vane-channel", "vane-channel"),
     "t_hot": ("290.5", 290.5),
     "t_cold": ("77", 77.0),
+    "hot_coupling": ("0.97", 0.97),
+    "cold_coupling": ("0.98", 0.98),
     "f_eff": ("0.95", 0.95),
     "gain_image": ("0.1", 0.1),
     "gain_interpolate": ("3", 3),
@@ -42,18 +44,23 @@ SAMPLE = {
     "atmosphere": ("none", "none"),
     "pwv": ("0.6", 0.6),
     "pwv_scope": ("per-pair", "per-pair"),
+    "fit_sky": ("both", "both"),
     "airmass": ("spherical", "spherical"),
+    "airmass_per": ("dump", "dump"),
     "ozone_scale": ("1.2", 1.2),
+    "ozone": ("fit", "fit"),
     "opacity_trust": ("0.1", 0.1),
     "t_atm": ("260", 260.0),
     "t_atm_factor": ("0.95", 0.95),
     "t_atm_offset": ("-5", -5.0),
+    "t_cab": ("290", 290.0),
     "tau": ("0.4", 0.4),
     "error_t_hot": ("0.5", 0.5),
     "error_t_cold": ("3", 3.0),
     "error_f_eff": ("0.02", 0.02),
     "error_g_image": ("0.05", 0.05),
     "error_t_amb": ("5", 5.0),
+    "error_t_cab": ("4", 4.0),
     "error_pwv": ("0.2", 0.2),
     "reference": ("per-dump", "per-dump"),
     "elevation_low": ("15", 15.0),
@@ -78,7 +85,9 @@ SAMPLE = {
     "alarm_altitude": ("1000", 1000.0),
     "alarm_flagged": ("0.9", 0.9),
 }
-BOOLEANS = {"strict", "partial", "overwrite", "dbs_coupling", "fold", "skychopdiff"}
+BOOLEANS = {
+    *("strict", "partial", "overwrite", "dbs_coupling", "scale_off_airmass", "fold", "skychopdiff"),
+}
 GOOD = ScanSummary(
     scan=1,
     band="",

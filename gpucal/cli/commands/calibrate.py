@@ -18,6 +18,9 @@ from gpucal.config import GROUPS, CalibrationConfig, load_config
 from gpucal.errors import ConfigError
 from gpucal.option_model import unit_of
 
+WIDEST = 17
+"""Letters of a switch beside whose name the help has room for its negative."""
+
 
 def option_name(field: str) -> str:
     """Return the name of the option that sets ``field``, e.g. ``"--t-hot"``."""
@@ -37,6 +40,7 @@ def calibrate(ctx: typer.Context, **given: Any) -> None:
         raise ConfigError("--quiet, --verbose and --json exclude each other.")
     fields = CalibrationConfig.model_fields
     options = {key: value for key, value in given.items() if key in fields and value is not None}
+    options |= {key[3:]: False for key, off in given.items() if off and key[3:] in fields}
     config = load_config(given["config"], **{k: _number(k, v) for k, v in options.items()})
     _check_paths(l0, out)
     # Reading the pipeline is slow: --help and wrong options must not wait for it.
@@ -136,8 +140,8 @@ def _option(field: str) -> inspect.Parameter:
         option_name(field),
     )
     metavar = None if kind is bool else _placeholder(field, kind)
-    if kind is bool:
-        name = f"{name}/--no-{name[2:]}"
+    if kind is bool and len(name) <= WIDEST:
+        name = f"{name}/{_negative(field)}"
     if info.default is not None and info.default != "":
         default = f"{info.default:g}" if isinstance(info.default, float) else str(info.default)
         text = f"{text} Default: {_yes_no(info.default) if kind is bool else default}."
@@ -151,6 +155,19 @@ def _option(field: str) -> inspect.Parameter:
     )
     # Numbers come as text, so that one sentence, that of the configuration, says what is wrong.
     return _keyword(field, Annotated[(bool if kind is bool else str) | None, option], None)
+
+
+def _hidden_negatives() -> Iterator[inspect.Parameter]:
+    """The ``--no-`` form of switches whose names leave no room for it in the help."""
+    for field, info in CalibrationConfig.model_fields.items():
+        if _plain_type(info.annotation) is bool and len(option_name(field)) > WIDEST:
+            option = typer.Option(_negative(field), hidden=True)
+            yield _keyword(f"no_{field}", Annotated[bool, option], False)
+
+
+def _negative(field: str) -> str:
+    """The option that switches ``field`` off."""
+    return f"--no-{option_name(field)[2:]}"
 
 
 def _completion(field: str) -> Callable[..., list[str]] | None:
@@ -196,6 +213,7 @@ def _signature() -> inspect.Signature:
         _keyword("verbose", Annotated[bool, verbose], False),
         _keyword("json", Annotated[bool, as_json], False),
         *(_option(field) for field in CalibrationConfig.model_fields),
+        *_hidden_negatives(),
     ]
     return inspect.Signature(parameters)
 

@@ -26,6 +26,7 @@ class LoadScale:
     offset, factor  f64 [C,R,A], K and K/count, NaN in bad channels
     bad             bool [C,R,A]
     setup           frequencies and sideband gains, on ``backend``
+    t_hot           temperature of the hot load, f64 [R] or [2,C,R] K
     """
 
     offset: F64
@@ -33,6 +34,7 @@ class LoadScale:
     bad: npt.NDArray[np.bool_]
     setup: SpectralSetup
     backend: Backend
+    t_hot: F64
 
     def brightness(self, kelvin: float) -> F64:
         """J(T) of a black body, f64 [R,A] K: mean over the good channels, both sidebands with their gains."""
@@ -57,8 +59,7 @@ def load_scale(
     cold, span = (np.asarray(host(x), dtype=np.float64) for x in (means.cold, loads.span))
     bad = np.asarray(host(loads.bad))
     j_hot, j_cold = (
-        np.broadcast_to(np.asarray(host(load_brightness(setup, t, backend))), cold.shape)
-        for t in (means.t_hot, means.t_cold)
+        np.broadcast_to(np.asarray(host(j)), cold.shape) for j in (loads.j_hot, loads.j_cold)
     )
     factor = np.where(bad, np.nan, (j_hot - j_cold) / np.where(bad, 1.0, span))
-    return LoadScale(j_cold - factor * cold, factor, bad, setup, backend)
+    return LoadScale(j_cold - factor * cold, factor, bad, setup, backend, np.asarray(means.t_hot))

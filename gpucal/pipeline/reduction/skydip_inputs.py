@@ -99,9 +99,10 @@ def skydip_series(
     """One series per pixel, each dump a sample at its own airmass; temperatures are J(nu, T).
 
     scale: that of ``continuum``; None: counts, for the total-power form whose gain is free. ``lapses``: of each
-    receiver, where the sky is layered.
+    receiver, where the sky is layered. ``t_amb`` of a series is that of the spillover.
     """
-    t_amb, t_atm = ambient_temperatures(sky.group, config)
+    t_hot = None if scale is None else scale.t_hot
+    _, t_atm, t_amb = ambient_temperatures(sky.group, config, t_hot)
     _, _, n_rec, n_pix, _ = sky.group.shape
     if scale is not None:
         j_atm, j_amb, j_bg = (scale.brightness(t) for t in (t_atm, t_amb, T_BACKGROUND))

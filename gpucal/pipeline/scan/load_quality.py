@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ MOST_CONTRAST = 10.0
 """HOT/COLD - 1 of a channel counts up to this: one channel at the edge of the band must not decide for all."""
 SAME_VANE_K = 1.0
 """A vane whose temperature differs by more does not serve a pixel of another load scan."""
+SAME_SKY = math.radians(1.0)
+"""SKY subscans at elevations further apart have airmasses of their own."""
 MOST_NAMED = 5
 
 
@@ -175,8 +178,11 @@ def with_pixels_of(
     take = backend.asarray(pixels)[None, ...]
     hot, cold = other.hot, other.cold
     if cold is not None:
-        t = (other.t_hot, other.t_cold, means.t_hot, means.t_cold)
-        j_hot, j_cold, new_hot, new_cold = (load_brightness(setup, x, backend) for x in t)
+        j_hot, j_cold, new_hot, new_cold = (
+            load_brightness(setup, t, backend, coupling)
+            for x in (other, means)
+            for t, coupling in ((x.t_hot, x.hot_coupling), (x.t_cold, x.cold_coupling))
+        )
         per_kelvin = (hot - cold) / (j_hot - j_cold)
         hot, cold = (
             cold + per_kelvin * (new_hot - j_cold),
@@ -185,8 +191,12 @@ def with_pixels_of(
         assert means.cold is not None
         cold = xp.where(take, cold, means.cold)
     sky = means.sky
-    if sky is not None and other.sky is not None:
+    if sky is not None and other.sky is not None and _one_sky(means, other):
         sky = xp.where(take, other.sky, sky)
+    elif (
+        sky is not None and cold is not None
+    ):  # it belongs to loads that are not those of these pixels
+        sky = xp.where(take, xp.nan, sky)
     return replace(
         means,
         hot=xp.where(take, hot, means.hot),
@@ -194,6 +204,12 @@ def with_pixels_of(
         sky=sky,
         others=(*means.others, other.scan),
     )
+
+
+def _one_sky(means: LoadMeans, other: LoadMeans) -> bool:
+    """Whether the SKY of both is at one elevation; that of a vane is taken as it is."""
+    apart = abs(means.sky_elevation - other.sky_elevation)
+    return means.cold is None or (apart < SAME_SKY and other.sky_spread < SAME_SKY)
 
 
 def named(pixels: Mask) -> str:

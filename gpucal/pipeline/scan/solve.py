@@ -7,10 +7,10 @@ tile by tile by ``pipeline.scan.stream``. Stores, clusters, reductions and the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gpucal.backend.protocol import Backend
 from gpucal.config import CalibrationConfig
 from gpucal.errors import AtmosphereError, ConfigError, GpucalError, LoadError
-from gpucal.physics.atm import AtmosphereTable, ChannelOpacity, flat_opacity, pwv_grid
+from gpucal.physics.atm import AtmosphereTable, pwv_grid
 from gpucal.physics.radiometry import airmass as airmass_of
 from gpucal.products import (
     Atmosphere,
@@ -26,7 +26,7 @@ from gpucal.products import (
     LoadMeans,
     LoadSolution,
     MeanKey,
-    SkyModel,
+    OzoneFit,
     SpectralSetup,
     SubscanMean,
 )
@@ -46,17 +46,22 @@ from gpucal.steps.judge.references import Judge
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
 from gpucal.steps.means import dump_means
 from gpucal.steps.pairing import Pairing, pair_subscans
+from gpucal.steps.skies.joint import with_receivers
+from gpucal.steps.skies.load_sky import (
+    Compared,
+    LoadSky,
+    compare_skies,
+    skies_of_fit,
+    sky_of_loads,
+)
+from gpucal.steps.skies.ozone import fit_ozone
+from gpucal.steps.skies.scan_model import model_of_scan, ozone_models
 from gpucal.steps.sky_model import (
-    AirTemperatures,
     ambient_temperatures,
-    build_sky_model,
-    layered_sky,
-    stack_emission,
-    stack_opacity,
     table_of_scan,
 )
 from gpucal.steps.solution import ScanSolution, VaneSky
-from gpucal.steps.vane import solve_vane, vane_temperatures
+from gpucal.steps.vane import ignored_by_vane, solve_vane, vane_temperatures
 
 Array = Any
 F64 = npt.NDArray[np.float64]
@@ -131,33 +136,30 @@ def solve_scan(
             "resolve", lambda: _loads(scheme, choice, setup, pairing, means, drift, config, backend)
         )
         # Solve the atmosphere: PWV, and the transmission of every output.
-        atmosphere, t_atm, verdict = timer.run(
+        sky = sky_of_loads(choice.first, loads, drift, config, backend)
+        air = timer.run(
             "atm",
-            lambda: _atmosphere(scan, table, setup, loads, pairing, means, config, backend),
+            lambda: _atmosphere(scan, table, setup, loads, pairing, means, sky, config, backend),
+        )
+        said = (
+            *own,
+            *judge.warnings(),
+            *ignored_by_vane(scheme, config),
+            *loads.warnings,
+            *choice.warnings,
+            *warnings,
+            *air.warnings,
         )
         solution = ScanSolution(
-            scan=scan,
-            config=config,
-            backend=backend,
-            setup=setup,
-            loads=loads,
-            pairing=pairing,
-            means=means,
-            atmosphere=atmosphere,
-            drift=drift,
-            verdict=verdict,
-            warnings=(
-                *own,
-                *judge.warnings(),
-                *loads.warnings,
-                *choice.warnings,
-                *warnings,
-                *verdict.warnings(),
-            ),
+            *(scan, config, backend, setup, loads, pairing, means, air.atmosphere, drift),
+            verdict=air.verdict,
+            water=air.compared.seen,
+            ozone=air.ozone,
+            warnings=said,
         )
-        solution = timer.run("atm", lambda: _with_vane(solution, choice.first, t_atm))
+        solution = timer.run("atm", lambda: _with_vane(solution, choice.first, air.t_atm))
         # Say how good that is.
-        return timer.run("atm", lambda: _with_errors(solution))
+        return timer.run("atm", lambda: _with_errors(solution, air.skies))
     except GpucalError as error:
         raise error.locate(scan=scan.number, band=scan.band, stage="resolve") from error.__cause__
 
@@ -175,6 +177,11 @@ def _reference_means(
     return dump_means(
         _source(scan), pairing.means, backend, pool=pool, drift=in_references, judge=judge
     )
+
+
+def _with_errors(solution: ScanSolution, skies: Skies) -> ScanSolution:
+    """Add the errors of the PWV and of the scale of T_A*, and whether the receivers agree."""
+    return with_receivers(replace(solution, errors=error_budget(solution, skies)))
 
 
 def _source(scan: Scan) -> Any:
@@ -233,32 +240,16 @@ def _loads(
     return replace(solved, scans=choice.numbers)
 
 
-def _sky_model(
-    table: AtmosphereTable | None,
-    setup: SpectralSetup,
-    temperatures: AirTemperatures,
-    config: CalibrationConfig,
-    backend: Backend,
-) -> SkyModel:
-    """The model of the sky in both sidebands per channel; without a table ``config.tau`` in all of them.
+class _Air(NamedTuple):
+    """What ``_atmosphere`` finds; t_atm: its physical temperature, K; skies: of the fit; compared: SKY and OFFs."""
 
-    It is layered where the table knows the emission and no temperature of the atmosphere was given.
-    """
-    nu_sig, nu_img = (np.asarray(backend.to_host(x)) for x in (setup.nu_sig, setup.nu_img))
-    n_chan, n_axes = nu_sig.shape
-
-    def columns(nu: Any) -> Sequence[ChannelOpacity]:
-        if table is None:
-            return [flat_opacity(config.tau or 0.0, n_chan)] * n_axes
-        width = setup.channel_width
-        return [table.channel_opacity(nu[:, f], width, config.ozone_scale) for f in range(n_axes)]
-
-    signal = columns(nu_sig)
-    # A single-sideband receiver never looks at its image: the table need not reach there.
-    image = columns(nu_img) if bool(np.any(backend.to_host(setup.g_img) > 0)) else signal
-    both = [signal, image]
-    emission = stack_emission(both) if layered_sky(table, config) else None
-    return build_sky_model(setup, stack_opacity(both), temperatures, backend, emission)
+    atmosphere: Atmosphere
+    t_atm: float
+    verdict: Verdict
+    skies: Skies
+    compared: Compared = Compared()
+    warnings: tuple[str, ...] = ()
+    ozone: OzoneFit | None = None
 
 
 def _atmosphere(
@@ -268,35 +259,50 @@ def _atmosphere(
     loads: LoadSolution,
     pairing: Pairing,
     means: Means,
+    load_sky: LoadSky,
     config: CalibrationConfig,
     backend: Backend,
-) -> tuple[Atmosphere, float, Verdict]:
-    """The atmosphere as the configuration wants it, its physical temperature, K, and the pixels left out."""
+) -> _Air:
+    """The atmosphere as the configuration wants it."""
     group = _source(scan)
     # Judge the pixels: a broken one must not move the others, nor be the reference of anything.
     verdict = judge_loads(loads, config, backend)
     verdict = verdict.also(_without_impossible(means, loads, backend))
     skies = _sky_views(scan, pairing, means, config, backend)
     verdict = verdict.also(judge_sky([v.counts for v in skies.views], loads, config, backend))
-    temperatures = ambient_temperatures(group, config)
+    temperatures = ambient_temperatures(group, config, backend.to_host(loads.t_hot))
     here = table_of_scan(table, group, config)
-    model = _sky_model(here, setup, temperatures, config, backend)
+    model = model_of_scan(here, setup, temperatures, config, backend)
     airmass = on_airmass(group, pairing, config.airmass)
+    t_atm = temperatures.effective
     if table is None:
         given = given_atmosphere(model, airmass, float("nan"), "none")
-        return given, temperatures.effective, verdict
+        return _Air(given, t_atm, verdict, skies, warnings=verdict.warnings())
     if config.pwv != "fit":
         given = given_atmosphere(model, airmass, float(config.pwv))
-        return given, temperatures.effective, verdict
+        return _Air(given, t_atm, verdict, skies, warnings=verdict.warnings())
     if loads.cold is None:
         raise AtmosphereError(
             "the PWV cannot be fitted without a COLD load.",
             hint="Use --pwv MM, or --tau NP with --t-atm K.",
         )
+    seen, notes = skies_of_fit(skies, load_sky, config)
+    grid, ozone = pwv_grid(table), None
+    if config.ozone == "fit":
+        models = ozone_models(here, setup, temperatures, config, backend)
+        ozone = fit_ozone(models, seen.views, loads, setup, grid, verdict, config, backend)
+        model = models.at(ozone.scale)
+        notes = (*notes, ozone.why) if ozone.why else notes
     fitted, verdict = fit_atmosphere(
-        skies, loads, setup, model, airmass, pwv_grid(table), config, verdict, backend
+        seen, loads, setup, model, airmass, grid, config, verdict, backend
     )
-    return fitted, temperatures.effective, verdict
+    compared = Compared()
+    if load_sky.view is not None:
+        compared = compare_skies(
+            load_sky.view, skies.views, fitted, loads, setup, grid, verdict, config, backend
+        )
+    notes = (*verdict.warnings(), *notes, *compared.warnings)
+    return _Air(fitted, t_atm, verdict, seen, compared, notes, ozone)
 
 
 def _without_impossible(means: Means, loads: LoadSolution, backend: Backend) -> Verdict:
@@ -331,14 +337,6 @@ def _sky_views(
                 views.append(SkyView(sky.counts, mass, sky.time))
         of_output.append(number[sky.key])
     return Skies(views, of_output)
-
-
-def _with_errors(solution: ScanSolution) -> ScanSolution:
-    """Add the errors of the PWV and of the scale of T_A*."""
-    skies = _sky_views(
-        solution.scan, solution.pairing, solution.means, solution.config, solution.backend
-    )
-    return replace(solution, errors=error_budget(solution, skies))
 
 
 def _with_vane(solution: ScanSolution, load: LoadMeans, t_atm: float) -> ScanSolution:

@@ -20,6 +20,7 @@ from gpucal.pipeline.store.outcome import failure_of
 from gpucal.pipeline.store.provenance import now
 from gpucal.pipeline.store.report import Failure
 from gpucal.scan import Scan
+from gpucal.steps.skies.joint import with_other_bands
 from gpucal.steps.solution import ScanSolution
 
 
@@ -98,6 +99,11 @@ class Solver:
                     return solved
                 solved.failures.append(failure_of(number, "solve", error))
                 solved.failed_bands.append(scan.band)
+        # What only all bands together tell.
+        joint = with_other_bands([band.solution for band in solved.solutions])
+        solved.solutions = [
+            band._replace(solution=one) for band, one in zip(solved.solutions, joint, strict=True)
+        ]
         return solved
 
     def checksums(self, solved: Solved) -> dict[str, str]:

@@ -63,6 +63,7 @@ def error_budget(solution: ScanSolution, skies: Skies) -> ErrorBudget:
             pwv_systematic=nothing if water is None else np.sqrt(sum(moved)),
             chi2_noise=nothing if water is None else water.chi2(),
             t_a_star=t_a_star,
+            receivers=() if water is None else tuple(water.receivers()),
         )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from gpucal.backend.cpu import cpu_backend
 from gpucal.backend.protocol import Backend
@@ -90,7 +91,7 @@ def inputs_of(solution: ScanSolution) -> Inputs:
             emission=None if model.emission is None else _of(host(model.emission), chosen),
             ground=None if model.ground is None else np.asarray(host(model.ground[:, chosen, ...])),
         ),
-        air=ambient_temperatures(solution.group, solution.config),
+        air=ambient_temperatures(solution.group, solution.config, host(loads.t_hot)),
     )
 
 
@@ -111,20 +112,23 @@ def thicker(model: SkyModel, sigma: float) -> SkyModel:
     if model.emission is None:
         return more
     # e_o3 is a fraction of the ozone, the other columns are amounts
-    scale = np.asarray([1.0 if name == "e_o3" else 1.0 + sigma for name in EMISSION_COLUMNS])
-    return replace(more, emission=model.emission * scale[:, None, None, None, None])
+    xp = array_namespace(model.emission)
+    scale = xp.asarray([1.0 if name == "e_o3" else 1.0 + sigma for name in EMISSION_COLUMNS])
+    return replace(more, emission=model.emission * xp.reshape(scale, (-1, 1, 1, 1, 1)))
 
 
 def sources_of(base: Inputs, config: CalibrationConfig) -> Iterator[Source]:
     """Every source of error of an input, each by itself and the same in all channels and pixels."""
     changes: dict[str, tuple[float, str, Callable[[Inputs, float], Inputs]]] = {
         "opacity": (config.opacity_trust, "", _with_opacity),
-        "t_hot": (config.error_t_hot, "K", _with_t_hot),
+        "t_hot": (config.error_t_hot, "K", _t_hot_with(config)),
         "t_cold": (config.error_t_cold, "K", _with_t_cold),
         "f_eff": (config.error_f_eff, "", _with_f_eff),
         "g_image": (config.error_g_image, "", _with_g_image),
         "t_amb": (config.error_t_amb, "K", _air_with(config)),
     }
+    if config.t_cab != "amb":
+        changes["t_cab"] = (config.error_t_cab, "K", _with_t_cab)
     for name, (sigma, unit, change) in changes.items():
         yield Source(name, sigma, unit, change(base, SMALL * sigma))
 
@@ -133,8 +137,28 @@ def _with_opacity(base: Inputs, sigma: float) -> Inputs:
     return replace(base, model=thicker(base.model, sigma))
 
 
-def _with_t_hot(base: Inputs, sigma: float) -> Inputs:
-    return _loads_again(replace(base, loads=replace(base.loads, t_hot=base.loads.t_hot + sigma)))
+def _t_hot_with(config: CalibrationConfig) -> Callable[[Inputs, float], Inputs]:
+    """The hot load off, and with it a cabin that is said to be as warm."""
+
+    def change(base: Inputs, sigma: float) -> Inputs:
+        warmer = replace(base, loads=replace(base.loads, t_hot=base.loads.t_hot + sigma))
+        return _with_t_cab(warmer, sigma) if config.t_cab == "hot" else _loads_again(warmer)
+
+    return change
+
+
+def _with_t_cab(base: Inputs, sigma: float) -> Inputs:
+    """The cabin off: what spills over from the sky, and what the beam sees beside the loads."""
+    loads = base.loads
+    hot, cold = (
+        x._replace(stray=x.stray + sigma) for x in (loads.hot_coupling, loads.cold_coupling)
+    )
+    warmer = replace(
+        base,
+        air=base.air._replace(cabin=base.air.cabin + sigma),
+        loads=replace(loads, hot_coupling=hot, cold_coupling=cold),
+    )
+    return _sky_again(_loads_again(warmer))
 
 
 def _with_t_cold(base: Inputs, sigma: float) -> Inputs:
@@ -162,10 +186,10 @@ def _air_with(config: CalibrationConfig) -> Callable[[Inputs, float], Inputs]:
     factor = config.t_atm_factor if config.t_atm is None else 1.0
 
     def change(base: Inputs, sigma: float) -> Inputs:
-        ambient, effective = base.air
-        return _sky_again(
-            replace(base, air=AirTemperatures(ambient + sigma, effective + factor * sigma))
-        )
+        ambient, effective, cabin = base.air
+        air = AirTemperatures(ambient + sigma, effective + factor * sigma, cabin)
+        warmer = replace(base, air=air)
+        return _with_t_cab(warmer, sigma) if config.t_cab == "amb" else _sky_again(warmer)
 
     return change
 
@@ -173,8 +197,10 @@ def _air_with(config: CalibrationConfig) -> Callable[[Inputs, float], Inputs]:
 def _loads_again(inputs: Inputs) -> Inputs:
     """J_hot and J_cold, equation (4.1), worked out anew."""
     setup, loads = inputs.setup, inputs.loads
-    j_hot = load_brightness(setup, loads.t_hot, inputs.host)
-    j_cold = None if loads.t_cold is None else load_brightness(setup, loads.t_cold, inputs.host)
+    j_hot = load_brightness(setup, loads.t_hot, inputs.host, loads.hot_coupling)
+    j_cold = None
+    if loads.t_cold is not None:
+        j_cold = load_brightness(setup, loads.t_cold, inputs.host, loads.cold_coupling)
     return replace(inputs, loads=replace(loads, j_hot=j_hot, j_cold=j_cold))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.products import Atmosphere
+from gpucal.products import Atmosphere, WaterSeen
 from gpucal.steps.atmosphere import Skies, SkyView, observed_sky
 from gpucal.steps.error_budget.inputs import Inputs, thicker
 from gpucal.steps.pwv_fit import OPAQUE
@@ -87,6 +87,34 @@ class WaterErrors:
         alone = self._atmosphere.scope == "per-pair"
         total = self._by_scope(squares) if alone else self._reduced(np.asarray(squares[0])[None])
         return np.asarray(np.sqrt(total * self._thinner) / self._weight)
+
+    def receivers(self) -> list[WaterSeen]:
+        """The PWV that each receiver would have by itself where all share one, with its noise; equation (12.5)."""
+        if self._atmosphere.scope != "full" or self._weight.size != 1:
+            return []
+        found = []
+        for r in range(self._base.loads.bad.shape[1]):
+            pull = [s.pull[:, r] for s in self._seen]
+            weight = sum(
+                float(np.sum(p * s.slope[:, r])) for p, s in zip(pull, self._seen, strict=True)
+            )
+            if not weight > 0:
+                continue
+            moved = sum(
+                float(np.sum(p * s.residual[:, r])) for p, s in zip(pull, self._seen, strict=True)
+            )
+            off = sum(
+                float(np.sum((p * s.noise[0][:, r]) ** 2))
+                for p, s in zip(pull, self._seen, strict=True)
+            )
+            loads = sum(
+                float(np.sum(np.square(sum(s.pull[:, r] * s.noise[k][:, r] for s in self._seen))))
+                for k in (1, 2)
+            )
+            noise = np.sqrt((off + loads) * self._thinner) / weight
+            pwv = float(self._atmosphere.pwv.mean()) + moved / weight
+            found.append(WaterSeen(f"receiver {r}", pwv, float(noise)))
+        return found
 
     def chi2(self) -> F64:
         """chi2 per degree of freedom by the noise alone: about 1 where the model is right."""

@@ -29,7 +29,7 @@ def cold_of_bins(
     borders: Sequence[int],
     backend: Backend,
 ) -> Array:
-    """Counts of the COLD load as T_rec in bins has them, f64 [C,R,A]; equations (4.5) and (4.6).
+    """Counts of the COLD load as T_rec in bins has them, f64 [C,R,A]; equations (4.7) and (4.8).
 
     hot, cold: counts [C,R,A]; j_hot, j_cold: brightness of the loads, K, broadcastable to it; channels: width of a
     bin in channels; borders: where a unit of the spectrometer begins, which no bin and no line crosses. NaN

@@ -24,6 +24,7 @@ SOURCES = {
     "f_eff": "f_eff",
     "g_image": "g_i",
     "t_amb": "T_amb, T_cab",
+    "t_cab": "T_cab",
 }
 """Names of the sources in the budget, in words."""
 FRACTIONS = ("opacity", "pwv")
@@ -80,10 +81,13 @@ def _table(budget: Sequence[Mapping[str, Any]], qa: Mapping[str, Any]) -> Table:
     for name, side in (("source", "left"), ("error", "right"), ("PWV [mm]", "right")):
         table.add_column(escape(name), justify="right" if side == "right" else "left", no_wrap=True)
     table.add_column(escape("T_A* [%]"), justify="right", no_wrap=True)
+    names = dict(SOURCES)
+    if any(line["source"] == "t_cab" for line in budget):
+        names["t_amb"] = "T_amb"
     for line in budget:
         name = str(line["source"])
         table.add_row(
-            SOURCES.get(name, name),
+            names.get(name, name),
             _sigma(name, _number(line["sigma"]), str(line["unit"])),
             _short(_number(line["pwv_mm"])),
             _percent(line["t_a_star"]),
