@@ -15,7 +15,7 @@ from gpucal.errors import ImportFormatError
 from gpucal.io.imbfits.chunks import BackendLayout
 from gpucal.io.imbfits.file import SubscanTables
 from gpucal.io.imbfits.pointing import limits_of
-from gpucal.io.imbfits.tables import Unit
+from gpucal.io.fits.units import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 
 F64 = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gpucal.errors import ImportFormatError
-from gpucal.io.imbfits.tables import COPY_AGAIN, FitsFile, Unit
+from gpucal.io.fits.units import COPY_AGAIN, FitsFile, Unit
 
 VERSIONS = (1.0, 4.0)
 NIKA = 10.0

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
 from gpucal.io.imbfits.file import ImbFile, SubscanTables
-from gpucal.io.imbfits.tables import Unit
+from gpucal.io.fits.units import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 
 F64 = npt.NDArray[np.float64]

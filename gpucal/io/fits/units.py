@@ -160,6 +160,45 @@ class Unit:
             return values
         return np.array([meant(v) for v in values.tolist()])
 
+    def varying(self, *names: str) -> list[npt.NDArray[Any]]:
+        """Values of each row, of any length: of a column of variable length (format P or Q), or as ``column``.
+
+        Texts come as objects. Raises ImportFormatError where there is none, and where a row lies outside the heap.
+        """
+        found = self.has(*names)
+        if found is None or self.dtype[found].kind != "V" or not self.dtype[found].itemsize:
+            return list(self.column(*names).reshape(self.rows, -1))
+        n = self.columns.index(found) + 1
+        letter = self.text(f"TFORM{n}").lstrip("0123456789")[1:2]
+        element = np.dtype("S1" if letter == "A" else _LETTERS.get(letter, "u1"))
+        word = ">i4" if self.dtype[found].itemsize == 8 else ">i8"
+        with self.mapped() as table:
+            places = np.frombuffer(table[found].tobytes(), word).reshape(-1, 2)
+        heap = self._heap()
+        rows = []
+        for row, (count, at) in enumerate(places.tolist()):
+            end = at + count * element.itemsize
+            if count < 0 or at < 0 or end > len(heap):
+                raise ImportFormatError(
+                    f"{self.place}: row {row + 1} of {found} lies at bytes {at} to {end} of {len(heap)} bytes of values "
+                    "of variable length.",
+                    hint=COPY_AGAIN,
+                )
+            values = np.frombuffer(heap[at:end], element)
+            if letter == "A":
+                text = text_of(values.tobytes())
+                rows.append(np.array([text], dtype=object))
+            else:
+                rows.append(self._scaled(found, values.astype(element.newbyteorder("="))))
+        return rows
+
+    def _heap(self) -> bytes:
+        """The bytes behind the rows that hold the values of variable length."""
+        begin = int(self.number("THEAP", float(self.rows * int(self.header["NAXIS1"]))))
+        stream = self.file.stream()
+        stream.seek(self.start + begin)
+        return stream.read(max(0, self.nbytes - begin))
+
     @contextmanager
     def mapped(self) -> Iterator[npt.NDArray[Any]]:
         """The rows [rows], big-endian, mapped while the block runs; ImportFormatError when the file was cut."""
@@ -265,7 +304,7 @@ class FitsFile:
         if not size:
             raise ImportFormatError(f"{self.path} is empty.", hint=COPY_AGAIN)
         if stream.read(9) != b"SIMPLE  =":
-            raise ImportFormatError(f"{self.path} is no FITS file.", hint="Give IMBFITS files.")
+            raise ImportFormatError(f"{self.path} is no FITS file.", hint="Give files of the telescope.")
         stream.seek(0)
         found: list[Unit] = []
         while stream.tell() < size:
