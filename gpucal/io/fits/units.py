@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from gpucal.io.fits.sdfits_read import astropy_fits
 
 BLOCK = 2880
 COPY_AGAIN = "Copy the file again."
+MJD_EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
 _LETTERS = {
     "L": "S1",
     "B": "u1",
@@ -180,8 +182,8 @@ class Unit:
             end = at + count * element.itemsize
             if count < 0 or at < 0 or end > len(heap):
                 raise ImportFormatError(
-                    f"{self.place}: row {row + 1} of {found} lies at bytes {at} to {end} of {len(heap)} bytes of values "
-                    "of variable length.",
+                    f"{self.place}: row {row + 1} of {found} lies at bytes {at} to {end} of {len(heap)} bytes of "
+                    "values of variable length.",
                     hint=COPY_AGAIN,
                 )
             values = np.frombuffer(heap[at:end], element)
@@ -261,6 +263,18 @@ class Unit:
         return _LETTERS[letter] if count == 1 else (_LETTERS[letter], (count,))
 
 
+def mjd_of(text: str, unit: Unit, keyword: str) -> float:
+    """MJD of a date in ISO form; ImportFormatError for another one."""
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "").strip()).replace(tzinfo=UTC)
+    except ValueError:
+        raise ImportFormatError(
+            f"{unit.place}: {keyword} is {text!r}, expected YYYY-MM-DDThh:mm:ss."
+        ) from None
+    passed = when - MJD_EPOCH
+    return passed.days + (passed.seconds + passed.microseconds * 1e-6) / 86400.0
+
+
 class FitsFile:
     """A FITS file and its units; it is opened when it is read, unpacked where it is compressed, and can be closed.
 
@@ -304,7 +318,9 @@ class FitsFile:
         if not size:
             raise ImportFormatError(f"{self.path} is empty.", hint=COPY_AGAIN)
         if stream.read(9) != b"SIMPLE  =":
-            raise ImportFormatError(f"{self.path} is no FITS file.", hint="Give files of the telescope.")
+            raise ImportFormatError(
+                f"{self.path} is no FITS file.", hint="Give files of the telescope."
+            )
         stream.seek(0)
         found: list[Unit] = []
         while stream.tell() < size:
