@@ -168,12 +168,14 @@ class Unit:
         Texts come as objects. Raises ImportFormatError where there is none, and where a row lies outside the heap.
         """
         found = self.has(*names)
-        if found is None or self.dtype[found].kind != "V" or not self.dtype[found].itemsize:
+        form = np.dtype("V0") if found is None else self.dtype[found]
+        if form.base.kind != "V" or not form.itemsize:
             return list(self.column(*names).reshape(self.rows, -1))
+        assert found is not None
         n = self.columns.index(found) + 1
         letter = self.text(f"TFORM{n}").lstrip("0123456789")[1:2]
         element = np.dtype("S1" if letter == "A" else _LETTERS.get(letter, "u1"))
-        word = ">i4" if self.dtype[found].itemsize == 8 else ">i8"
+        word = ">i4" if form.itemsize == 8 else ">i8"
         with self.mapped() as table:
             places = np.frombuffer(table[found].tobytes(), word).reshape(-1, 2)
         heap = self._heap()

@@ -1,1 +1,1 @@
-"""MBFITS (APEX, Effelsberg and others) to L0: tables, times, axes, feeds, phases. What importers share is in incoming."""
+"""MBFITS (APEX, Effelsberg) to L0: its tables, axes, feeds, phases. What all importers share belongs in incoming."""

@@ -81,7 +81,10 @@ def _compare(dataset: Dataset, ahead: float) -> None:
     """Warn where TAI2UTC is another number than the leap seconds of that day; its sign is not agreed upon."""
     told = dataset.scan.number("TAI2UTC", np.nan)
     if known(told) and told != 0.0 and abs(abs(told) - ahead) > 0.5:
-        text = f"{dataset.lead}: TAI2UTC is {told:g} s, but TAI was {ahead:g} s ahead of UTC on that day, which is taken."
+        text = (
+            f"{dataset.lead}: TAI2UTC is {told:g} s, but TAI was {ahead:g} s ahead of UTC on that day: "
+            "that is taken."
+        )
         if text not in dataset.warned:
             dataset.warned.add(text)
             warnings.warn(text, GpucalWarning, stacklevel=2)

@@ -35,7 +35,8 @@ class Dumps:
     rows     i64 [D]  row of DATA; mjd f64 [D]: middle, UTC; length f64 [D] s
     phase    i64 [D]  PHASE, 1 where there is no such column
     order    i64 [D]  place among all rows of DATA: a number is missing where a dump was left out
-    values   f64 [D], NaN where blank: lon, lat (deg, true angles), azimuth, elevation (rad), rotation (deg), x, y, z (mm)
+    values   f64 [D], NaN where blank: lon, lat (deg, true angles), azimuth, elevation (rad), rotation (deg), x, y, z
+             (mm)
     left_out how many rows of counts had no row of DATAPAR, and how many were blank
     """
 
