@@ -12,7 +12,7 @@ from gpucal.io.fits.units import MJD_EPOCH, Unit
 from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.mbfits.axis import SkyAxis
 from gpucal.io.mbfits.clock import Clock
-from gpucal.io.mbfits.dataset import Dataset, known
+from gpucal.io.mbfits.dataset import Dataset, is_true, known
 from gpucal.io.mbfits.groups import Band
 from gpucal.io.mbfits.modes import Observed, Sorted
 from gpucal.physics.doppler import LIGHT, vframe
@@ -88,18 +88,19 @@ def _metadata(dataset: Dataset, bands: Sequence[Band]) -> dict[str, Any]:
     return kept
 
 
-def is_horizontal(dataset: Dataset, pars: Unit | None) -> bool:
+def is_horizontal(dataset: Dataset, observed: Observed) -> bool:
     """Whether the offsets (LONGOFF, LATOFF) are along azimuth and elevation: USRFRAME, CTYPE1N or CTYPE1."""
-    words = [] if pars is None else [pars.text("USRFRAME"), pars.text("CTYPE1N")]
-    words += [dataset.scan.text(k) for k in ("USRFRAME", "CTYPE1N", "CTYPE1")]
-    word = next((w.upper() for w in words if w), "")
-    return word.startswith(("HO", "ALON", "AZ"))
+    subscan = observed.subscan
+    units = [dataset.subscans[subscan.number].monitor, subscan.pars, dataset.scan]
+    keywords = ("USRFRAME", "CTYPE1N", "CTYPE1")
+    words = [u.text(k).upper() for k in keywords for u in units if u is not None]
+    return next((w for w in words if w), "").startswith(("HO", "ALON", "AZ"))
 
 
 def _direction(dataset: Dataset, source: Sequence[Observed]) -> dict[str, Any]:
     """Where the offsets count from, unless those of the source are along azimuth and elevation."""
     ons = [o for o in source if not o.mode.endswith("OFF") or o.chop is not None]
-    if not ons or is_horizontal(dataset, ons[0].subscan.pars):
+    if not ons or is_horizontal(dataset, ons[0]) or is_true(dataset.scan, "MOVEFRAM"):
         return {}
     scan = dataset.scan
     pairs = (("BLONGOBJ", "BLATOBJ"), ("CRVAL1", "CRVAL2"))

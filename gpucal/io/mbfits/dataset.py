@@ -105,6 +105,14 @@ def known(value: float) -> bool:
     return value == value and abs(value) < 1e30 and value != BLANK
 
 
+def is_true(unit: Unit, keyword: str) -> bool:
+    """A logical keyword: T, 1 or a word that says so."""
+    value = unit.header.get(keyword)
+    if isinstance(value, str):
+        return value.strip().upper() in ("T", "TRUE", "1", "Y", "YES")
+    return bool(value) if isinstance(value, bool | int) else False
+
+
 def read_dataset(lead: Path) -> Dataset:
     """The tables of a scan; ImportFormatError where it is none that can be used, with its number where it is known."""
     fits = FitsFile(lead)

@@ -53,12 +53,7 @@ class Feeds:
 def feeds_of(dataset: Dataset, key: Key, width: int, assumed: Assumptions) -> Feeds:
     """The feeds of a FEBE and baseband whose rows of DATA hold ``width`` spectra; ImportFormatError in doubt."""
     febe, baseband = key
-    unit = dataset.febes.get(febe)
-    if unit is None:
-        there = ", ".join(dataset.febes)
-        raise ImportFormatError(
-            f"{dataset.lead} has counts of {febe!r} (FEBE), but FEBEPAR-MBFITS of {there} alone."
-        )
+    unit = dataset.febes[febe]
     if not unit.rows:
         raise ImportFormatError(f"{unit.place} has no row, expected the feeds of {febe}.")
     bands = _bands(unit)

@@ -32,6 +32,23 @@ class Around:
     cold: float
 
 
+def filled(around: Mapping[int, Around]) -> dict[int, Around]:
+    """Around each subscan, in order of time; what its own points do not say is that of the nearest which says it.
+
+    Points that are recorded once a minute are missing in short subscans.
+    """
+    rows = [[a.air.tamb, a.air.pamb, a.air.pwv, a.hot, a.cold] for a in around.values()]
+    table = np.array(rows)
+    for column in table.T:
+        there = np.flatnonzero(np.isfinite(column))
+        missing = np.flatnonzero(~np.isfinite(column)) if there.size else there
+        for k in missing:
+            column[k] = column[there[np.argmin(np.abs(there - k))]]
+    return {
+        n: Around(Air(*row[:3]), *row[3:]) for n, row in zip(around, table.tolist(), strict=True)
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Band:
     """All that the subscans of a band share, and what each has of its own (by its number)."""

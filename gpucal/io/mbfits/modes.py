@@ -15,7 +15,7 @@ from gpucal.errors import ImportFormatError
 from gpucal.io.fits.units import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.phase_cycles import whole_cycles
-from gpucal.io.mbfits.dataset import Dataset, known
+from gpucal.io.mbfits.dataset import Dataset, is_true, known
 from gpucal.io.mbfits.dumps import Dumps
 
 F64 = npt.NDArray[np.float64]
@@ -161,14 +161,6 @@ def _one_phase(s: Subscan, phase: int) -> Subscan:
     return Subscan(s.number, s.kind, s.scan_mode, s.words, s.dumps.only(mine), s.pars)
 
 
-def _true(unit: Unit, keyword: str) -> bool:
-    """A logical keyword: T, 1 or a word that says so."""
-    value = unit.header.get(keyword)
-    if isinstance(value, str):
-        return value.strip().upper() in ("T", "TRUE", "1", "Y", "YES")
-    return bool(value) if isinstance(value, bool | int) else False
-
-
 def _switch(
     dataset: Dataset, febe: Unit, subscans: Sequence[Subscan], assumed: Assumptions
 ) -> tuple[str, int]:
@@ -178,7 +170,7 @@ def _switch(
     if taken is not None:
         return "total", int(taken)
     words = {w for s in subscans for w in s.words.values()}
-    wobbler = _true(dataset.scan, "WOBUSED") or {"WON", "WOFF"} <= words
+    wobbler = is_true(dataset.scan, "WOBUSED") or {"WON", "WOFF"} <= words
     low, high = (febe.number(k, 0.0) for k in ("FRTHRWLO", "FRTHRWHI"))
     thrown = any(known(x) and x != 0.0 for x in (low, high))
     frequency = thrown or any(_side(w) for w in words)

@@ -19,14 +19,14 @@ from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.landing import check_values
 from gpucal.io.incoming.protocol import Lost, Request
 from gpucal.io.l0.write import GroupArrays
-from gpucal.io.mbfits.attributes import band_attributes, scan_attributes
+from gpucal.io.mbfits.attributes import band_attributes, is_horizontal, scan_attributes
 from gpucal.io.mbfits.axis import axis_of
 from gpucal.io.mbfits.clock import Clock
 from gpucal.io.mbfits.counts import layout_of
 from gpucal.io.mbfits.dataset import Dataset, Key, SubscanTables, known, read_dataset
 from gpucal.io.mbfits.dumps import dumps_of
 from gpucal.io.mbfits.feeds import feeds_of
-from gpucal.io.mbfits.groups import Around, Band, group_of
+from gpucal.io.mbfits.groups import Around, Band, filled, group_of
 from gpucal.io.mbfits.modes import KINDS, LOADS, REFERENCES, Observed, Sorted, Subscan, sorted_out
 from gpucal.io.mbfits.monitor import air_of, load_temperature, monitored, names_for
 from gpucal.io.mbfits.night import NightScan, kind_of
@@ -127,7 +127,7 @@ class _ScanReader:
                 )
             return
         made: list[tuple[Band, Sorted]] = []
-        for key in self._dataset.keys:
+        for key in self._spectral(tables):
             name = band_name(key)
             try:
                 made.append(self._band(key, tables))
@@ -138,6 +138,18 @@ class _ScanReader:
             kinds = made[0][1]
             self._parts.attrs = scan_attributes(self._dataset, kinds, self._clock, bands)
             self._parts.kind = self._dataset.scan.text("SCANTYPE") or kinds.procedure
+            self._remark_scan(kinds)
+
+    def _remark_scan(self, kinds: Sorted) -> None:
+        """What is doubtful of the scan as a whole."""
+        dataset, parts = self._dataset, self._parts
+        if parts.attrs.get("complete") is False:
+            several = 2 if kinds.switch == "frequency" else 1
+            planned = parts.attrs["n_subscans_planned"] // several
+            parts.remark(f"{len(dataset.subscans)} of {planned} subscans (NSUBS): --partial")
+        pointing = kinds.procedure == "pointing" and kinds.source
+        if pointing and not is_horizontal(dataset, kinds.source[0]):
+            parts.remark("the offsets of the pointing are not along azimuth and elevation")
 
     def _usable(self) -> list[SubscanTables]:
         """The subscans of a kind that is known; aborted ones are left out unless the profile takes them."""
@@ -162,6 +174,23 @@ class _ScanReader:
             found.append(tables)
         return found
 
+    def _spectral(self, tables: Sequence[SubscanTables]) -> list[Key]:
+        """FEBE and baseband of all counts but those of continuum backends beside them, which have no frequencies."""
+        keys = self._dataset.keys
+        plain = []
+        for key in keys:
+            units = [t.arrays[key] for t in tables if key in t.arrays]
+            axes = [u.number(k, 0.0) for u in units for k in ("1CRVL2S", "1CRVL2F")]
+            one = all(u.number("CHANNELS", 0.0) == 1 for u in units)
+            if one and not any(a != 0.0 and known(a) for a in axes):
+                plain.append(key)
+        if len(plain) == len(keys):
+            return keys
+        self._parts.remark(
+            *(f"{f}, baseband {n}, has one channel without a frequency: left out" for f, n in plain)
+        )
+        return [key for key in keys if key not in plain]
+
     def _lose_subscan(self, number: int, sentence: str) -> None:
         error = ImportFormatError(f"{self._dataset.lead} {sentence}", subscan=number)
         self._parts.lose(self._scan.number, "", error)
@@ -169,6 +198,11 @@ class _ScanReader:
     def _band(self, key: Key, tables: Sequence[SubscanTables]) -> tuple[Band, Sorted]:
         """One band; ImportFormatError when nothing of it can be used."""
         dataset, parts, number = self._dataset, self._parts, self._scan.number
+        if key[0] not in dataset.febes:
+            there = ", ".join(dataset.febes)
+            raise ImportFormatError(
+                f"{dataset.lead} has counts of {key[0]!r} (FEBE), but FEBEPAR-MBFITS of {there} alone."
+            )
         units = {t.number: t.arrays[key] for t in tables if key in t.arrays}
         for t in tables:
             if key not in t.arrays:
@@ -199,7 +233,7 @@ class _ScanReader:
             dataset, dataset.febes[key[0]], subscans, self._beam(axis.signal), self._assumed
         )
         parts.remark(*kinds.remarks)
-        around = {s.number: self._around(s.number, key) for s in subscans}
+        around = filled({s.number: self._around(s.number, key) for s in subscans})
         band = Band(band_name(key), key, layout, feeds, axes, units, around, self._sums(subscans))
         self._groups(band, kinds)
         return band, kinds

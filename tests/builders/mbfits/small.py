@@ -47,8 +47,8 @@ def febe(**changes: Any) -> Febe:
 
 def spectra(level: float, dumps: int, feeds: int = 1) -> npt.NDArray[np.float64]:
     """Counts [dumps, feeds, channels]: level + channel + 20 feed + 0.25 dump."""
-    d, f, c = np.arange(dumps), np.arange(feeds), np.arange(CHANNELS)
-    return level + c[None, None, :] + 20.0 * f[None, :, None] + 0.25 * d[:, None, None]
+    d, f, c = np.ogrid[:dumps, :feeds, :CHANNELS]
+    return np.asarray(level + c + 20.0 * f + 0.25 * d, dtype=np.float64)
 
 
 def sub(

@@ -469,6 +469,23 @@ def test_sideband_and_axes_that_contradict_each_other_are_told_of(tmp_path: Path
     assert any("SBSEP is 10.0" in s for s in made.said)
 
 
+@pytest.mark.parametrize(
+    ("pars", "head", "there"),
+    [
+        ({}, {}, True),
+        ({"USRFRAME": "HO"}, {}, False),
+        ({}, {"CTYPE1N": "ALON-SFL"}, False),
+        ({}, {"MOVEFRAM": True}, False),
+    ],
+)
+def test_where_the_offsets_count_from(
+    tmp_path: Path, pars: dict[str, Any], head: dict[str, Any], there: bool
+) -> None:
+    attrs = night(tmp_path, small.on_off(head=head, sub={"pars": pars})).scan().attrs
+    wanted = {"lon_deg": 83.8097, "lat_deg": -5.3724, "frame": "fk5"}
+    assert attrs.get("source_direction") == (wanted if there else None)
+
+
 def test_velocities(tmp_path: Path) -> None:
     """A line of the source has its rest frequency in the frame of the source."""
     light = 299792458.0
@@ -533,6 +550,15 @@ def test_air(
     np.testing.assert_allclose(made.loads().tamb, tamb)
     np.testing.assert_allclose(made.loads().pamb, pamb, rtol=1e-6)
     assert made.scan(4).attrs["scan_metadata"]["PWV"] == 0.8
+
+
+def test_points_that_a_short_subscan_does_not_have(tmp_path: Path) -> None:
+    scan = small.calibration()
+    scan.subs[0].points = scan.subs[2].points = ()
+    made = Imported(tmp_path, scan)
+    np.testing.assert_allclose(made.loads().thot[0], 290.0)
+    np.testing.assert_allclose(made.loads().tcold[0], 77.0)
+    np.testing.assert_allclose(made.loads().tamb, 270.15)
 
 
 def test_without_monitor(tmp_path: Path) -> None:
@@ -772,8 +798,11 @@ def test_the_calibration_scan_that_serves(tmp_path: Path) -> None:
         ),
         small.calibration(6, start=START + 410 / DAY),
     ]
-    for name, options, number in (("a", {}, 1), ("b", {"cal": "nearest"}, 6)):
-        made = Imported(_made(tmp_path / name), *scans, small.on_off(), **options)
+    chosen: list[tuple[dict[str, Any], int]] = [({}, 1), ({"cal": "nearest"}, 6)]
+    for options, number in chosen:
+        extra: dict[str, Any] = {"overwrite": bool(options), **options}
+        made = Imported(tmp_path, *scans, small.on_off(), **extra)
+        scans = []
         assert made.report.exit_code == 0, made.lost
         assert set(made.source().lloadsn.tolist()) == {number}
 
@@ -804,6 +833,17 @@ def test_two_receivers_at_once(tmp_path: Path) -> None:
     ]
     made = Imported(tmp_path, *scans)
     assert {s.band for s in open_l0(made.out).load(5)} == {BAND, "band_pi230_ffts1_1"}
+
+
+def test_a_continuum_backend_beside_the_spectrometer_is_left_out(tmp_path: Path) -> None:
+    cards = dict.fromkeys(("1CRVL2S", "1CRVL2F", "1CRVL2J", "1CRVL2I"), 0.0)
+    other = small.febe(name="HET345-PBE_A", bands=[small.baseband(channels=1, cards=cards)])
+    scan = small.on_off(febes=[small.febe(), other])
+    for s in scan.subs:
+        s.data[other.name, 1] = np.ones((3, 1, 1))
+    made = night(tmp_path, scan)
+    assert made.report.exit_code == 0
+    assert {s.band for s in open_l0(made.out).load(5)} == {BAND}
 
 
 def test_a_scan_that_was_cut_short_is_not_complete(tmp_path: Path) -> None:
