@@ -100,11 +100,11 @@ class Air:
 def air_of(points: Monitored, assumed: Assumptions) -> Air:
     """The air of a subscan: TAMB_P_HUMID, else points of single values."""
     tamb, pamb = float("nan"), float("nan")
-    told = points.value("TAMB_P_HUMID", 0) or points.value(r"T_?AMB(IENT)?(_.*)?", 0)
+    told = points.value("TAMB_P_HUMID", 0) or points.value(r"T_?AMB(IENT)?", 0)
     if told is not None:
         kelvin = _kelvin(told, LIKELY_AIR, "air", assumed)
         tamb = kelvin if kelvin is not None else tamb
-    told = points.value("TAMB_P_HUMID", 1) or points.value(r"P(RESSURE|_?AMB)(_.*)?", 0)
+    told = points.value("TAMB_P_HUMID", 1) or points.value(r"P(RESSURE|_?AMB)", 0)
     if told is not None:
         value, unit, name = told
         factor = TORR_PER.get(unit.strip().lower())
@@ -123,7 +123,7 @@ def load_temperature(
 ) -> float:
     """K of the load "hot" or "cold" of a receiver, from THOTCOLD_<name> of the first of ``names`` that is there.
 
-    Without one of them, from the only THOTCOLD_ there is, or from a point of a single value THOT..., TCOLD...
+    Without one of them from a point of one value, THOT or TCOLD; that of another receiver is never taken.
     """
     place = 0 if which == "hot" else 1
     limits = LIKELY_LOAD[which]
@@ -131,13 +131,7 @@ def load_temperature(
         told = points.value(f"THOTCOLD_{re.escape(name.upper())}", place)
         if told is not None and (kelvin := _kelvin(told, limits, which, assumed)) is not None:
             return kelvin
-    some = [n for n in points.points if n.startswith("THOTCOLD")]
-    if len(some) == 1:
-        told = points.value(re.escape(some[0]), place)
-        if told is not None and (kelvin := _kelvin(told, limits, which, assumed)) is not None:
-            assumed.note(f"temperature of the {which} load", some[0], "the only point of loads")
-            return kelvin
-    told = points.value(rf"T_?{which.upper()}(_.*)?", 0)
+    told = points.value(rf"T_?{which.upper()}", 0)
     if told is not None and (kelvin := _kelvin(told, limits, which, assumed)) is not None:
         assumed.note(f"temperature of the {which} load", told[2], "told by its name")
         return kelvin

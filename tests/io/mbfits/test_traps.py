@@ -513,6 +513,8 @@ def points(*rows: tuple[str, Sequence[float], str]) -> dict[str, Any]:
         ([("THOTCOLD_A", (280.0, 70.0), "K;K")], 280.0, 70.0),
         ([("THOTCOLD_A", (280.0, 70.0), "K;K"), (f"THOTCOLD_{small.NAME}_1", (290.0, 77.0), "K;K")], 290.0, 77.0),
         ([("THOTCOLD_C", (280.0, 70.0), "K;K")], np.nan, np.nan),
+        ([], np.nan, np.nan),
+        ([("THOT", (17.0,), "C"), ("TCOLD", (77.0,), "K"), ("THOT_B", (250.0,), "K")], 290.15, 77.0),
         ([(f"THOTCOLD_{small.NAME}_1", (17.0, 77.0), "K;K")], np.nan, 77.0),
         ([(f"THOTCOLD_{small.NAME}_1", (290.0, 15.0), "")], 290.0, np.nan),
         ([(f"THOTCOLD_{small.NAME}_1", (-999.0, -999.0), "K;K")], np.nan, np.nan),
@@ -521,7 +523,10 @@ def points(*rows: tuple[str, Sequence[float], str]) -> dict[str, Any]:
 def test_load_temperatures(
     tmp_path: Path, rows: list[tuple[str, Sequence[float], str]], hot: float, cold: float
 ) -> None:
-    """By FEBE and baseband before the cabin; in K or deg C; what is in doubt is not known."""
+    """By FEBE and baseband before the cabin; in K or deg C; what is in doubt, or of another receiver, is not taken.
+
+    Each table of the builder has the loads of another receiver, too.
+    """
     made = Imported(tmp_path, small.calibration(**points(*rows)))
     np.testing.assert_allclose(made.loads().thot[0], hot)
     np.testing.assert_allclose(made.loads().tcold[0], cold)
