@@ -20,6 +20,8 @@ from gpucal.io.mbfits.dataset import BLANK, Dataset
 from gpucal.io.mbfits.dumps import Dumps
 from gpucal.io.mbfits.feeds import Feeds
 
+PIECE_BYTES = 32 << 20
+"""Of counts that are in memory beside those of the subscan."""
 NEW_ORDER = "2006-05-05"
 """From this day on the channels of a spectrum follow each other in DATA; before, the feeds of a channel did."""
 
@@ -119,28 +121,27 @@ def counts_of(
 ) -> npt.NDArray[Any]:
     """Counts [C,D,R,A] of one subscan, NaN in the dumps up to ``deep`` that it does not have.
 
-    sums: DATA are sums over a dump and are divided by its length. A dump of -999 is blank.
+    sums: DATA are sums over a dump and are divided by its length. -999 is blank.
     """
     n_receivers, n_pixels = feeds.places.shape
     out = np.full((layout.channels, deep, n_receivers, n_pixels), np.nan, layout.dtype)
     name = unit.has("DATA")
-    rows = dumps.rows
-    whole = rows.size > 0 and bool((np.diff(rows) == 1).all())
-    picked: Any = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
+    step = max(1, PIECE_BYTES // (8 * layout.channels * layout.width))
     try:
         with unit.mapped() as table:
             data = table[name].reshape(unit.rows, -1)
-            for (r, a), place in np.ndenumerate(feeds.places):
-                if layout.channel_fastest:
-                    columns = slice(place * layout.channels, (place + 1) * layout.channels)
-                else:
-                    columns = slice(place, None, layout.width)
-                block = np.array(data[picked, columns], dtype=layout.dtype)
+            for begin in range(0, dumps.n, step):
+                some = slice(begin, min(begin + step, dumps.n))
+                block = np.array(data[dumps.rows[some]], dtype=layout.dtype)
+                block[block == BLANK] = np.nan
                 if sums:
-                    block /= dumps.length[:, None]
-                out[:, : dumps.n, r, a] = block.T
+                    block /= dumps.length[some, None]
+                for (r, a), place in np.ndenumerate(feeds.places):
+                    if layout.channel_fastest:
+                        columns = slice(place * layout.channels, (place + 1) * layout.channels)
+                    else:
+                        columns = slice(place, None, layout.width)
+                    out[:, some, r, a] = block[:, columns].T
     finally:
         dataset.rest(unit)
-    if not sums:
-        out[out == BLANK] = np.nan
     return out
