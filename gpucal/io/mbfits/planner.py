@@ -265,7 +265,11 @@ class _ScanReader:
         lengths = np.concatenate([s.dumps.length for s in subscans])
         why = "whether DATA are means or sums over a dump is not said"
         if float(lengths.max()) > 1.01 * float(lengths.min()):
-            why += f", and dumps last {lengths.min():g} to {lengths.max():g} s"
+            said = f"dumps last {lengths.min():g} to {lengths.max():g} s"
+            why += f", and {said}"
+            remark = f"{said}: DATA are taken for means over a dump (counts)"
+            if self._assumed.set_or_noted("counts", "mean", why) is None:
+                self._parts.remark(remark)
         return str(self._assumed.take("counts", "mean", why)) == "sum"
 
     def _around(self, number: int, key: Key) -> Around:

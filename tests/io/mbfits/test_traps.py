@@ -271,6 +271,28 @@ def test_means_and_sums(tmp_path: Path, how: str) -> None:
     assert made.counts(5, 1)[0, 0, 0, 0] == pytest.approx(wanted)
 
 
+def test_dumps_of_different_lengths_are_told_of(tmp_path: Path) -> None:
+    """Then it matters whether DATA are means or sums."""
+    from gpucal.io.incoming.protocol import Request
+    from gpucal.io.mbfits.importer import MBFITS
+
+    scan = small.on_off()
+    s = scan.subs[1]
+    s.exposure, s.middle = 2.0, s.middle[0] + 2.0 * np.arange(3) / DAY
+    plan = MBFITS.plan(Request([scan.write(tmp_path)]))
+    assert any("dumps last 1 to 2 s: DATA are taken for means" in p for p in plan.scans[0].problems)
+
+
+def test_loads_need_no_pointing(tmp_path: Path) -> None:
+    """The telescope may not be read out while it looks at HOT and COLD."""
+    scan = small.calibration()
+    for s in scan.subs[1:]:
+        s.az = s.el = s.lon = s.lat = -999.0
+    made = Imported(tmp_path, scan)
+    assert made.report.exit_code == 0
+    assert made.loads().sobsmode == ("SKY", "HOT", "COLD")
+
+
 # feeds
 
 
