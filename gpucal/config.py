@@ -114,10 +114,7 @@ class CalibrationConfig(OptionModel):
     line_scale: Literal["ssb", "dsb"] = Field(
         "ssb", description="T_A* of the signal sideband (ssb) or of both (dsb)."
     )
-    noise_bandwidth: Positive | None = Field(
-        None,
-        description="Noise bandwidth of a channel over its width, instead of the recorded one (else 1).",
-    )
+    noise_bandwidth: kinds.NoiseBandwidth = None
     physics: Literal["exact", "kalibrate"] = Field(
         "exact", description="Exact h/k, or the constant of the kalibrate program."
     )

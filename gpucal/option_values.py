@@ -51,6 +51,12 @@ CalBandwidth = Annotated[
         json_schema_extra={"placeholder": "WIDTH"},
     ),
 ]
+NoiseBandwidth = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Field(
+        description="Noise bandwidth of a channel over its width, instead of the recorded one (else 1)."
+    ),
+]
 TCab = Annotated[
     Literal["amb", "hot"] | Annotated[float, Field(ge=150, le=350)],
     Field(

@@ -145,7 +145,8 @@ class LoadSolution:
 class GainDrift:
     """Lines through two load scans, physics equation (8.1); all times MJD, arrays f64 [C,R,A].
 
-    The counts at time t become K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)).
+    The counts at time t become K1 + (C - K(t)) (H1-K1)/(H(t)-K(t)). bends: (MJD, change of the rate of K, None for 0,
+    change of the rate of H - K) at the loads between the first and the last, where there are more than two.
     """
 
     mjd_1: float
@@ -155,6 +156,14 @@ class GainDrift:
     span_1: Array
     span_rate: Array
     correct_off: bool
+    bends: tuple[tuple[float, Array | None, Array], ...] = ()
+
+    def span_2(self) -> Array:
+        """H - K at the end, f64 [C,R,A]."""
+        span = self.span_1 + self.span_rate * (self.mjd_2 - self.mjd_1)
+        for mjd, _, bend in self.bends:
+            span = span + bend * (self.mjd_2 - mjd)
+        return span
 
 
 @dataclass(frozen=True, eq=False)

@@ -281,8 +281,7 @@ def solve_loads(
     gamma = (j_hot - j_cold) / setup.line_gain() + xp.zeros_like(span)
     bad = bad_channels(span, t_rec, config, backend)
     if drift is not None:
-        end = drift.span_1 + drift.span_rate * (drift.mjd_2 - drift.mjd_1)
-        bad = bad | ~(end > 0)
+        bad = bad | ~(drift.span_2() > 0)
     require_good(bad, "COLD", means.scan, backend)
     return LoadSolution(
         scheme="hot-cold",

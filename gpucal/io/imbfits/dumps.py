@@ -6,17 +6,17 @@ Source: docs/reference/imbfits.md, dumps.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import mode
 
 import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ImportFormatError
+from gpucal.io.fits.units import Unit
 from gpucal.io.imbfits.chunks import BackendLayout
 from gpucal.io.imbfits.file import SubscanTables
 from gpucal.io.imbfits.pointing import limits_of
-from gpucal.io.imbfits.tables import Unit
 from gpucal.io.incoming.assumptions import Assumptions
+from gpucal.io.incoming.phase_cycles import whole_cycles
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -183,28 +183,6 @@ def _good_dumps(
 
 
 def cycles(dumps: Dumps) -> tuple[Dumps, int]:
-    """The whole cycles of two phases, and how many dumps did not belong to one.
-
-    A cycle is a run of dumps of one phase and the run of the other one behind it, all taken one after the other: with
-    a bad dump within, or of another length than most, it is none. All cycles begin with the same phase.
-    """
-    runs: list[list[int]] = []
-    for d in range(dumps.n):
-        new = d == 0 or dumps.phase[d] != dumps.phase[d - 1]
-        if new or dumps.order[d] != dumps.order[d - 1] + 1:
-            runs.append([])
-        runs[-1].append(d)
-    usual = mode([len(r) for r in runs]) if runs else 0
-    lead = int(dumps.phase[0]) if dumps.n else 0
-    kept: list[int] = []
-    k = 0
-    while k + 1 < len(runs):
-        one, two = runs[k], runs[k + 1]
-        follows = dumps.order[two[0]] == dumps.order[one[-1]] + 1
-        whole = len(one) == len(two) == usual
-        if dumps.phase[one[0]] == lead != dumps.phase[two[0]] and follows and whole:
-            kept += [*one, *two]
-            k += 2
-        else:
-            k += 1
-    return dumps.only(np.array(kept, dtype=np.int64)), dumps.n - len(kept)
+    """The whole cycles of two phases, and how many dumps did not belong to one."""
+    kept = whole_cycles(dumps.phase, dumps.order)
+    return dumps.only(kept), dumps.n - len(kept)

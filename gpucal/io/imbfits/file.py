@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from gpucal.errors import ImportFormatError
-from gpucal.io.imbfits.tables import COPY_AGAIN, FitsFile, Unit
+from gpucal.io.fits.units import COPY_AGAIN, MJD_EPOCH, FitsFile, Unit, mjd_of
 
 VERSIONS = (1.0, 4.0)
 NIKA = 10.0
 NAME = re.compile(r"iram30m-([a-z0-9]+)-(\d{8})s(\d+)-imb\.fits(\.(gz|bz2|xz))?$", re.IGNORECASE)
 BACKENDS = ("fts", "wilma", "vespa", "4mhz", "cont", "100khz", "1mhz")
 _OTHER_NAMES = {"continuum": "cont", "cont": "cont", "bbc": "cont", "nbc": "cont"}
-MJD_EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
 SEND_US = "Tell us: the headers of the file (docs/reference/imbfits.md, What to send us)."
 
 
@@ -177,18 +176,6 @@ def _begin(primary: Unit, scan: Unit) -> tuple[float, str]:
 
 def _day(mjd: float) -> str:
     return (MJD_EPOCH + timedelta(days=mjd)).date().isoformat()
-
-
-def mjd_of(text: str, unit: Unit, keyword: str) -> float:
-    """MJD of a date in ISO form; ImportFormatError for another one."""
-    try:
-        when = datetime.fromisoformat(text.replace("Z", "").strip()).replace(tzinfo=UTC)
-    except ValueError:
-        raise ImportFormatError(
-            f"{unit.place}: {keyword} is {text!r}, expected YYYY-MM-DDThh:mm:ss."
-        ) from None
-    passed = when - MJD_EPOCH
-    return passed.days + (passed.seconds + passed.microseconds * 1e-6) / 86400.0
 
 
 def _backend(primary: Unit, fits: FitsFile) -> str:

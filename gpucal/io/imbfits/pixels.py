@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import GpucalWarning, ImportFormatError
+from gpucal.io.fits.units import Unit
 from gpucal.io.imbfits.file import ImbFile, SubscanTables
-from gpucal.io.imbfits.tables import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 
 F64 = npt.NDArray[np.float64]

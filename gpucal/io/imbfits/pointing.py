@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucal.errors import ImportFormatError
-from gpucal.io.imbfits.file import ImbFile, SubscanTables, mjd_of
-from gpucal.io.imbfits.tables import Unit
+from gpucal.io.fits.units import Unit, mjd_of
+from gpucal.io.imbfits.file import ImbFile, SubscanTables
 from gpucal.io.incoming.assumptions import Assumptions
 
 F64 = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpucal.errors import ImportFormatError
+from gpucal.io.fits.units import Unit
 from gpucal.io.imbfits.file import ImbFile
-from gpucal.io.imbfits.tables import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 
 KELVIN = 273.15

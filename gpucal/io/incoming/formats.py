@@ -14,6 +14,7 @@ from gpucal.io.incoming.protocol import RawFormat
 _WHERE = {
     "raw-fits": "gpucal.io.raw_fits.importer:RAW_FITS",
     "imbfits": "gpucal.io.imbfits.importer:IMBFITS",
+    "mbfits": "gpucal.io.mbfits.importer:MBFITS",
     "sam45": "gpucal.io.sam45.importer:SAM45",
     "sdfits": "gpucal.io.gbt.importer:GBT",
 }

@@ -11,6 +11,7 @@ from gpucal.config import CalibrationConfig
 from gpucal.errors import LoadError
 from gpucal.io.atmosphere.choice import atmosphere_for
 from gpucal.physics.atm import AtmosphereTable
+from gpucal.pipeline.scan.load_rules import load_blocks
 from gpucal.pipeline.scan.memory_budget import MemoryBudget
 from gpucal.pipeline.scan.ordered_pool import Threads
 from gpucal.pipeline.scan.solve import LoadChoice, solve_scan
@@ -59,6 +60,10 @@ def stream_in_memory(
             first = load_means(_with_loads(choice or scan, scan), config, backend, pool)
             second = None if later_load is None else load_means(later_load, config, backend, pool)
             choice = LoadChoice(first, second)
+            blocks = load_blocks(scan) if load is None and later_load is None else []
+            if blocks and config.gain_interpolate:
+                followed = tuple(load_means(b, config, backend, pool) for b in blocks)
+                choice = LoadChoice(followed[0], blocks=followed)
         solution = solve_scan(scan, choice, table, config, backend, pool=pool)
         sink = make_sink(solution)
         sums = stream_scan(solution, sink, budget, pool=pool)

@@ -34,6 +34,7 @@ from gpucal.pipeline.scan.load_rules import (
     candidates,
     has_hot,
     later_loads,
+    load_blocks,
     load_time,
     time_of,
 )
@@ -161,6 +162,16 @@ class LoadLibrary:
             notes.append(
                 f"the loads of scan {first.scan} are {age:.0f} s away, more than the {limit:.0f} s of "
                 "--max-cal-age: all samples have the flag CAL_STALE."
+            )
+        # Follow the loads of the scan itself, where it measured them several times.
+        blocks = load_blocks(scan) if best.scan.number == scan.number else []
+        if blocks and self._config.gain_interpolate:
+            means = [load_means(b, self._config, self._backend, pool) for b in blocks]
+            followed = tuple(blank(m, best.valid, self._backend) for m in means)
+            return LoadChoice(followed[0], None, age > limit, tuple(notes), followed)
+        if blocks:
+            notes.append(
+                f"its loads were measured {len(blocks)} times and averaged: --gain-interpolate 3 follows them."
             )
         # Find the one on the other side, where the gain is interpolated.
         second = None

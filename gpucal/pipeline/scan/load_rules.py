@@ -8,7 +8,7 @@ with time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -126,6 +126,23 @@ def _later(scan: Scan, night: LoadScans, max_age: float | None) -> Iterator[Cand
                 return
             if age > 0:
                 yield Candidate(found, "later")
+
+
+def load_blocks(scan: Scan) -> list[Scan]:
+    """The loads of a scan that measured HOT and COLD several times, with the sky between: a scan for each time.
+
+    In order of time; [] where there is one such block. The load subscans of other blocks have no mode in it.
+    """
+    source, loads = scan.source, scan.calibration
+    if source is None or loads is None:
+        return []
+    block = np.searchsorted(np.sort(source.mjd_mid), loads.mjd_mid).tolist()
+    found = []
+    for k in sorted(set(block)):
+        modes = tuple(m if b == k else "" for m, b in zip(loads.sobsmode, block, strict=True))
+        if {"HOT", "COLD"} <= set(modes):
+            found.append(replace(scan, calibration=replace(loads, sobsmode=modes)))
+    return found if len(found) > 1 else []
 
 
 def has_hot(scan: Scan) -> bool:

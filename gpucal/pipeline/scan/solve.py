@@ -40,7 +40,7 @@ from gpucal.steps.atmosphere import (
     on_airmass,
 )
 from gpucal.steps.error_budget.budget import error_budget
-from gpucal.steps.hot_cold.gain_drift import drift_between
+from gpucal.steps.hot_cold.gain_drift import drift_between, drift_through
 from gpucal.steps.judge.pixels import Verdict, impossible_sky, judge_loads, judge_sky, nobody
 from gpucal.steps.judge.references import Judge
 from gpucal.steps.loads import moving_axis, solve_loads, spectral_setup
@@ -71,12 +71,16 @@ Means = dict[MeanKey, SubscanMean]
 
 @dataclass(frozen=True, eq=False)
 class LoadChoice:
-    """The load scan that serves a scan, the one after it (for gain drift), and whether it is too old."""
+    """The load scan that serves a scan, the one after it (for gain drift), and whether it is too old.
+
+    blocks: loads of the scan itself that were measured several times, for gain drift; ``first`` is then the first.
+    """
 
     first: LoadMeans
     second: LoadMeans | None = None
     stale: bool = False
     warnings: tuple[str, ...] = ()
+    blocks: tuple[LoadMeans, ...] = ()
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -208,11 +212,13 @@ def _drift(
     """The gain drift between the two load scans; None, and why, where it cannot be determined."""
     if not config.gain_interpolate:
         return None, ()
+    correct_off = config.gain_interpolate == 3
+    if scheme == "hot-cold" and len(choice.blocks) > 1:
+        return drift_through(choice.blocks, correct_off=correct_off), ()
     if scheme != "hot-cold" or choice.second is None or choice.second.cold is None:
         return None, (
             "the gain drift is not corrected: two hot/cold load scans are needed, one on each side",
         )
-    correct_off = config.gain_interpolate == 3
     return drift_between(choice.first, choice.second, correct_off=correct_off), ()
 
 

@@ -75,6 +75,28 @@ def imbfits(
     run.run_import("imbfits", paths, asked)
 
 
+@app.command("mbfits")
+def mbfits(
+    paths: Paths,
+    cal: Annotated[
+        str,
+        typer.Option(
+            "--cal",
+            metavar="earlier|nearest",
+            help="Which calibration scan serves: the nearest earlier one, or the nearest of all.",
+        ),
+    ] = "earlier",
+    scans: Scans = "",
+    profile: ProfileFile = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+) -> None:
+    """Import MBFITS of APEX, Effelsberg and others: files, or folders with GROUPING.fits."""
+    asked = run.Asked(scans, "", profile, overwrite, dry_run, quiet, {"cal": cal})
+    run.run_import("mbfits", paths, asked)
+
+
 @app.command("sam45")
 def sam45(
     paths: Paths,

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from gpucal.io.fits.sdfits_read import astropy_fits
 
 BLOCK = 2880
 COPY_AGAIN = "Copy the file again."
+MJD_EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
 _LETTERS = {
     "L": "S1",
     "B": "u1",
@@ -160,6 +162,47 @@ class Unit:
             return values
         return np.array([meant(v) for v in values.tolist()])
 
+    def varying(self, *names: str) -> list[npt.NDArray[Any]]:
+        """Values of each row, of any length: of a column of variable length (format P or Q), or as ``column``.
+
+        Texts come as objects. Raises ImportFormatError where there is none, and where a row lies outside the heap.
+        """
+        found = self.has(*names)
+        form = np.dtype("V0") if found is None else self.dtype[found]
+        if form.base.kind != "V" or not form.itemsize:
+            return list(self.column(*names).reshape(self.rows, -1))
+        assert found is not None
+        n = self.columns.index(found) + 1
+        letter = self.text(f"TFORM{n}").lstrip("0123456789")[1:2]
+        element = np.dtype("S1" if letter == "A" else _LETTERS.get(letter, "u1"))
+        word = ">i4" if form.itemsize == 8 else ">i8"
+        with self.mapped() as table:
+            places = np.frombuffer(table[found].tobytes(), word).reshape(-1, 2)
+        heap = self._heap()
+        rows = []
+        for row, (count, at) in enumerate(places.tolist()):
+            end = at + count * element.itemsize
+            if count < 0 or at < 0 or end > len(heap):
+                raise ImportFormatError(
+                    f"{self.place}: row {row + 1} of {found} lies at bytes {at} to {end} of {len(heap)} bytes of "
+                    "values of variable length.",
+                    hint=COPY_AGAIN,
+                )
+            values = np.frombuffer(heap[at:end], element)
+            if letter == "A":
+                text = text_of(values.tobytes())
+                rows.append(np.array([text], dtype=object))
+            else:
+                rows.append(self._scaled(found, values.astype(element.newbyteorder("="))))
+        return rows
+
+    def _heap(self) -> bytes:
+        """The bytes behind the rows that hold the values of variable length."""
+        begin = int(self.number("THEAP", float(self.rows * int(self.header["NAXIS1"]))))
+        stream = self.file.stream()
+        stream.seek(self.start + begin)
+        return stream.read(max(0, self.nbytes - begin))
+
     @contextmanager
     def mapped(self) -> Iterator[npt.NDArray[Any]]:
         """The rows [rows], big-endian, mapped while the block runs; ImportFormatError when the file was cut."""
@@ -222,6 +265,18 @@ class Unit:
         return _LETTERS[letter] if count == 1 else (_LETTERS[letter], (count,))
 
 
+def mjd_of(text: str, unit: Unit, keyword: str) -> float:
+    """MJD of a date in ISO form; ImportFormatError for another one."""
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "").strip()).replace(tzinfo=UTC)
+    except ValueError:
+        raise ImportFormatError(
+            f"{unit.place}: {keyword} is {text!r}, expected YYYY-MM-DDThh:mm:ss."
+        ) from None
+    passed = when - MJD_EPOCH
+    return passed.days + (passed.seconds + passed.microseconds * 1e-6) / 86400.0
+
+
 class FitsFile:
     """A FITS file and its units; it is opened when it is read, unpacked where it is compressed, and can be closed.
 
@@ -265,7 +320,9 @@ class FitsFile:
         if not size:
             raise ImportFormatError(f"{self.path} is empty.", hint=COPY_AGAIN)
         if stream.read(9) != b"SIMPLE  =":
-            raise ImportFormatError(f"{self.path} is no FITS file.", hint="Give IMBFITS files.")
+            raise ImportFormatError(
+                f"{self.path} is no FITS file.", hint="Give files of the telescope."
+            )
         stream.seek(0)
         found: list[Unit] = []
         while stream.tell() < size:
