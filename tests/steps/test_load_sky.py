@@ -54,7 +54,7 @@ def test_loads_offs_and_both_agree_where_the_gain_is_steady() -> None:
         assert [w["by"] for w in result.quality["pwv_seen"][:2]] == ["loads", "offs"]
         for seen in result.quality["pwv_seen"][:2]:
             assert seen["pwv_mm"] == pytest.approx(scene.pwv, abs=1e-8)
-        assert not [w for w in result.solution.warnings if "SKY" in w]
+        assert not [w for w in result.solution.warnings if "SKY" in w and "last digit" not in w]
         assert np.isfinite(result.solution.errors.t_a_star).all()  # type: ignore[union-attr]
     without = calibrate_scan(scan_of(scene, loads=LOADS[:2]), FITTED, table=TABLE)
     as_ever = calibrate_scan(scan, FITTED, table=TABLE)
@@ -109,7 +109,8 @@ def test_loads_without_a_sky_or_with_a_tip() -> None:
     tip = scan_of(scene, loads=[*LOADS, "SKY"], elevation=np.array([0.8, 0.8, 0.8, 0.5]))
     with pytest.raises(LoadError, match="are a tip"):
         calibrate_scan(tip, options(fit_sky="loads"), table=TABLE)
-    assert not any("SKY" in w for w in calibrate_scan(tip, FITTED, table=TABLE).solution.warnings)
+    said = calibrate_scan(tip, FITTED, table=TABLE).solution.warnings
+    assert not any("SKY" in w and "last digit" not in w for w in said)
 
 
 def test_a_pixel_whose_loads_are_lent_has_no_sky_of_others() -> None:

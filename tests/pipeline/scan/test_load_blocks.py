@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from builders.imbfits import small as small_imb
 from builders.mbfits import small as small_mb
-from gpucal.steps.gain_drift import corrected, drift_between, drift_through
+from gpucal.steps.hot_cold.gain_drift import corrected, drift_between, drift_through
 
 from gpucal import (
     CalibrationConfig,
