@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pytest
 from builders.imbfits import small as small_imb
 from builders.mbfits import small as small_mb
-from gpucal.steps.hot_cold.gain_drift import corrected, drift_between, drift_through
 
 from gpucal import (
     CalibrationConfig,
@@ -26,6 +25,7 @@ from gpucal import (
 )
 from gpucal.pipeline.scan.load_rules import load_blocks
 from gpucal.products import LoadMeans
+from gpucal.steps.hot_cold.gain_drift import corrected, drift_between, drift_through
 
 F64 = npt.NDArray[np.float64]
 KELVIN = {"HOT": 290.0, "COLD": 77.0, "SKY": 60.0, "REF": 60.0, "ON": 63.0}
