@@ -22,6 +22,7 @@ from gpucal import (
     CalibrationConfig,
     Selection,
     StoreReport,
+    calibrate_scan,
     calibrate_store,
     open_l1,
     spectra_of_store,
@@ -30,6 +31,7 @@ from gpucal import (
 from gpucal.errors import ConfigError, OtherSettingsError
 from gpucal.io.files.verify import verify_store
 from gpucal.pipeline.scan import work_units
+from gpucal.scan import ArrayCounts
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.setup import Kind
 
@@ -167,6 +169,27 @@ def test_in_memory_and_on_strict_arrays(kind: Kind) -> None:
     assert ours.quality == exact.quality
     assert ours.l1["spectra"].attrs["quantization_step"] == rounding.step
     assert ours.l1.to_xarray().spectra.attrs["quantization_step"] == rounding.step
+
+
+def test_a_broken_pixel_costs_itself_alone() -> None:
+    """Nearly no T_rec, or counts at the end of the converter: the step is that of a night without this pixel."""
+    setup = steady("hera", pixels=4)
+    bands = tuple(replace(b, channels=64) for b in setup.bands)
+    simulated = simulate_scan(replace(setup, bands=bands), "tp", 7, recording=Recording())
+    config = CalibrationConfig(precision="noise")
+    whole = calibrated(simulated, config).precision.rounding
+    assert whole is not None
+    for kind, value in (("HOT", 1.9), ("ON", 1e9)):
+        scan = simulated.scans[0]
+        group = scan.calibration if kind == "HOT" else scan.source
+        assert group is not None
+        counts = np.array(group.counts.data, dtype=np.float64)  # type: ignore[attr-defined]
+        counts[..., 3, group.sobsmode.index(kind)] *= value
+        changed = replace(group, counts=ArrayCounts(counts))
+        part = {"calibration": changed} if kind == "HOT" else {"source": changed}
+        result = calibrate_scan(replace(scan, **part), config, table=simulated.table)
+        assert result.precision.rounding is not None, result.notes
+        assert result.precision.rounding.step == whole.step
 
 
 def test_every_reader_opens_it_and_it_verifies(night: Path) -> None:
