@@ -33,8 +33,8 @@ OUTSIDE = BLANKING | Flag.TSYS_OUTLIER
 """Channels and pixels that say nothing about the noise of the others."""
 
 ANY_VALUE = UNUSABLE | Flag.TSYS_OUTLIER
-"""Spikes and broken pixels: beyond what f32 holds as multiples of the step they keep 24 bits, and do not cost the others
-their rounding."""
+"""Spikes and broken pixels: beyond what f32 holds as multiples of the step they keep 24 bits, and the others are
+rounded all the same."""
 
 BLOCK_SAMPLES = 1 << 15
 """Samples that the host rounds at once, so that they stay in the cache."""

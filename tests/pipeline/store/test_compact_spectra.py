@@ -20,6 +20,7 @@ from fakes.strict_backend import strict_backend, to_numpy
 
 from gpucal import (
     CalibrationConfig,
+    Flag,
     Selection,
     StoreReport,
     calibrate_scan,
@@ -171,25 +172,35 @@ def test_in_memory_and_on_strict_arrays(kind: Kind) -> None:
     assert ours.l1.to_xarray().spectra.attrs["quantization_step"] == rounding.step
 
 
-def test_a_broken_pixel_costs_itself_alone() -> None:
-    """Nearly no T_rec, or counts at the end of the converter: the step is that of a night without this pixel."""
+@pytest.mark.parametrize("hot", [1.6, None])
+def test_a_broken_pixel_costs_itself_alone(hot: float | None) -> None:
+    """Nearly no T_rec, or a wrong OFF and T_A* beyond f32: the step is that of a night without this pixel."""
     setup = steady("hera", pixels=4)
     bands = tuple(replace(b, channels=64) for b in setup.bands)
     simulated = simulate_scan(replace(setup, bands=bands), "tp", 7, recording=Recording())
-    config = CalibrationConfig(precision="noise")
-    whole = calibrated(simulated, config).precision.rounding
-    assert whole is not None
-    for kind, value in (("HOT", 1.9), ("ON", 1e9)):
-        scan = simulated.scans[0]
-        group = scan.calibration if kind == "HOT" else scan.source
-        assert group is not None
-        counts = np.array(group.counts.data, dtype=np.float64)  # type: ignore[attr-defined]
-        counts[..., 3, group.sobsmode.index(kind)] *= value
-        changed = replace(group, counts=ArrayCounts(counts))
-        part = {"calibration": changed} if kind == "HOT" else {"source": changed}
-        result = calibrate_scan(replace(scan, **part), config, table=simulated.table)
-        assert result.precision.rounding is not None, result.notes
-        assert result.precision.rounding.step == whole.step
+    scan = simulated.scans[0]
+    assert scan.calibration is not None
+    assert scan.source is not None
+    group = scan.source if hot is None else scan.calibration
+    counts = np.array(group.counts.data, dtype=np.float64)  # type: ignore[attr-defined]
+    for s, mode in enumerate(group.sobsmode):
+        factor = {"HOT": hot, "OFF": 0.5, "ON": 1e9}.get(mode) or 1.0
+        counts[:, :, 1, 3, s] *= factor
+    changed = replace(group, counts=ArrayCounts(counts))
+    part = {"source": changed} if hot is None else {"calibration": changed}
+    config = CalibrationConfig(precision="noise", spike_sigma=0)
+    whole, broken = (
+        calibrate_scan(s, config, table=simulated.table) for s in (scan, replace(scan, **part))
+    )
+    flags = np.asarray(broken.flags)
+    assert (flags[:, :, 1, 3] & int(Flag.TSYS_OUTLIER)).any()
+    assert whole.precision.rounding is not None
+    assert broken.precision.rounding is not None, broken.notes
+    assert broken.precision.rounding.step == whole.precision.rounding.step
+    sigma = broken.precision.rounding.sigma_min
+    assert sigma == pytest.approx(whole.precision.rounding.sigma_min, rel=0.02)
+    if hot is None:
+        assert np.nanmax(np.abs(np.asarray(broken.spectra))) > broken.precision.rounding.largest
 
 
 def test_every_reader_opens_it_and_it_verifies(night: Path) -> None:
