@@ -235,6 +235,8 @@ def test_exports_differ_by_the_stated_variance(night: Path) -> None:
         assert np.nanstd(error) == pytest.approx(step / math.sqrt(12 * dumps), rel=0.1)
         assert abs(np.nanmean(error)) < 5 * step / math.sqrt(12 * dumps * error.size)
         for one, two in zip(*found.values(), strict=True):
+            assert math.isnan(one.rounding)
+            assert two.rounding == step
             assert (one.t_sys, one.exptime, one.frequency) == (
                 two.t_sys,
                 two.exptime,
