@@ -187,7 +187,7 @@ def test_a_broken_pixel_costs_itself_alone(hot: float | None) -> None:
         factor = {"HOT": hot, "OFF": 0.5, "ON": 1e9}.get(mode) or 1.0
         counts[:, :, 1, 3, s] *= factor
     changed = replace(group, counts=ArrayCounts(counts))
-    part = {"source": changed} if hot is None else {"calibration": changed}
+    part: dict[str, Any] = {"source" if hot is None else "calibration": changed}
     config = CalibrationConfig(precision="noise", spike_sigma=0)
     whole, broken = (
         calibrate_scan(s, config, table=simulated.table) for s in (scan, replace(scan, **part))
