@@ -44,6 +44,7 @@ class Spectrum:
     t_rec            K, median over channels;  tau_signal, tau_image  Np, zenith, middle channel
     pwv              mm;  tamb K;  pamb Torr
     f_eff, b_eff     forward and main-beam efficiency;  gain_image  g_image / g_signal
+    rounding         K, step that the samples of a dump were rounded to, on ``scale``; NaN = as computed
     t_hot, t_cold    K;  counts_hot, counts_cold, counts_sky  counts, means over channels
     """
 
@@ -96,6 +97,7 @@ class Spectrum:
     counts_hot: float = NAN
     counts_cold: float = NAN
     counts_sky: float = NAN
+    rounding: float = NAN
 
     @property
     def frequencies(self) -> F64:

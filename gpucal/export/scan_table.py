@@ -14,6 +14,7 @@ from gpucal.errors import ConfigError, L1Error
 from gpucal.export.blocks import BUDGET_BYTES, pixel_medians
 from gpucal.export.frames import NAN, Pointing, ScanFrame, Site, number, scan_frame
 from gpucal.io.l1.reader import L1Scan
+from gpucal.io.l1.rounded import rounding_step
 from gpucal.io.l1.stored_t_sys import StoredTSys
 
 F64 = npt.NDArray[np.float64]
@@ -175,6 +176,7 @@ class ScanTable:
                     band=self._scan.band,
                 )
         gain_signal = number(attrs.get("gain_signal"))
+        step = rounding_step(self._scan["spectra"].attrs)
         header = {
             "scale": scale,
             "source": str(attrs.get("source") or ""),
@@ -201,6 +203,7 @@ class ScanTable:
             "t_cold": _mean(attrs.get("t_cold_k")),
             "tamb": number(met.get("TAMBIENT")),
             "pamb": number(met.get("PRESSURE")),
+            "rounding": NAN if step is None else factor * step,
         }
         return header, factor
 

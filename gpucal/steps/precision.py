@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpucal.axes import BLANKING, UNUSABLE
+from gpucal.axes import BLANKING, UNUSABLE, Flag
 from gpucal.backend.protocol import Backend
 from gpucal.steps.quality import QualitySums
 from gpucal.steps.scale import OutputScale
@@ -28,6 +28,13 @@ MOST_NUMBER = 1 << 24
 
 LEAST_NOISE = 2.0
 """Steps that the measured noise must have: the mean error is then below 1e-34 of a step, equation (14.2)."""
+
+OUTSIDE = BLANKING | Flag.TSYS_OUTLIER
+"""Channels and pixels that say nothing about the noise of the others."""
+
+ANY_VALUE = UNUSABLE | Flag.TSYS_OUTLIER
+"""Spikes and broken pixels: beyond what f32 holds as multiples of the step they keep 24 bits, and the others are
+rounded all the same."""
 
 BLOCK_SAMPLES = 1 << 15
 """Samples that the host rounds at once, so that they stay in the cache."""
@@ -95,7 +102,7 @@ def smallest_noise(solution: ScanSolution, output: int, scale: OutputScale) -> f
     )
     rate = (own + shared) / solution.setup.noise_width
     star = scale.t_sys_star
-    good = ((scale.flags & int(BLANKING)) == 0) & xp.isfinite(star) & (star > 0)
+    good = ((scale.flags & int(OUTSIDE)) == 0) & xp.isfinite(star) & (star > 0)
     if not (math.isfinite(rate) and rate > 0) or star.size == 0:
         return math.inf
     return float(xp.min(xp.where(good, star, xp.inf))) * math.sqrt(rate)
@@ -113,7 +120,7 @@ def round_tile(
 ) -> bool:
     """Round spectra f64 [c,D,R,A] K into out f32 [c,D,R,A]; NaN stays NaN.
 
-    flags u16 [c,D,R,A]. Returns whether f32 holds all usable samples as multiples of the step.
+    flags u16 [c,D,R,A]. Returns whether f32 holds all samples as multiples of the step, but those of ``ANY_VALUE``.
     """
     xp = backend.xp
     # Adding 1.5 2^52 steps leaves no bits below a step: the sum is rounded, half to even, by the addition itself.
@@ -126,11 +133,10 @@ def round_tile(
             rounded = xp.astype((spectra[here, ...] + shift) - shift, xp.float32)
         out[here, ...] = rounded
         beyond = xp.abs(rounded) > rounding.largest
-        # A spike that no reader uses may have any value.
-        if bool(xp.any(beyond)) and bool(
-            xp.any(beyond & ((flags[here, ...] & int(UNUSABLE)) == 0))
-        ):
-            return False
+        if bool(xp.any(beyond)):
+            beyond = beyond & ((flags[here, ...] & int(ANY_VALUE)) == 0)
+            if bool(xp.any(beyond)):
+                return False
     return True
 
 

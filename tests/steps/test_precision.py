@@ -98,9 +98,11 @@ def test_what_f32_cannot_hold_is_seen(value: float) -> None:
     assert rounded(values, rounding)[1]
     values[3, 8] = 0.5 * value
     assert not rounded(values, rounding)[1]
-    # A spike that no reader takes may have any value.
+    # A spike that no reader takes may have any value, and so may a broken pixel.
     flags = np.zeros(values.shape, np.uint16)
     flags[3, 8] = int(Flag.SPIKE)
+    assert rounded(values, rounding, flags)[1]
+    flags[3, 8] = int(Flag.TSYS_OUTLIER)
     assert rounded(values, rounding, flags)[1]
     flags[3, 8] = int(Flag.CAL_STALE)
     assert not rounded(values, rounding, flags)[1]

@@ -180,3 +180,4 @@ def _how(s: Spectrum) -> Iterator[Card]:
     yield "GAINIMAG", s.gain_image, "image/signal gain"
     yield "THOT", s.t_hot, "K, hot load"
     yield "TCOLD", s.t_cold, "K, cold load"
+    yield "ROUNDING", s.rounding, "K, step of the samples of a dump"

@@ -208,5 +208,6 @@ COLUMNS: tuple[Column, ...] = (
     C("TAU-ATM", "1D", "", "zenith opacity, signal", lambda s: s.tau_signal),
     C("TAU-IMA", "1D", "", "zenith opacity, image", lambda s: s.tau_image),
     C("MH2O", "1D", "mm", "PWV", lambda s: s.pwv),
+    C("ROUNDING", "1D", "K", "step of the samples of a dump, NaN = none", lambda s: s.rounding),
 )
 """The columns of the GBT in its order, then those that only calibrated spectra of arrays have."""

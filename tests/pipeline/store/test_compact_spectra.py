@@ -20,8 +20,10 @@ from fakes.strict_backend import strict_backend, to_numpy
 
 from gpucal import (
     CalibrationConfig,
+    Flag,
     Selection,
     StoreReport,
+    calibrate_scan,
     calibrate_store,
     open_l1,
     spectra_of_store,
@@ -30,6 +32,7 @@ from gpucal import (
 from gpucal.errors import ConfigError, OtherSettingsError
 from gpucal.io.files.verify import verify_store
 from gpucal.pipeline.scan import work_units
+from gpucal.scan import ArrayCounts
 from gpucal.simulate.counts import Recording
 from gpucal.simulate.setup import Kind
 
@@ -169,6 +172,37 @@ def test_in_memory_and_on_strict_arrays(kind: Kind) -> None:
     assert ours.l1.to_xarray().spectra.attrs["quantization_step"] == rounding.step
 
 
+@pytest.mark.parametrize("hot", [1.6, None])
+def test_a_broken_pixel_costs_itself_alone(hot: float | None) -> None:
+    """Nearly no T_rec, or a wrong OFF and T_A* beyond f32: the step is that of a night without this pixel."""
+    setup = steady("hera", pixels=4)
+    bands = tuple(replace(b, channels=64) for b in setup.bands)
+    simulated = simulate_scan(replace(setup, bands=bands), "tp", 7, recording=Recording())
+    scan = simulated.scans[0]
+    assert scan.calibration is not None
+    assert scan.source is not None
+    group = scan.source if hot is None else scan.calibration
+    counts = np.array(group.counts.data, dtype=np.float64)  # type: ignore[attr-defined]
+    for s, mode in enumerate(group.sobsmode):
+        factor = {"HOT": hot, "OFF": 0.5, "ON": 1e9}.get(mode) or 1.0
+        counts[:, :, 1, 3, s] *= factor
+    changed = replace(group, counts=ArrayCounts(counts))
+    part: dict[str, Any] = {"source" if hot is None else "calibration": changed}
+    config = CalibrationConfig(precision="noise", spike_sigma=0)
+    whole, broken = (
+        calibrate_scan(s, config, table=simulated.table) for s in (scan, replace(scan, **part))
+    )
+    flags = np.asarray(broken.flags)
+    assert (flags[:, :, 1, 3] & int(Flag.TSYS_OUTLIER)).any()
+    assert whole.precision.rounding is not None
+    assert broken.precision.rounding is not None, broken.notes
+    assert broken.precision.rounding.step == whole.precision.rounding.step
+    sigma = broken.precision.rounding.sigma_min
+    assert sigma == pytest.approx(whole.precision.rounding.sigma_min, rel=0.02)
+    if hot is None:
+        assert np.nanmax(np.abs(np.asarray(broken.spectra))) > broken.precision.rounding.largest
+
+
 def test_every_reader_opens_it_and_it_verifies(night: Path) -> None:
     path = night / "noise.zarr"
     array: Any = zarr.open_group(path, mode="r")["scan_000001/spectra"]
@@ -201,6 +235,8 @@ def test_exports_differ_by_the_stated_variance(night: Path) -> None:
         assert np.nanstd(error) == pytest.approx(step / math.sqrt(12 * dumps), rel=0.1)
         assert abs(np.nanmean(error)) < 5 * step / math.sqrt(12 * dumps * error.size)
         for one, two in zip(*found.values(), strict=True):
+            assert math.isnan(one.rounding)
+            assert two.rounding == step
             assert (one.t_sys, one.exptime, one.frequency) == (
                 two.t_sys,
                 two.exptime,
