@@ -223,6 +223,7 @@ def _signalled(number: signal.Signals, source: random.Random) -> Callable[[Night
 
     def attack(night: Night) -> Ended:
         begun = begin(night)
+        wait_for(night.folder / "said" / "stdout", begun)  # before that it is no gpucal yet
         time.sleep(after)
         if begun.process.exitcode is None:
             os.kill(begun.pid, number)

@@ -142,7 +142,7 @@ def _child(
     argv: list[str], folder: str, before: Callable[[], None] | None, limits: dict[str, int]
 ) -> None:
     """What the new process does; it ends without the closing work of multiprocessing."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         target = os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
         os.dup2(target, descriptor)
@@ -153,6 +153,7 @@ def _child(
     if before is not None:
         before()
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = main(argv)
     except (
         KeyboardInterrupt

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +21,9 @@ from gpucal.errors import ImportFormatError
 from gpucal.io.files.unpacked import DAMAGED, let_go, open_unpacked
 from gpucal.io.fits.sdfits_read import astropy_fits
 
-BLOCK = 2880
+BLOCK, CARD = 2880, 80
+LONGEST_HEADER = 2880 * 1000
+HEADERS_KEPT = 1024
 COPY_AGAIN = "Copy the file again."
 MJD_EPOCH = datetime(1858, 11, 17, tzinfo=UTC)
 _LETTERS = {
@@ -277,6 +279,28 @@ def mjd_of(text: str, unit: Unit, keyword: str) -> float:
     return passed.days + (passed.seconds + passed.microseconds * 1e-6) / 86400.0
 
 
+def _header_text(stream: IO[bytes]) -> bytes:
+    """The header that begins here, to the end of the block with its END; OSError where there is none."""
+    text = b""
+    while len(text) < LONGEST_HEADER:
+        block = stream.read(BLOCK)
+        text += block
+        if len(block) < BLOCK:
+            raise OSError(f"its header ends after {len(text)} bytes, without an END")
+        if any(block[at : at + CARD].rstrip() == b"END" for at in range(0, BLOCK, CARD)):
+            return text
+    raise OSError(f"a header has no END in {len(text)} bytes")
+
+
+@lru_cache(maxsize=HEADERS_KEPT)
+def _values_of(text: bytes) -> Mapping[str, Any]:
+    """Keyword -> value of a header; one that is read again, or stands in many files, is parsed once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header = astropy_fits().Header.fromstring(text)
+        return dict(header.items())  # astropy's own look-up is slow
+
+
 class FitsFile:
     """A FITS file and its units; it is opened when it is read, unpacked where it is compressed, and can be closed.
 
@@ -347,14 +371,11 @@ class FitsFile:
         if number and not stream.read(BLOCK).strip(b"\0 "):
             return None
         stream.seek(begin)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = astropy_fits().Header.fromfile(stream)
-            values = dict(header.items())  # astropy's own look-up is slow
+        values = _values_of(_header_text(stream))
         unit = Unit(self, values, stream.tell(), number)
         nbytes = unit.nbytes
         if unit.is_table:
-            int(header["TFIELDS"])
+            int(values["TFIELDS"])
         if nbytes < 0 or unit.start + nbytes > size:
             raise ImportFormatError(
                 f"{self.path} is truncated: its table {number} ({unit.name}) ends at byte {unit.start + nbytes}, the "

@@ -8,9 +8,12 @@ a NUL.
 
 from __future__ import annotations
 
+import io
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ TAI_UTC = 37.0
 NONSENSE = 7.7e9
 BLANK = -999.0
 DOPPLER = 0.99991
+EMPTY = fits.PrimaryHDU().header.tostring().encode()
+"""A primary header without data."""
 
 
 def iso(mjd: float) -> str:
@@ -100,7 +105,7 @@ class Febe:
     cards: dict[str, Any] = field(default_factory=dict)
     columns: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
-    def unit(self, scan: MbScan) -> Any:
+    def table(self, scan: MbScan) -> Table:
         """FEBEPAR-MBFITS: one row."""
         n_feeds, n_bands = len(self.offsets), len(self.bands)
         flat = np.tile(np.array(self.feeds), n_bands)
@@ -139,7 +144,7 @@ class Febe:
             "FRTHRWHI": scan.throws[1],
             **self.cards,
         }
-        return table("FEBEPAR-MBFITS", columns, cards)
+        return Table("FEBEPAR-MBFITS", columns, cards)
 
 
 @dataclass
@@ -231,7 +236,7 @@ class MbScan:
         fill(unit.header, cards)
         return unit
 
-    def scan_unit(self) -> Any:
+    def scan_table(self) -> Table:
         """SCAN-MBFITS."""
         cards: dict[str, Any] = {
             "TELESCOP": self.telescope,
@@ -265,12 +270,16 @@ class MbScan:
             "NFEBE": len(self.febes),
             **self.head,
         }
-        return table("SCAN-MBFITS", {"FEBE": ("17A", [f.name for f in self.febes])}, cards)
+        return Table("SCAN-MBFITS", {"FEBE": ("17A", [f.name for f in self.febes])}, cards)
 
     def members(self) -> list[tuple[str, int, str, int, Any]]:
+        """As ``tables``, as astropy has them."""
+        return [(*m[:4], m[4].unit()) for m in self.tables()]
+
+    def tables(self) -> list[tuple[str, int, str, int, Table]]:
         """(place in the folder, subscan, FEBE, baseband, table) of all tables, in the order of a single file."""
-        found = [("SCAN.fits", -999, "", -999, self.scan_unit())]
-        found += [(f"{f.name}-FEBEPAR.fits", -999, f.name, -999, f.unit(self)) for f in self.febes]
+        found = [("SCAN.fits", -999, "", -999, self.scan_table())]
+        found += [(f"{f.name}-FEBEPAR.fits", -999, f.name, -999, f.table(self)) for f in self.febes]
         for sub in self.subs:
             n = sub.number
             for f in self.febes:
@@ -285,17 +294,18 @@ class MbScan:
 
     def write(self, folder: Path, grouped: bool = False) -> Path:
         """The scan as a file, or as a folder."""
+        stream = io.BytesIO()
+        fits.HDUList([self.primary()]).writeto(stream)
+        members = self.tables()
         if not grouped:
             path = folder / f"{self.name()}.fits"
-            units = [self.primary(), *(m[4] for m in self.members())]
-            fits.HDUList(units).writeto(path, overwrite=True)
+            path.write_bytes(stream.getvalue() + b"".join(m[4].data() for m in members))
             return path
         place = folder / self.name()
         place.mkdir()
-        members = self.members()
-        for name, _, _, _, unit in members:
+        for name, _, _, _, made in members:
             (place / name).parent.mkdir(exist_ok=True)
-            fits.HDUList([fits.PrimaryHDU(), unit]).writeto(place / name)
+            (place / name).write_bytes(EMPTY + made.data())
         columns = {
             "MEMBER_POSITION": ("J", [2] * len(members)),
             "MEMBER_LOCATION": ("256A", [m[0] for m in members]),
@@ -305,8 +315,8 @@ class MbScan:
             "FEBE": ("30A", [m[2] for m in members]),
             "BASEBAND": ("J", [m[3] for m in members]),
         }
-        units = [self.primary(), table("GROUPING", columns, {"SCANNUM": self.number})]
-        fits.HDUList(units).writeto(place / "GROUPING.fits")
+        grouping = Table("GROUPING", columns, {"SCANNUM": self.number})
+        (place / "GROUPING.fits").write_bytes(stream.getvalue() + grouping.data())
         return place
 
     def _keys(self, sub: Sub, febe: str = "") -> dict[str, Any]:
@@ -318,7 +328,7 @@ class MbScan:
         }
         return keys | ({"FEBE": febe} if febe else {})
 
-    def _array(self, sub: Sub, febe: Febe, band: Baseband) -> Any:
+    def _array(self, sub: Sub, febe: Febe, band: Baseband) -> Table:
         """Counts, and one row more than DATAPAR has."""
         data = np.asarray(sub.data[(febe.name, band.number)], np.float64)
         when = self.file_time(sub.middle)
@@ -331,13 +341,10 @@ class MbScan:
             data, axes = data.transpose(0, 2, 1), f"({feeds},{channels})"
         columns = {"MJD": ("D", when), "DATA": (f"{feeds * channels}E", data.reshape(n, -1))}
         cards = self._keys(sub, febe.name) | {"BASEBAND": band.number, "NUSEFEED": feeds}
-        unit = table("ARRAYDATA-MBFITS", columns, {})
-        if self.tdim:
-            unit.header["TDIM2"] = axes
-        fill(unit.header, cards | band.header(self.doppler) | sub.arrays)
-        return unit
+        cards |= band.header(self.doppler) | sub.arrays
+        return Table("ARRAYDATA-MBFITS", columns, cards, axes if self.tdim else "")
 
-    def _datapar(self, sub: Sub, febe: Febe) -> Any:
+    def _datapar(self, sub: Sub, febe: Febe) -> Table:
         n = len(sub.middle)
 
         def each(value: Any) -> F64:
@@ -373,9 +380,9 @@ class MbScan:
             "DEWANG": BLANK,
             "WOBCOORD": False,
         }
-        return table("DATAPAR-MBFITS", columns, cards | sub.pars)
+        return Table("DATAPAR-MBFITS", columns, cards | sub.pars)
 
-    def _monitor(self, sub: Sub) -> Any:
+    def _monitor(self, sub: Sub) -> Table:
         """The points given, each twice with a blank between, and loads of a receiver that is not there."""
         rows: list[tuple[str, Sequence[float], str]] = [("WOBDISPL", [0.0], "deg")]
         for name, values, units in sub.points:
@@ -391,7 +398,7 @@ class MbScan:
             "MONVALUE": ("PD()", _ragged([r[1] for r in rows], "f8")),
             "MONUNITS": ("32A", [r[2] for r in rows]),
         }
-        return table("MONITOR-MBFITS", columns, self._keys(sub))
+        return Table("MONITOR-MBFITS", columns, self._keys(sub))
 
 
 def _ragged(rows: Sequence[Any], dtype: str) -> Any:
@@ -399,6 +406,35 @@ def _ragged(rows: Sequence[Any], dtype: str) -> Any:
     for k, row in enumerate(rows):
         found[k] = np.asarray(row, dtype=dtype)
     return found
+
+
+@dataclass
+class Table:
+    """A binary table to be; tdim: of its second column."""
+
+    name: str
+    columns: dict[str, tuple[str, Any]]
+    cards: dict[str, Any]
+    tdim: str = ""
+
+    def unit(self) -> Any:
+        """As astropy has it."""
+        made = table(self.name, self.columns, {})
+        if self.tdim:
+            made.header["TDIM2"] = self.tdim
+        fill(made.header, self.cards)
+        return made
+
+    def data(self) -> bytes:
+        """Its bytes in a file: many scans have the same tables, which are made once."""
+        return _bytes_of(pickle.dumps(self))
+
+
+@lru_cache(maxsize=512)
+def _bytes_of(pickled: bytes) -> bytes:
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), pickle.loads(pickled).unit()]).writeto(stream)
+    return stream.getvalue()[2880:]
 
 
 def table(name: str, columns: dict[str, tuple[str, Any]], cards: dict[str, Any]) -> Any:

@@ -140,6 +140,11 @@ def calibrated(night: Night, store: Path) -> Path:
     return night.calibrated(store, "l1")
 
 
+FOLDER = pytest.mark.parametrize("night", ["folder"], indirect=True, scope="module")
+"""What is the same in both shapes of the store is calibrated once."""
+
+
+@FOLDER
 def test_t_a_star_t_rec_and_pwv_are_those_of_the_truth(night: Night, calibrated: Path) -> None:
     """T_A* to 1e-6 of T_sys*, which is the rounding of f32 counts; the others to what that does to them."""
     opened = open_l1(calibrated)
@@ -159,6 +164,7 @@ def test_t_a_star_t_rec_and_pwv_are_those_of_the_truth(night: Night, calibrated:
     assert brightest > 3.0
 
 
+@FOLDER
 def test_the_same_as_from_the_native_store(night: Night, calibrated: Path) -> None:
     native = build.native(night.folder / "native", night.setup, night.made)
     other = night.calibrated(native, "l1_native")

@@ -138,7 +138,7 @@ def test_a_scan_with_three_blocks_of_loads(tmp_path: Path, name: str) -> None:
         assert import_raw(raw, store).exit_code == 0
         (scan,) = open_l0(store).load(5)
         assert len(load_blocks(scan)) == 3
-        for mode in (0, 3):
+        for mode in (0, 3) if drifting else (0,):
             out = tmp_path / f"l1{drifting}{mode}"
             asked: Any = {"gain_interpolate": mode, "f_eff": 0.95, "gain_image": 0.05}
             config = CalibrationConfig(atmosphere="none", tau=0.1, t_atm=260.0, **asked)
@@ -153,7 +153,6 @@ def test_a_scan_with_three_blocks_of_loads(tmp_path: Path, name: str) -> None:
     still = spectra[False, 0]
     assert np.isfinite(still).all()
     # f32 counts of 2e5: 1e-7 of T_sys
-    np.testing.assert_allclose(spectra[False, 3], still, atol=2e-4)
     np.testing.assert_allclose(spectra[True, 3], still, atol=2e-4)
     assert np.abs(spectra[True, 0] - still).max() > 0.02
     assert any("measured 3 times and averaged: --gain-interpolate 3" in s for s in said), said
