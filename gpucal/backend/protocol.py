@@ -13,9 +13,17 @@ from gpucal.kernel_contract.argument import Array
 from gpucal.kernel_contract.kernel_set import KernelSet
 
 
+def _nothing() -> None:
+    """What a thread has to do first where there is one device."""
+
+
 @dataclass(frozen=True)
 class Backend:
-    """An array namespace, its kernels, the two transfers and the lanes that tiles run in."""
+    """An array namespace, its kernels, the two transfers and the lanes that tiles run in.
+
+    in_thread: to be called first in every new thread that uses the backend, as CUDA gives each thread
+    the first device; never raises.
+    """
 
     name: str
     xp: Any
@@ -26,4 +34,5 @@ class Backend:
     device: str = "cpu"
     reason: str = ""
     health: Health = field(default_factory=Health)
+    in_thread: Callable[[], None] = _nothing
     device_io: Callable[[], DeviceTools] | None = None

@@ -168,8 +168,8 @@ class Run:
                     self._rules,
                 )
             )
-            pool = threads.enter_context(Threads(self._budget.workers, "tile"))
-            ahead = threads.enter_context(Threads(1, "prefetch"))
+            pool = threads.enter_context(Threads(self._budget.workers, "tile", backend.in_thread))
+            ahead = threads.enter_context(Threads(1, "prefetch", backend.in_thread))
             prefetch = Prefetch(lambda: self.solver, ahead, pool, self._cancel)
             try:
                 with ctrl_c_sets(self._cancel):
