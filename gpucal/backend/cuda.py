@@ -34,12 +34,13 @@ temporaries of its steps."""
 class CudaHealth(Health):
     """The memory of the current CUDA device."""
 
-    def __init__(self, cupy: Any) -> None:
-        self._cupy = cupy
+    def __init__(self, cupy: Any, streams: DeviceStreams) -> None:
+        self._cupy, self._streams = cupy, streams
 
     def release(self) -> None:
-        """Give the unused blocks of CuPy's pools back to the device and to the host."""
+        """Give idle page-locked memory and the unused blocks of CuPy's pools back."""
         super().release()
+        self._streams.pinned.release()
         self._cupy.get_default_memory_pool().free_all_blocks()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -117,11 +118,11 @@ class CupyCopies:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         return memory[:nbytes].view(dtype).reshape(shape)
 
-    def copy_in(self, target: Array, source: Any, stream: CupyStream) -> None:
+    def copy_in(self, target: Array, source: Any, stream: Any) -> None:
         """Queue a copy from page-locked memory."""
         target.set(source, stream=stream.own)
 
-    def copy_out(self, target: Any, source: Array, stream: CupyStream) -> None:
+    def copy_out(self, target: Any, source: Array, stream: Any) -> None:
         """Queue a copy to page-locked memory."""
         source.get(stream=stream.own, out=target, blocking=False)
 
@@ -160,7 +161,7 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
         lanes=lanes,
         device=device_name(cupy),
         reason=reason,
-        health=CudaHealth(cupy),
+        health=CudaHealth(cupy, streams),
         in_thread=chooser(cupy),
         device_io=lambda: cuda_tools(streams, cupy.cuda.Device().id),
     )

@@ -22,7 +22,8 @@ class Backend:
     """An array namespace, its kernels, the two transfers and the lanes that tiles run in.
 
     in_thread: to be called first in every new thread that uses the backend, as CUDA gives each thread
-    the first device; never raises.
+    the first device; never raises. io: who reads and writes chunk files, and what was measured for that,
+    for the provenance; empty where only the host can.
     """
 
     name: str
@@ -35,4 +36,5 @@ class Backend:
     reason: str = ""
     health: Health = field(default_factory=Health)
     in_thread: Callable[[], None] = _nothing
+    io: Callable[[], dict[str, Any]] = dict
     device_io: Callable[[], DeviceTools] | None = None

@@ -37,12 +37,16 @@ def stream_scan(
     and the first error of a worker.
     """
     stop = cancel or threading.Event()
-    work = TileWork(solution, sink, solution.backend.lanes(budget.workers), stop, progress)
+    lanes = solution.backend.lanes(budget.workers)
+    work = TileWork(solution, sink, lanes, stop, progress)
     tasks = work.tasks(budget.units(solution))
     c, _, r, a, _ = solution.output_shape
     sums = QualitySums(c, r, a)
     # Closing waits for the running tiles: nothing may write once this function is left.
-    with closing(in_order(tasks, pool, budget.submitted(solution), stop)) as finished:
+    with (
+        closing(lanes),
+        closing(in_order(tasks, pool, budget.submitted(solution), stop)) as finished,
+    ):
         try:
             # The order makes sums of floats independent of the number of workers.
             for results in finished:
