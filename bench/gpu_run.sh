@@ -2,19 +2,22 @@
 # Everything that needs a card, in one call of at most 9 minutes and without network:
 #   sh bench/gpu_run.sh            tests on the card, kernel benches, PWV fits, whole nights in memory and
 #                                  on disk, compute-sanitizer
+#   sh bench/gpu_run.sh --quick    150 s: tests on the card, calibrate and dump_mean, one night
 #   sh bench/gpu_run.sh --dry      the same stages without a card, at toy size; measures nothing
 #   sh bench/gpu_run.sh --wheels   where there is a network: collects in .whl/ what gpu_wheels.txt names
 #                                  for Python 3.12, Linux x86-64 and CUDA 13; add to it, where the machine
 #                                  has no CuPy:  --wheels cupy-cuda13x
-# Logs and results go to $OUT (default bench/results). Wheels in .whl/ are installed to $GPUCAL_SITE
-# (default /tmp/site), without network; an old CuPy there stays where .whl/ has none. Nights on disk
-# go to $GPUCAL_BENCH_DISK (default bench/scratch). The exit status is 0 only if every stage passed.
+# All output goes to one log, gpu_run.log in $OUT (default bench/results), beside the results of each device,
+# which are saved one by one as they come. Wheels in .whl/ are installed to $GPUCAL_SITE (default
+# /tmp/site), without network; an old CuPy there stays where .whl/ has none. Nights on disk go to
+# $GPUCAL_BENCH_DISK (default bench/scratch). The exit status is 0 only if every stage passed.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
-dry=
+dry= quick=
 case ${1:-} in
 "") ;;
+--quick) quick=1 ;;
 --dry) dry=1 ;;
 --wheels)
     shift
@@ -29,24 +32,29 @@ case ${1:-} in
     exit
     ;;
 *)
-    echo "usage: $0 [--dry | --wheels [MORE..]]" >&2
+    echo "usage: $0 [--quick | --dry | --wheels [MORE..]]" >&2
     exit 2
     ;;
 esac
 
 total_seconds=535
+[ -z "$quick" ] || total_seconds=150
+work=$(mktemp -d) || exit 1
+warming=
+trap '[ -z "$warming" ] || kill "$warming" 2>/dev/null; rm -rf "$work"' EXIT
 started=$(date +%s)
 if [ -n "$dry" ]; then
-    out=$(mktemp -d) || exit 1
-    trap 'rm -rf "$out"' EXIT
+    out=$work/out
+    mkdir "$out" || exit 1
 else
     out=${OUT:-bench/results}
     mkdir -p "$out" || exit 1
     out=$(cd "$out" && pwd) || exit 1
 fi
-summary=$out/gpu_run.log
-: >"$summary" || exit 1
-say() { echo "$*" | tee -a "$summary"; }
+log=$out/gpu_run.log summary=$work/summary
+: >"$log" || exit 1
+: >"$summary"
+say() { echo "$*" | tee -a "$log" "$summary"; }
 
 python=
 for name in python3 python3.13 python3.12 python3.11 python; do
@@ -65,14 +73,17 @@ site=${GPUCAL_SITE:-/tmp/site}
 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 if [ -z "$dry" ] && [ -d .whl ]; then
     if "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade \
-        --target "$site" .whl/*.whl >>"$summary" 2>&1; then
+        --target "$site" .whl/*.whl >>"$log" 2>&1; then
         PYTHONPATH=$site:$PYTHONPATH
     else
-        say "wheels: pip cannot install .whl/*.whl to $site: see $summary"
+        say "wheels: pip cannot install .whl/*.whl to $site: see $log"
         failed="$failed wheels,"
     fi
 fi
 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# What CuPy compiled once is there for the next call.
+CUPY_CACHE_DIR=${CUPY_CACHE_DIR:-/tmp/gpucal-cupy-cache}
+export CUPY_CACHE_DIR
 export PYTHONPATH PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE
 
 needed="numpy scipy zarr numcodecs rich typer pydantic array_api_compat google_crc32c pytest hypothesis"
@@ -101,7 +112,7 @@ sys.exit(bool(missing))
     failed="$failed packages,"
 fi
 # shellcheck disable=SC2086 # a list of names
-"$python" - $wanted >"$out/wanted" 2>&1 <<'PYTHON'
+"$python" - $wanted >"$work/wanted" 2>&1 <<'PYTHON'
 import importlib, sys
 for name in sys.argv[1:]:
     try:
@@ -111,15 +122,21 @@ for name in sys.argv[1:]:
         reason = " ".join(str(error).split())[-200:]
         print(f"    {name} cannot be imported, so what it does is not measured: {reason}")
 PYTHON
-cat "$out/wanted" >>"$summary"
-grep ' cannot be imported' "$out/wanted" || true
-rm -f "$out/wanted"
+cat "$work/wanted" >>"$summary"
+grep ' cannot be imported' "$work/wanted" || true
 if [ -z "$dry" ] && command -v nvidia-smi >/dev/null 2>&1; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm \
         --format=csv >>"$summary" 2>&1
 fi
 
-# stage NAME SECONDS COMMAND..: its output goes to NAME.log and its last lines are shown.
+# Seconds of processor time of all that this shell has waited for.
+cpu_seconds() {
+    times >"$work/times"
+    awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, a, /[ms]/); n += 60 * a[1] + a[2] } printf "%d", n + 0.5 }' \
+        "$work/times"
+}
+
+# stage NAME SECONDS COMMAND..: its output goes to the log as it comes, and its last lines are shown.
 stage() {
     name=$1 limit=$2
     shift 2
@@ -131,49 +148,85 @@ stage() {
     fi
     [ "$limit" -le "$left" ] || limit=$left
     begin=$(date +%s)
-    timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+    # Not in a subshell, whose processor time would be its own.
+    cpu_seconds >"$work/before"
+    lines=$(wc -l <"$log")
+    echo "== $name" >>"$log"
+    timeout -k 5 "$limit" "$@" >>"$log" 2>&1
     status=$?
-    spent=$(($(date +%s) - begin))
-    echo "== $name"
-    tail -n 40 "$out/$name.log"
+    cpu_seconds >"$work/after"
+    spent="$(($(date +%s) - begin)) s, $(($(cat "$work/after") - $(cat "$work/before"))) s of CPU"
+    tail -n "+$((lines + 1))" "$log" >"$work/shown"
+    sed -n '1p' "$work/shown"
+    # The first failure, if the end does not show it.
+    grep -m 1 -A 30 'FAILED NOW' "$work/shown" || true
+    tail -n 40 "$work/shown" | grep -v "^== $name\$"
     case $status in
-    0) say "$name: passed in $spent s" ;;
-    124 | 137) say "$name: FAILED, stopped at its limit of $limit s" ;;
-    *) say "$name: FAILED with exit status $status after $spent s" ;;
+    0) say "$name: passed in $spent" ;;
+    124 | 137) say "$name: FAILED, stopped at its limit of $limit s ($spent)" ;;
+    *) say "$name: FAILED with exit status $status after $spent" ;;
     esac
     [ "$status" -eq 0 ] || failed="$failed $name,"
+}
+
+# Compiling and loading takes some 25 s on a new machine: in the background, while the tests run.
+warm_up() {
+    begin=$(date +%s)
+    timeout 120 "$python" -m bench.gpu.warm_up >"$work/warm" 2>&1 &
+    warming=$!
+}
+
+warmed() {
+    [ -n "$warming" ] || return 0
+    wait "$warming"
+    status=$?
+    warming=
+    cat "$work/warm" >>"$log"
+    text=$(tail -n 1 "$work/warm")
+    if [ "$status" -eq 0 ]; then
+        say "cold start: ${text:-done}"
+    else
+        say "cold start: FAILED with exit status $status: $text"
+        failed="$failed cold start,"
+    fi
 }
 
 # Plugins and warnings of other packages on that machine are none of our business.
 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD
-tests="-q -p no:cacheprovider -W default --tb=short"
+tests="-q -p no:cacheprovider -W default --tb=short tests/card"
 disk=${GPUCAL_BENCH_DISK:-bench/scratch}
 if [ -n "$dry" ]; then
     disk=$out/scratch
 fi
 mkdir -p "$disk" || exit 1
+# shellcheck disable=SC2086 # lists of options
 if [ -n "$dry" ]; then
     unset GPUCAL_REQUIRE_GPU
-    # shellcheck disable=SC2086 # a list of options
-    stage pytest 60 "$python" -m pytest $tests -r fE tests/kernels/test_on_card.py
-    stage bench 60 "$python" -m bench.gpu.kernels --dry
+    stage tests 90 env GPUCAL_FAKE_CARD=1 "$python" -m pytest $tests -r fE -k "codec or subnormal"
+    stage kernels 90 "$python" -m bench.gpu.kernels --dry
     stage pwv 30 "$python" -m bench.gpu.pwv --dry
-    stage chain 60 "$python" -m bench.gpu.chain --dry
+    stage night 150 "$python" -m bench.gpu.chain --dry
     stage disk 60 "$python" -m bench.gpu.chain --dry --folder "$disk"
     say "memcheck, racecheck: not run, they need a card"
+elif [ -n "$quick" ]; then
+    warm_up
+    stage tests 60 env GPUCAL_REQUIRE_GPU=1 "$python" -m pytest $tests -k "not Contract" --durations=5
+    warmed
+    stage kernels 40 "$python" -m bench.gpu.kernels --save --results "$out" --only calibrate dump_mean
+    stage night 45 "$python" -m bench.gpu.chain --save --results "$out" --seconds 40 --only upgreat
 else
-    # shellcheck disable=SC2086 # a list of options
-    stage pytest 140 env GPUCAL_REQUIRE_GPU=1 \
-        "$python" -m pytest $tests --durations=5 tests/kernels tests/backend
-    stage bench 90 "$python" -m bench.gpu.kernels --save --results "$out"
-    stage pwv 40 "$python" -m bench.gpu.pwv --save --results "$out"
-    stage chain 120 "$python" -m bench.gpu.chain --save --results "$out" --seconds 110
-    stage disk 70 "$python" -m bench.gpu.chain --save --results "$out" --seconds 60 --folder "$disk"
+    warm_up
+    stage tests 90 env GPUCAL_REQUIRE_GPU=1 "$python" -m pytest $tests --durations=5
+    warmed
+    stage kernels 90 "$python" -m bench.gpu.kernels --save --results "$out"
+    stage pwv 30 "$python" -m bench.gpu.pwv --save --results "$out"
+    stage night 150 "$python" -m bench.gpu.chain --save --results "$out" --seconds 140
+    stage disk 60 "$python" -m bench.gpu.chain --save --results "$out" --seconds 50 --folder "$disk"
     # Last, as it measures nothing: what is left of the time is for it.
     if command -v compute-sanitizer >/dev/null 2>&1; then
         for tool in memcheck racecheck; do
-            stage $tool 37 compute-sanitizer --tool $tool --error-exitcode 9 \
+            stage $tool 50 compute-sanitizer --tool $tool --error-exitcode 9 \
                 "$python" -m bench.gpu.kernels --toy
         done
     else
@@ -182,8 +235,9 @@ else
 fi
 [ -n "${GPUCAL_BENCH_DISK:-}" ] || rm -rf bench/scratch
 
-echo "== summary"
+echo "== summary" | tee -a "$log"
 cat "$summary"
+cat "$summary" >"$work/all" && cat "$work/all" >>"$log"
 [ -z "$dry" ] || echo "dry run: nothing was measured"
 if [ -n "$failed" ]; then
     echo "FAILED:${failed%,}"

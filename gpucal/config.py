@@ -223,7 +223,7 @@ class CalibrationConfig(OptionModel):
     )
     io: Literal["auto", "host", "device"] = Field(
         "auto",
-        description="Where chunks are decoded and encoded; auto: on the device where it can.",
+        description="Where chunks are decoded and encoded; auto: the faster one.",
     )
     ring: Annotated[int, Field(ge=16)] = Field(
         1024,

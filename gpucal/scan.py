@@ -39,7 +39,7 @@ class EncodedBlock:
     compressed  zstd frames; else the counts themselves
     checksum  a crc32c of all before it ends each file
     frames    bytes u8 of a whole file -> its frames, checksum verified; they fill the chunk exactly
-    frames_on_disk  the same from the file itself, reading little of it; only without a checksum
+    frames_on_disk  the same from the file itself, reading little of it: no checksum is verified
     guarded   floats of INT32_MIN are no data; zeros_lost: so is a dump that is 0 in all channels
 
     Both functions raise ValueError saying what is wrong with the file, or that a frame does not

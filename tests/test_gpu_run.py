@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +21,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "bench" / "gpu_run.sh"
 STAGES = {
-    "pytest": "-m pytest",
-    "bench": "-m bench.gpu.kernels",
+    "tests": "-m pytest",
+    "kernels": "-m bench.gpu.kernels",
     "pwv": "-m bench.gpu.pwv",
-    "chain": "-m bench.gpu.chain",
+    "night": "-m bench.gpu.chain",
     "disk": "--folder",
 }
-"""Stage -> words of its command that no other stage has (disk has those of chain too)."""
+"""Stage -> words of its command that no other stage has (disk has those of night too)."""
 
 pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="needs timeout(1)")
 
@@ -79,7 +80,7 @@ def test_dry_run_passes_and_says_that_nothing_was_measured() -> None:
     assert done.stdout.count("dry run: no GPU number") >= 7
     assert "io device: info: the device reads counts and writes spectra" in done.stdout
     for stage in STAGES:
-        assert f"\n{stage}: passed in" in done.stdout
+        assert re.search(rf"\n{stage}: passed in \d+ s, \d+ s of CPU\n", done.stdout)
     assert sorted((ROOT / "bench" / "results").iterdir()) == before
 
 
@@ -94,9 +95,12 @@ def test_a_stage_that_fails_shows_and_does_not_stop_the_others(
     assert done.returncode == 1
     assert f"\n{stage}: FAILED with exit status 3" in done.stdout
     # The nights on disk are the same command with a folder more.
-    failing = [s for s in STAGES if s == stage or (stage, s) == ("chain", "disk")]
+    failing = [s for s in STAGES if s == stage or (stage, s) == ("night", "disk")]
     assert passed(done) == len(STAGES) - len(failing)
-    ran = [line for line in calls(stand_in) if " -m " in line and "-m pip" not in line]
+    others = ("-m pip", "-m bench.gpu.warm_up")
+    ran = [
+        line for line in calls(stand_in) if " -m " in line and not any(o in line for o in others)
+    ]
     assert len(ran) == len(STAGES)
     assert all(text in line for text, line in zip(STAGES.values(), ran, strict=True))
 
@@ -107,15 +111,21 @@ def test_on_a_card_every_stage_runs(stand_in: Path) -> None:
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = calls(stand_in)
-    assert any("[1] -m pytest" in line and "tests/kernels tests/backend" in line for line in lines)
+    assert any("[1] -m pytest" in line and "tests/card" in line for line in lines)
     for tool in ("memcheck", "racecheck"):
         assert any(f"compute-sanitizer [] --tool {tool}" in line for line in lines)
         assert f"\n{tool}: passed in" in done.stdout
     assert sum(f"--save --results {out}" in line for line in lines) == 4
     assert not any("--dry" in line for line in lines)
     assert "nothing was measured" not in done.stdout
-    logs = {f"{stage}.log" for stage in (*STAGES, "gpu_run", "memcheck", "racecheck")}
-    assert {p.name for p in out.iterdir()} == logs
+    assert {p.name for p in out.iterdir()} == {"gpu_run.log"}
+    log = (out / "gpu_run.log").read_text()
+    assert all(f"== {stage}\n" in log for stage in (*STAGES, "memcheck", "racecheck"))
+    assert log.rstrip().endswith(done.stdout.partition("== summary\n")[2].rpartition("\nall st")[0])
+    # the tests come first, and what is compiled meanwhile counts apart
+    order = [line for line in lines if " -m " in line and "warm_up" not in line]
+    assert "-m pytest" in order[0]
+    assert "\ncold start: done" in done.stdout
 
 
 def test_without_compute_sanitizer_it_says_so(stand_in: Path) -> None:
@@ -130,10 +140,42 @@ def test_a_stage_that_reaches_its_limit_is_named(stand_in: Path) -> None:
     command(stand_in, "timeout", "exit 124")
     done = gpu_run(path=stand_in, FAILS="nothing", OUT=str(stand_in / "out"))
     assert done.returncode == 1
-    assert "\npytest: FAILED, stopped at its limit of 140 s" in done.stdout
-    limits = [int(c.split()[4]) for c in calls(stand_in) if c.startswith("timeout")]
-    assert len(limits) == len(STAGES)
-    assert sum(limits) + 2 * 37 <= 535, "with compute-sanitizer"
+    assert "\ntests: FAILED, stopped at its limit of 90 s" in done.stdout
+    stages = [c for c in calls(stand_in) if c.startswith("timeout") and "warm_up" not in c]
+    limits = [int(c.split()[4]) for c in stages]
+    assert limits == [90, 90, 30, 150, 60]
+    assert sum(limits) + 2 * 50 <= 535, "with compute-sanitizer"
+
+
+def test_the_quick_script_takes_150_s(stand_in: Path) -> None:
+    out = stand_in / "out"
+    command(stand_in, "timeout", '[ "$1" != -k ] || shift 2; shift; exec "$@"')
+    env = {"PATH": f"{stand_in}:/usr/bin:/bin", "FAILS": "nothing", "OUT": str(out)}
+    run = ["/bin/sh", str(SCRIPT.with_name("gpu_quick.sh"))]
+    done = subprocess.run(run, capture_output=True, text=True, env=env, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stages = [c for c in calls(stand_in) if c.startswith("timeout") and "warm_up" not in c]
+    assert sum(int(c.split()[4]) for c in stages) <= 150
+    for words in ("tests/card", "--only calibrate dump_mean", "--only upgreat"):
+        assert any(words in c for c in stages)
+    assert {p.name for p in out.iterdir()} == {"gpu_run.log"}
+
+
+def test_the_first_failure_is_shown_even_if_much_follows(stand_in: Path) -> None:
+    body = (
+        'case "$*" in *pytest*) echo "FAILED NOW a test"; echo "its text"; seq 200; exit 1 ;; esac'
+    )
+    command(stand_in, "python3", body)
+    done = gpu_run(path=stand_in, OUT=str(stand_in / "out"))
+    assert done.returncode == 1
+    assert "FAILED NOW a test\nits text\n" in done.stdout.partition("== summary")[0]
+
+
+def test_what_cannot_be_warmed_up_is_said(stand_in: Path) -> None:
+    done = gpu_run(path=stand_in, FAILS="bench.gpu.warm_up", OUT=str(stand_in / "out"))
+    assert done.returncode == 1
+    assert "\ncold start: FAILED with exit status 3" in done.stdout
+    assert passed(done) == len(STAGES)
 
 
 def test_what_is_missing_is_named(stand_in: Path) -> None:
@@ -387,7 +429,7 @@ def test_nights_that_differ_fail(
     load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chain = load("bench.gpu.chain")
-    monkeypatch.setattr(chain, "compare", lambda *_: (1, 0.0, 4))
+    monkeypatch.setattr(chain, "compare", lambda *_: (0.0, 4))
     assert chain.main(["--dry"]) == 1
     assert "differ by 0.0e+00, 4 flags" in capsys.readouterr().out
 
@@ -397,6 +439,26 @@ def test_no_night_is_begun_that_would_end_too_late(
 ) -> None:
     assert load("bench.gpu.chain").main(["--dry", "--seconds", "0"]) == 0
     assert "chai zstd:1: left out, the time is up" in capsys.readouterr().out
+
+
+def test_a_night_is_as_long_as_there_is_time(load: Callable[[str], Any]) -> None:
+    chain, night = load("bench.gpu.chain"), load("bench.gpu.night")
+    one = night.samples_per_on("chai", "full") * 1e-7  # seconds of one ON
+    assert one > 1
+    for left, n_on in ((100 * one, 4), (3.5 * one, 3), (1.01 * one, 1), (0.9 * one, 0), (0.0, 0)):
+        assert chain.on_in_time("chai", "full", 1e-7, left) == n_on
+    assert chain.on_in_time("upgreat", "full", 0.0, 1.0) == 6  # nothing is known yet
+
+
+def test_only_these_kernels_and_nights(
+    load: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load("bench.gpu.kernels").main(["--dry", "--only", "reference"]) == 0
+    out = capsys.readouterr().out
+    assert "reference" in out
+    assert "chi2" not in out
+    assert load("bench.gpu.chain").main(["--dry", "--only", "upgreat"]) == 0
+    assert "chai" not in capsys.readouterr().out
 
 
 def test_a_night_has_as_many_scans_as_there_is_room_for(

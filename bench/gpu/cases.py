@@ -264,4 +264,10 @@ def into(
     return fused, plain
 
 
-CASES = (calibrate_cases, dump_mean_cases, reference_cases, chi2_cases, fold_cases)
+CASES: dict[str, Callable[[Card, str], Iterator[GpuCase]]] = {
+    "calibrate": calibrate_cases,
+    "dump_mean": dump_mean_cases,
+    "reference": reference_cases,
+    "chi2": chi2_cases,
+    "fold": fold_cases,
+}

@@ -29,7 +29,17 @@ from bench.bench_io import SHARED_MEMORY, work_folder
 from bench.gpu.card import Card, cuda_card, host_card, slug
 from bench.gpu.fake_card import fake_card
 from bench.gpu.kernels import DRY_NOTE, copy_rate, sem
-from bench.gpu.night import NIGHTS, Night, NoRoom, compare, has_io, scans_with_room
+from bench.gpu.night import (
+    NIGHTS,
+    PIXELS,
+    Night,
+    NoRoom,
+    compare,
+    has_io,
+    samples_in,
+    samples_per_on,
+    scans_with_room,
+)
 from bench.gpu.stages import StageRun, shares
 from gpucal import select_backend
 from gpucal.backend.cpu import usable_cores
@@ -96,20 +106,20 @@ class Setting:
     """Where to write; None is memory, if it fits."""
 
 
-def measure(name: str, codec: str, setting: Setting) -> list[ChainResult]:
+def measure(name: str, codec: str, setting: Setting, n_on: int) -> list[ChainResult]:
     """Calibrate one night in every way in turns, after a warm-up of each, and each stage alone.
 
-    Raises NoRoom when there is no room for a single scan.
+    n_on: ON subscans of a scan. Raises NoRoom when there is no room for a single scan.
     """
-    scans, needed = scans_with_room(name, setting.size, setting.folder)
+    scans, needed = scans_with_room(name, setting.size, setting.folder, n_on)
     ways = {"cpu": setting.host, "host": setting.card}
     if has_io():
         ways["device"] = setting.card
     runs: dict[str, list[tuple[float, dict[str, float], list[str]]]] = {io: [] for io in ways}
-    found: dict[str, tuple[int, float, int]] = {}
+    found: dict[str, tuple[float, int]] = {"cpu": (0.0, 0)}
     with work_folder(needed, setting.folder) as folder:
         night = Night(folder, codec)
-        night.simulate(name, setting.size, scans)
+        night.simulate(name, setting.size, scans, n_on)
         for io, backend in ways.items():
             night.calibrate(backend, "warm-up", io)
         shutil.rmtree(folder / "warm-up")
@@ -117,14 +127,17 @@ def measure(name: str, codec: str, setting: Setting) -> list[ChainResult]:
             for io, backend in ways.items():
                 out = "l1-cpu" if io == "cpu" else "l1-card"
                 runs[io].append(night.calibrate(backend, out, io))
-                if turn == 0:
+                if turn == 0 and io != "cpu":
                     found[io] = compare(folder / out, folder / "l1-cpu")
+        samples = samples_in(folder / "l1-cpu")
         alone = {io: stages_alone(night, ways[io]) for io in ("cpu", "host")}
         place = "memory" if SHARED_MEMORY in folder.parents else "disk"
-    case = f"{name} {codec}, {scans} scan{'s' if scans > 1 else ''}"
+    case = f"{name} {codec}, {scans} scan{'s' if scans > 1 else ''} of {n_on} ON"
     host = statistics.median(wall for wall, _, _ in runs["cpu"])
     return [
-        _result((case, io, place), setting, runs[io], found[io], alone.get(io, {}), host)
+        _result(
+            (case, io, place), setting, runs[io], (samples, *found[io]), alone.get(io, {}), host
+        )
         for io in ways
     ]
 
@@ -216,24 +229,34 @@ def show(results: Sequence[ChainResult], console: Console, note: str) -> None:
             console.print(f"{r.case}, io {r.io}: {text}")
 
 
+def on_in_time(name: str, size: str, pace: float, left: float) -> int:
+    """ON subscans of a scan that are measured in ``left`` seconds, at ``pace`` seconds per sample; 0: none."""
+    *_, n_on, scans = NIGHTS[size][name]
+    if left <= 0:
+        return 0
+    per_on = pace * samples_per_on(name, size) * scans
+    return min(n_on, int(left / per_on)) if per_on else n_on
+
+
 def run_bench(
-    setting: Setting, until: float, results: Path | None
+    setting: Setting, until: float, results: Path | None, only: Sequence[str] = ()
 ) -> tuple[list[ChainResult], int]:
     """Measure every night until the time is up; returns the results and how many failed.
 
-    What is measured is saved at once. A night is begun only if one as long as the longest so far
-    would end in time; what is left out is said.
+    What is measured is saved at once. A night has as many ON subscans as end in time at the slowest pace
+    so far, and is left out, which is said, where there is time for none. only: these nights.
     """
     found: list[ChainResult] = []
-    failed, longest = 0, 0.0
+    failed, pace = 0, 0.0
     for codec in CODECS[setting.size]:
-        for name in NIGHTS[setting.size]:
+        for name in only or NIGHTS[setting.size]:
             begin = time.monotonic()
-            if begin + longest > until:
+            n_on = on_in_time(name, setting.size, pace, until - begin)
+            if n_on < 1:
                 print(f"{name} {codec}: left out, the time is up")
                 continue
             try:
-                new = measure(name, codec, setting)
+                new = measure(name, codec, setting, n_on)
             except NoRoom as error:
                 print(f"{name} {codec}: left out: {error}")
                 continue
@@ -241,8 +264,7 @@ def run_bench(
                 traceback.print_exc()
                 failed += 1
                 continue
-            finally:
-                longest = max(longest, time.monotonic() - begin)
+            pace = max(pace, (time.monotonic() - begin) / new[0].samples)
             found += new
             if results is not None:
                 harness.save(new, results, slug(setting.card.device))
@@ -257,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=harness.RESULTS)
     parser.add_argument("--folder", type=Path, help="where to write; default: memory, if it fits")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no night that ends later")
+    parser.add_argument("--only", nargs="+", choices=list(PIXELS), default=[], help="these nights")
     options = parser.parse_args(argv)
     if options.save and options.dry:
         parser.error("--save is for a card, not for --dry.")
@@ -271,7 +294,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     setting = Setting(size, first, select_backend("cpu"), rate, options.folder)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    results, failed = run_bench(setting, until, options.results if options.save else None)
+    place = options.results if options.save else None
+    results, failed = run_bench(setting, until, place, options.only)
     if results:
         show(results, console, f" ({DRY_NOTE})" if options.dry else "")
     for r in results:

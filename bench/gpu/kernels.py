@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,18 +165,28 @@ def _result(
     )
 
 
-def run_bench(card: Card, size: str) -> tuple[list[GpuResult], int]:
-    """Measure every case; returns the results and how many kernels failed.
+def run_bench(
+    card: Card,
+    size: str,
+    only: Sequence[str] = (),
+    keep: Callable[[Sequence[GpuResult]], object] = len,
+) -> tuple[list[GpuResult], int]:
+    """Measure every case, or those of the kernels ``only``; returns the results and how many kernels failed.
 
-    A kernel that fails takes its own cases away, not those of the others.
+    ``keep`` gets the results of each case at once. A kernel that fails takes its own cases away, not
+    those of the others.
     """
     copy = Copy(card, size)
     results: list[GpuResult] = []
     failed = 0
-    for cases in CASES:
+    for kernel, cases in CASES.items():
+        if only and kernel not in only:
+            continue
         try:
             for case in cases(card, size):
-                results += measure(card, case, copy, size)
+                new = measure(card, case, copy, size)
+                keep(new)
+                results += new
                 card.release()
         except Exception:
             traceback.print_exc()
@@ -252,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--toy", action="store_true", help="on a card; times mean nothing")
     parser.add_argument("--save", action="store_true", help="append to RESULTS/DEVICE.jsonl")
     parser.add_argument("--results", type=Path, default=harness.RESULTS)
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=[], help="these kernels")
     options = parser.parse_args(argv)
     if options.save and (options.dry or options.toy):
         parser.error("--save is for full sizes on a card, not for --dry or --toy.")
@@ -262,12 +274,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BackendError as error:
         print(error, file=sys.stderr)
         return 1
-    results, failed = run_bench(card, size)
+    keep = partial(harness.save, folder=options.results) if options.save else len
+    results, failed = run_bench(card, size, options.only, keep)
     if not results:
         return 1
     show(results, console, f" ({DRY_NOTE})" if options.dry else "")
     if options.save:
-        console.print(f"added to {harness.save(results, options.results)}")
+        console.print(f"added to {options.results / results[0].device}.jsonl")
         picture = options.results / f"roofline-{card.name}.png"
         drawn = roofline(results, picture)
         console.print(f"drew {picture}" if drawn else "no roofline picture: no matplotlib")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,14 @@ import zarr
 from bench import harness
 from bench.bench_io import SHARED_MEMORY
 from gpucal import CalibrationConfig, calibrate_store, load_config, simulate_night
+from gpucal.backend.cpu import usable_cores
 from gpucal.backend.protocol import Backend
 from gpucal.pipeline.store.report import SilentObserver
 from gpucal.simulate.presets import preset
 
 NIGHTS = {
     "toy": {"upgreat": (64, 4, 2, 2), "chai": (32, 3, 2, 1)},
-    "full": {"upgreat": (16384, 20, 6, 3), "chai": (16384, 16, 4, 2)},
+    "full": {"upgreat": (16384, 20, 6, 3), "chai": (16384, 16, 4, 1)},
 }
 """Channels, dumps, ON subscans, scans; upgreat 2 x 7 pixels, chai 2 bands of 64."""
 
@@ -51,9 +53,9 @@ class Night:
     folder: Path
     codec: str
 
-    def simulate(self, name: str, size: str, scans: int) -> None:
+    def simulate(self, name: str, size: str, scans: int, n_on: int) -> None:
         """Write the L0 store and the table of its atmosphere."""
-        channels, dumps, n_on, _ = NIGHTS[size][name]
+        channels, dumps, _, _ = NIGHTS[size][name]
         setup = preset(name, channels=channels, dumps=dumps, n_on=n_on)
         simulate_night(
             self.folder / "l0", setup, scans, codec=self.codec, table_out=self.folder / "table.npz"
@@ -89,8 +91,8 @@ class Night:
         return wall, stages, notes.said
 
 
-def pairs(one: Path, other: Path, name: str) -> Iterator[tuple[Any, Any]]:
-    """Pieces of all arrays called ``name`` in two stores. Raises ValueError when they do not match."""
+def pairs(one: Path, other: Path, name: str) -> list[tuple[Any, Any, int]]:
+    """All arrays called ``name`` in two stores, with each subscan. Raises ValueError when they do not match."""
     stores = [zarr.open_group(path, mode="r") for path in (one, other)]
     found: list[dict[str, Any]] = [
         {key: array for key, array in store.members(max_depth=None) if key.endswith(f"/{name}")}
@@ -98,12 +100,13 @@ def pairs(one: Path, other: Path, name: str) -> Iterator[tuple[Any, Any]]:
     ]
     if not found[0] or found[0].keys() != found[1].keys():
         raise ValueError(f"the stores hold {sorted(found[0])} and {sorted(found[1])}.")
+    listed = []
     for key in sorted(found[0]):
         first, second = (arrays[key] for arrays in found)
         if first.shape != second.shape:
             raise ValueError(f"{key} has shapes {first.shape} and {second.shape}.")
-        for s in range(first.shape[-1]):
-            yield np.asarray(first[..., s]), np.asarray(second[..., s])
+        listed += [(first, second, s) for s in range(first.shape[-1])]
+    return listed
 
 
 def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
@@ -118,26 +121,48 @@ def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
     return float(np.max(np.abs(a[seen] - values) / np.maximum(scale, np.finfo(float).tiny)))
 
 
-def compare(one: Path, other: Path) -> tuple[int, float, int]:
-    """Samples of spectra, their largest difference, and the number of flags that differ."""
-    samples, largest = 0, 0.0
-    for a, b in pairs(one, other, "spectra"):
-        samples += a.size
-        largest = max(largest, difference(a, b))
-    return samples, largest, sum(int((a != b).sum()) for a, b in pairs(one, other, "flags"))
+def compare(one: Path, other: Path) -> tuple[float, int]:
+    """The largest difference of the spectra, and the number of flags that differ; on all cores."""
+
+    def spectra(task: tuple[Any, Any, int]) -> float:
+        first, second, s = task
+        return difference(np.asarray(first[..., s]), np.asarray(second[..., s]))
+
+    def flags(task: tuple[Any, Any, int]) -> int:
+        first, second, s = task
+        return int((np.asarray(first[..., s]) != np.asarray(second[..., s])).sum())
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        largest = max(pool.map(spectra, pairs(one, other, "spectra")))
+        return largest, sum(pool.map(flags, pairs(one, other, "flags")))
+
+
+def samples_in(store: Path) -> int:
+    """Samples of the spectra in a store."""
+    return sum(math.prod(first.shape[:-1]) for first, _, _ in pairs(store, store, "spectra"))
 
 
 class NoRoom(Exception):
     """Raised when there is no room for a single scan."""
 
 
-def scans_with_room(name: str, size: str, folder: Path | None) -> tuple[int, int]:
+def samples_per_on(name: str, size: str) -> int:
+    """Samples of one ON subscan."""
+    channels, dumps, _, _ = NIGHTS[size][name]
+    return channels * dumps * PIXELS[name]
+
+
+def scans_with_room(
+    name: str, size: str, folder: Path | None, n_on: int | None = None
+) -> tuple[int, int]:
     """Scans for which there is room, at most those of ``NIGHTS``, and the bytes that they take.
+
+    n_on: ON subscans of a scan, None: those of ``NIGHTS``.
 
     Counts, warm-up and two results at once: 40 bytes a sample. Raises NoRoom when not even one fits.
     """
-    channels, dumps, n_on, scans = NIGHTS[size][name]
-    per_scan = channels * dumps * PIXELS[name] * n_on * 40
+    _, _, usual, scans = NIGHTS[size][name]
+    per_scan = samples_per_on(name, size) * (n_on or usual) * 40
     free = max(
         shutil.disk_usage(place).free
         for place in ([folder] if folder else [SHARED_MEMORY, Path(tempfile.gettempdir())])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,6 @@ class PwvResult:
     seconds_max: float
     copy_gb_per_s: float
     ratio_to_copy: float
-    ratio_to_host: float
     largest_error_mm: float
     agrees: bool
     device: str
@@ -104,36 +103,42 @@ def measure(backend: Backend, size: str, repeats: int) -> tuple[list[float], flo
     return times, float(np.max(np.abs(found[0].pwv - truth))), nbytes
 
 
-def run_bench(card: Card, backends: tuple[Backend, Backend], size: str) -> list[PwvResult]:
-    """The card (or what stands for it) and the host, one after the other."""
+def run_bench(
+    card: Card,
+    backends: tuple[Backend, Backend],
+    size: str,
+    keep: Callable[[PwvResult], object] = bool,
+) -> list[PwvResult]:
+    """The card (or what stands for it) and the host, one after the other; ``keep`` gets each at once."""
     fits, channels = SIZES[size]
     rate = copy_rate(card, size)
     forms = {"card": (backends[0], REPEATS[size]), "host": (backends[1], HOST_REPEATS[size])}
-    measured = {form: measure(backend, size, n) for form, (backend, n) in forms.items()}
-    host = statistics.median(measured["host"][0])
-    return [
-        PwvResult(
+    found: list[PwvResult] = []
+    for form, (backend, n) in forms.items():
+        times, error, nbytes = measure(backend, size, n)
+        median = statistics.median(times)
+        result = PwvResult(
             bench="gpu_pwv",
             case=f"{fits} fits of {channels} channels",
             form=form,
             size=size,
             repeats=len(times),
             nbytes=nbytes,
-            seconds_median=(median := statistics.median(times)),
+            seconds_median=median,
             seconds_sem=sem(times),
             seconds_min=min(times),
             seconds_max=max(times),
             copy_gb_per_s=rate,
             ratio_to_copy=nbytes / median / 1e9 / rate,
-            ratio_to_host=host / median,
             largest_error_mm=error,
             agrees=error <= FOUND,
             device=card.name if form == "card" else harness.device_name(),
             date=harness.now(),
             versions=card.versions,
         )
-        for form, (times, error, nbytes) in measured.items()
-    ]
+        keep(result)
+        found.append(result)
+    return found
 
 
 def show(results: Sequence[PwvResult], console: Console, note: str) -> None:
@@ -141,10 +146,11 @@ def show(results: Sequence[PwvResult], console: Console, note: str) -> None:
     table = Table(title=f"PWV, {results[0].case}{note}")
     for heading in ("", "s", "SEM", "x host", "of copy", "error mm"):
         table.add_column(heading, justify="right")
+    host = next((r.seconds_median for r in results if r.form == "host"), float("nan"))
     for r in results:
         table.add_row(
             r.device,
-            *(f"{r.seconds_median:.4g}", f"{r.seconds_sem:.2g}", f"{r.ratio_to_host:.2f}"),
+            *(f"{r.seconds_median:.4g}", f"{r.seconds_sem:.2g}", f"{host / r.seconds_median:.2f}"),
             *(f"{r.ratio_to_copy:.3f}", f"{r.largest_error_mm:.1e}"),
         )
     console.print(table)
@@ -167,13 +173,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BackendError as error:
         print(error, file=sys.stderr)
         return 1
-    results = run_bench(card, backends, size)
+
+    def save(result: PwvResult) -> None:
+        # One file for what one card was measured for.
+        print(f"added to {harness.save([result], options.results, card.name)}")
+
+    results = run_bench(card, backends, size, save if options.save else bool)
     console = Console(width=None if sys.stdout.isatty() else 140)
     show(results, console, f" ({DRY_NOTE})" if options.dry else "")
-    if options.save:
-        for result in results:
-            # One file for what one card was measured for.
-            console.print(f"added to {harness.save([result], options.results, card.name)}")
     if options.dry:
         print(DRY_NOTE)
     return 0 if all(r.agrees for r in results) else 1

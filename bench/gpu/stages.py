@@ -129,6 +129,7 @@ class StageRun:
                 times.append(seconds(partial(_finish, pool, task, tiles.units)))
             finally:
                 writer.abort()
+        lanes.close()
         return times[-1]
 
     def _stage(self, stage: str, tiles: Tiles, sink: L1Sink) -> Work:

@@ -5,9 +5,11 @@ The only module beside ``gpucal.kernels`` that imports CuPy.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +34,13 @@ temporaries of its steps."""
 class CudaHealth(Health):
     """The memory of the current CUDA device."""
 
-    def __init__(self, cupy: Any) -> None:
-        self._cupy = cupy
+    def __init__(self, cupy: Any, streams: DeviceStreams) -> None:
+        self._cupy, self._streams = cupy, streams
 
     def release(self) -> None:
-        """Give the unused blocks of CuPy's pools back to the device and to the host."""
+        """Give idle page-locked memory and the unused blocks of CuPy's pools back."""
         super().release()
+        self._streams.pinned.release()
         self._cupy.get_default_memory_pool().free_all_blocks()
         self._cupy.get_default_pinned_memory_pool().free_all_blocks()
 
@@ -50,19 +53,42 @@ class CudaHealth(Health):
         return int(free + self._cupy.get_default_memory_pool().free_bytes())
 
 
+class CupyStream:
+    """A stream of CuPy whose events neither keep the time nor let the host spin; a ``lanes.Stream``."""
+
+    def __init__(self, cupy: Any, own: Any) -> None:
+        self._cupy, self.own = cupy, own
+        self.ptr = own.ptr
+
+    def record(self) -> Any:
+        """The point after all work queued so far; a thread that waits for it sleeps."""
+        return self.own.record(self._cupy.cuda.Event(block=True, disable_timing=True))
+
+    def wait_event(self, event: Any) -> None:
+        """Work queued from now on starts after ``event``."""
+        self.own.wait_event(event)
+
+    def __enter__(self) -> CupyStream:
+        self.own.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.own.__exit__(*error)
+
+
 class CupyCopies:
     """Streams, page-locked memory and copies through CuPy; a ``lanes.CopyDevice``."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
 
-    def stream(self) -> Any:
+    def stream(self) -> CupyStream:
         """A new stream that does not wait for the default one."""
-        return self._cupy.cuda.Stream(non_blocking=True)
+        return CupyStream(self._cupy, self._cupy.cuda.Stream(non_blocking=True))
 
-    def default(self) -> Any:
+    def default(self) -> CupyStream:
         """CuPy's default stream, which every thread uses unless it chooses another."""
-        return self._cupy.cuda.Stream.null
+        return CupyStream(self._cupy, self._cupy.cuda.Stream.null)
 
     def pinned(self, nbytes: int) -> Bytes:
         """Page-locked host memory, u8 [nbytes]; raises DeviceMemoryError when there is none left."""
@@ -94,11 +120,11 @@ class CupyCopies:
 
     def copy_in(self, target: Array, source: Any, stream: Any) -> None:
         """Queue a copy from page-locked memory."""
-        target.set(source, stream=stream)
+        target.set(source, stream=stream.own)
 
     def copy_out(self, target: Any, source: Array, stream: Any) -> None:
         """Queue a copy to page-locked memory."""
-        source.get(stream=stream, out=target, blocking=False)
+        source.get(stream=stream.own, out=target, blocking=False)
 
     def gather_out(self, target: Bytes, source: Array, pieces: Sequence[Span], stream: Any) -> None:
         """Queue copies of pieces of u8 memory to page-locked memory, joined there."""
@@ -114,6 +140,7 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
     """The backend of the current CUDA device. Raises BackendError when it cannot be used."""
     card = CupyDevice()
     cupy = card.xp
+    refuse_own_streams(os.environ)
     # CuPy's arrays do not name their namespace; this one fills what the standard wants.
     import array_api_compat.cupy as standard
 
@@ -134,9 +161,39 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
         lanes=lanes,
         device=device_name(cupy),
         reason=reason,
-        health=CudaHealth(cupy),
+        health=CudaHealth(cupy, streams),
+        in_thread=chooser(cupy),
         device_io=lambda: cuda_tools(streams, cupy.cuda.Device().id),
     )
+
+
+OWN_STREAMS = "CUPY_CUDA_PER_THREAD_DEFAULT_STREAM"
+
+
+def refuse_own_streams(environment: Mapping[str, str]) -> None:
+    """Raise BackendError where CuPy was told to give every thread a default stream of its own.
+
+    The arrays that threads hand to each other are ordered by the one default stream.
+    """
+    value = environment.get(OWN_STREAMS, "").strip()
+    if value not in ("", "0"):
+        raise BackendError(
+            f"{OWN_STREAMS} is {value}, expected 0: with a stream of its own a thread could read counts "
+            "that another has not finished.",
+            hint=f"Run unset {OWN_STREAMS} first, or use --backend cpu.",
+        )
+
+
+def chooser(cupy: Any) -> Callable[[], None]:
+    """The function that makes the device of this thread that of another one, too."""
+    chosen = cupy.cuda.Device()
+
+    def in_thread() -> None:
+        # A lost device stays lost: the work itself then says so.
+        with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+            chosen.use()
+
+    return in_thread
 
 
 def tried_backend() -> Backend:
@@ -210,7 +267,7 @@ def _pinned_bandwidth(cupy: Any, nbytes: int = 256 << 20, repeats: int = 5) -> d
         for _ in range(repeats + 1):
             start = time.perf_counter()
             copy()
-            stream.synchronize()
+            stream.record().synchronize()
             times.append(time.perf_counter() - start)
         found[name] = nbytes / min(times[1:]) / 1e9
     return found

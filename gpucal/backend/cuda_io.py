@@ -19,8 +19,8 @@ from gpucal.backend.device_codec import CodecError, DeviceTools
 from gpucal.backend.health import CUDA_ERRORS
 from gpucal.backend.lanes import Array, DeviceStreams, Span
 
-PIECE = 128 << 10
-"""Bytes in a frame that is written: one block of zstd; nvCOMP wants many pieces in a batch."""
+PIECE = 64 << 10
+"""Bytes in a frame that is written: the size for which nvCOMP's zstd is built, and many of them in a batch."""
 
 LEAST_NVCOMP = 6
 """Batches as one buffer with offsets, and ``out=`` of a batch, came with nvCOMP 6."""

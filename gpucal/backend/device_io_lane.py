@@ -9,6 +9,7 @@ sizes fill the chunk.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,8 @@ class DeviceIOLane(DeviceLane):
         reason = ""
         try:
             block = self._duties.files_of(counts, c0, c1, subscan)
-            if block is not None:
-                with self._coders.take() as coder:
-                    window = self._decode(coder, key, block, counts)
+            if block is not None and self._reads_faster(key, block, counts, (c0, c1, subscan)):
+                window = self._decoded(key, block, counts)
                 return window[c0 - block.first : c1 - block.first, ...]
         except (ValueError, OSError) as error:
             reason = str(error)
@@ -60,10 +60,58 @@ class DeviceIOLane(DeviceLane):
             self._duties.to_host("reads", reason, forever=False)
         return found
 
-    def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+    def _reads_faster(
+        self, key: int, block: EncodedBlock, counts: CountsSource, part: tuple[int, int, int]
+    ) -> bool:
+        """Whether the device decodes these counts faster than the host; part: c0, c1, subscan."""
+        choice, layout = self._duties.choice, self._duties.layout_of(counts, block)
+        if choice is None or layout == (0, 0) or isinstance(layout, str):
+            return True
+        c0, c1, subscan = part
+
+        def by_host() -> None:
+            counts.read(c0, c1, subscan, out=room)
+
+        # Page-locked memory takes long to get, but only once.
+        room = self.staging(key, (c1 - c0, *counts.shape[1:4]), counts.dtype)
+        return choice.device_wins(
+            "reads", layout, by_host, lambda: self._decoded(key, block, counts)
+        )
+
+    def encode(
+        self, array: Array, shape: tuple[int, ...], fill: Any, by_host: Callable[[Any], object]
+    ) -> Bytes | None:
         """See ``Lane.encode``; the level of zstd is nvCOMP's own."""
         if not self._duties.writes:
             return None
+        choice = self._duties.choice
+        if choice is None:
+            return self._encoded(array, shape, fill)
+        on_host: list[Any] = []
+
+        def by_device() -> None:
+            self._certainly_encoded(array, shape, fill)
+            if not on_host:  # the first, untimed call: the copy is no part of encoding
+                on_host.extend(self.download(array))
+
+        try:
+            layout = (1, math.prod(shape) * array.dtype.itemsize)
+            wins = choice.device_wins("writes", layout, lambda: by_host(on_host[0]), by_device)
+        except CodecError as error:
+            self._duties.to_host("writes", str(error))
+            return None
+        return self._encoded(array, shape, fill) if wins else None
+
+    def _encoded(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+        """As ``encode`` by the device, or None, with the reason reported."""
+        try:
+            return self._certainly_encoded(array, shape, fill)
+        except CodecError as error:
+            self._duties.to_host("writes", str(error))
+            return None
+
+    def _certainly_encoded(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes:
+        """As ``encode`` by the device. Raises CodecError."""
         streams = self._streams
         if tuple(array.shape) != shape:
             padded = self.output(-1, shape, array.dtype)
@@ -71,22 +119,23 @@ class DeviceIOLane(DeviceLane):
             padded[tuple(slice(n) for n in array.shape)] = array
             array = padded
         raw = array.reshape(-1).view(np.uint8)
-        try:
-            with self._coders.take() as coder:
-                coder.stream.wait_event(streams.compute.record())
-                pieces = coder.codec.encode(raw, coder.memory)
-                host = self._host("frames", 0, sum(size for _, size in pieces))
-                room = coder.memory(0)
-                streams.device.gather_out(host, room, pieces, coder.stream)
-                coder.finish()
-        except CodecError as error:
-            self._duties.to_host("writes", str(error))
-            return None
+        with self._coders.take() as coder:
+            coder.stream.wait_event(streams.compute.record())
+            pieces = coder.codec.encode(raw, coder.memory)
+            host = self._host("frames", 0, sum(size for _, size in pieces))
+            room = coder.memory(0)
+            streams.device.gather_out(host, room, pieces, coder.stream)
+            coder.finish()
         return host
 
     def distrust(self, reason: str) -> None:
         """See ``Lane.distrust``."""
         self._duties.to_host("writes", f"what the device encoded is wrong, {reason}")
+
+    def _decoded(self, key: int, block: EncodedBlock, counts: CountsSource) -> Array:
+        """As ``_decode`` with a coder of the pool."""
+        with self._coders.take() as coder:
+            return self._decode(coder, key, block, counts)
 
     def _decode(self, coder: Coder, key: int, block: EncodedBlock, counts: CountsSource) -> Array:
         """Counts [rows of all files, D, R, A] on the device, complete."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -45,10 +46,13 @@ class Lane(Protocol):
     def encodes(self) -> bool:
         """Whether ``encode`` can be used."""
 
-    def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+    def encode(
+        self, array: Array, shape: tuple[int, ...], fill: Any, by_host: Callable[[Any], object]
+    ) -> Bytes | None:
         """The array, filled up to ``shape`` with ``fill``, as concatenated zstd frames on the host.
 
-        u8, valid until the next call; None when the host must encode it.
+        u8, valid until the next call; None when the host is to encode it. by_host: how the host would
+        encode the array once it is there; it may be called to see how fast that is.
         """
 
     def distrust(self, reason: str) -> None:
@@ -59,6 +63,9 @@ class Lane(Protocol):
 
     def download(self, *arrays: Array) -> tuple[npt.NDArray[Any], ...]:
         """The arrays on the host, complete; valid until the next call."""
+
+    def close(self) -> None:
+        """Give back what other lanes can use; nothing of this one may be used after."""
 
 
 class Lanes(Protocol):
@@ -78,12 +85,17 @@ class StagedLane:
         staging = self.staging(key, (c1 - c0, *counts.shape[1:4]), counts.dtype)
         return self.upload(key, counts.read(c0, c1, subscan, out=staging))
 
-    def encode(self, array: Array, shape: tuple[int, ...], fill: Any) -> Bytes | None:
+    def encode(
+        self, array: Array, shape: tuple[int, ...], fill: Any, by_host: Callable[[Any], object]
+    ) -> Bytes | None:
         """None: the host must encode."""
         return None
 
     def distrust(self, reason: str) -> None:
         """Do nothing: this lane does not encode."""
+
+    def close(self) -> None:
+        """Do nothing: the memory goes with the lane."""
 
 
 class HostLane(StagedLane):
@@ -126,7 +138,7 @@ class LanePool:
         self._free: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(count):
             self._free.put(None)
-        self._make = make
+        self._make, self._count = make, count
 
     @contextmanager
     def take(self) -> Iterator[Lane]:
@@ -138,6 +150,16 @@ class LanePool:
             yield lane
         finally:
             self._free.put(lane)
+
+    def close(self) -> None:
+        """Close the lanes, once all are back; those that are taken after are new."""
+        lanes = [self._free.get() for _ in range(self._count)]
+        try:
+            for lane in filter(None, lanes):
+                lane.close()
+        finally:
+            for _ in lanes:
+                self._free.put(None)
 
 
 def host_lanes(count: int) -> LanePool:
@@ -192,6 +214,53 @@ class CopyDevice(Protocol):
         """Queue copies of pieces of u8 memory to the host, one after another."""
 
 
+class Recycled:
+    """Page-locked memory that outlives the lanes: getting a GiB of it takes some tenths of a second.
+
+    Pieces come in classes of size, an eighth of a power of two apart, so that scans of like shapes use
+    the same ones. At most twice what was ever in use at once lies idle (the means of the loads have pieces
+    of their own); the oldest goes first.
+    """
+
+    def __init__(self, make: Callable[[int], Bytes]) -> None:
+        self._make = make
+        self._idle: list[Bytes] = []
+        self._used = self._most = 0
+        self._lock = threading.Lock()
+
+    def take(self, nbytes: int) -> Bytes:
+        """Memory of at least ``nbytes``; raises what the device raises when there is none left."""
+        size = size_class(nbytes)
+        with self._lock:
+            place = next((i for i, one in enumerate(self._idle) if one.size == size), None)
+            found = None if place is None else self._idle.pop(place)
+        memory = self._make(size) if found is None else found
+        with self._lock:
+            self._used += size
+            self._most = max(self._most, self._used)
+        return memory
+
+    def give(self, memory: Bytes) -> None:
+        """Back from a lane, which must not use it any more."""
+        with self._lock:
+            self._used -= memory.size
+            self._idle.append(memory)
+            while sum(one.size for one in self._idle) > 2 * self._most:
+                self._idle.pop(0)
+
+    def release(self) -> None:
+        """Give up all that is idle."""
+        with self._lock:
+            self._idle.clear()
+            self._most = self._used
+
+
+def size_class(nbytes: int) -> int:
+    """The least size on the scale of eighths of a power of two, at least a page."""
+    step = max(4096, 1 << max(0, nbytes.bit_length() - 4))
+    return -(-max(nbytes, 1) // step) * step
+
+
 class DeviceStreams:
     """The streams for upload, compute and download, side by side; one set serves all lanes of a device.
 
@@ -204,6 +273,7 @@ class DeviceStreams:
         self.upload = device.stream()
         self.compute = device.default()
         self.download = device.stream()
+        self.pinned = Recycled(device.pinned)
 
 
 class DeviceLane(StagedLane):
@@ -258,11 +328,20 @@ class DeviceLane(StagedLane):
         streams.download.record().synchronize()
         return tuple(out)
 
+    def close(self) -> None:
+        """Give the page-locked memory to the lanes that come, once no copy reads it any more."""
+        while self._uploaded:
+            self._uploaded.popitem()[1].synchronize()
+        while self._pinned:
+            self._streams.pinned.give(self._pinned.popitem()[1])
+
     def _host(self, kind: str, key: int, nbytes: int) -> Bytes:
         """Page-locked memory of this kind and key, u8 [nbytes]; it grows and never shrinks."""
         buffer = self._pinned.get((kind, key))
         if buffer is None or buffer.size < nbytes:
-            buffer = self._pinned[kind, key] = self._streams.device.pinned(nbytes)
+            if buffer is not None:
+                self._streams.pinned.give(self._pinned.pop((kind, key)))
+            buffer = self._pinned[kind, key] = self._streams.pinned.take(nbytes)
         return buffer[:nbytes]
 
     def _on_device(self, kind: str, key: int, nbytes: int) -> Array:
@@ -274,5 +353,5 @@ class DeviceLane(StagedLane):
 
 
 def device_lanes(count: int, streams: DeviceStreams) -> LanePool:
-    """Lanes that share the three streams of a device."""
+    """Lanes that share the three streams of a device, and its page-locked memory with those before them."""
     return LanePool(count, lambda: DeviceLane(streams))

@@ -13,9 +13,18 @@ from gpucal.kernel_contract.argument import Array
 from gpucal.kernel_contract.kernel_set import KernelSet
 
 
+def _nothing() -> None:
+    """What a thread has to do first where there is one device."""
+
+
 @dataclass(frozen=True)
 class Backend:
-    """An array namespace, its kernels, the two transfers and the lanes that tiles run in."""
+    """An array namespace, its kernels, the two transfers and the lanes that tiles run in.
+
+    in_thread: to be called first in every new thread that uses the backend, as CUDA gives each thread
+    the first device; never raises. io: who reads and writes chunk files, and what was measured for that,
+    for the provenance; empty where only the host can.
+    """
 
     name: str
     xp: Any
@@ -26,4 +35,6 @@ class Backend:
     device: str = "cpu"
     reason: str = ""
     health: Health = field(default_factory=Health)
+    in_thread: Callable[[], None] = _nothing
+    io: Callable[[], dict[str, Any]] = dict
     device_io: Callable[[], DeviceTools] | None = None

@@ -21,7 +21,7 @@ __device__ __forceinline__ double calibrated(
     bool lost = is_fill(count);
     if (PER_DUMP) lost |= !isfinite(reference) && !(scale.flags & BAD_CHANNEL);
     flags = lost ? (u16)(scale.flags | FILL_VALUE) : scale.flags;
-    const double value = ((double)count - reference) * scale.factor;
+    const double value = (widened(count) - reference) * scale.factor;
     return lost ? nan("") : value;
 }
 
@@ -43,7 +43,8 @@ struct Row {
             if (!is_inside(sample, samples)) continue;
             const double ref = PER_DUMP ? reference[sample] : scale[j].reference;
             u16 flags;
-            out[sample] = (Out)calibrated<PER_DUMP>(counts[sample], ref, scale[j], flags);
+            out[sample] = narrowed<Out>(
+                calibrated<PER_DUMP>(counts[sample], ref, scale[j], flags));
             out_flags[sample] = flags;
             lost += (flags & FILL_VALUE) >> 1;
         }
@@ -73,7 +74,8 @@ struct Row {
 #pragma unroll
             for (int j = 0; j < V; ++j) {
                 const double ref = PER_DUMP ? off[u].v[PER_DUMP ? j : 0] : scale[j].reference;
-                value.v[j] = (Out)calibrated<PER_DUMP>(count[u].v[j], ref, scale[j], flags.v[j]);
+                value.v[j] = narrowed<Out>(
+                    calibrated<PER_DUMP>(count[u].v[j], ref, scale[j], flags.v[j]));
                 lost += (flags.v[j] & FILL_VALUE) >> 1;
             }
             store_pack(out + at, value);

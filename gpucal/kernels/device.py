@@ -66,9 +66,9 @@ class CupyDevice:
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]
     ) -> None:
         """Launch a kernel on the current stream; it is compiled first when it is new."""
-        self._function(kernel)(grid, block, tuple(args))
+        self.compiled(kernel)(grid, block, tuple(args))
 
-    def _function(self, kernel: Kernel) -> Any:
+    def compiled(self, kernel: Kernel) -> Any:
         """The compiled kernel; the lock keeps two threads from compiling the same one."""
         with self._lock:
             function = self._functions.get(kernel)

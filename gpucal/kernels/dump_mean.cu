@@ -10,7 +10,7 @@ struct Mean {
     int number = 0;
     __device__ __forceinline__ void add(Count count, bool valid) {
         const bool good = valid && !is_fill(count);
-        sum += good ? (double)count : 0.0;
+        sum += good ? widened(count) : 0.0;
         number += good;
     }
     __device__ __forceinline__ double value() const { return sum / number; }

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(256, 2) fold(
                 if (!(bits & BAD_CHANNEL)) bits |= FILL_VALUE;
             }
             const i64 place = (first + j) * samples + sample;
-            out[place] = (Out)folded;
+            out[place] = narrowed<Out>(folded);
             out_flags[place] = bits;
             lost += (bits & FILL_VALUE) >> 1;
         }

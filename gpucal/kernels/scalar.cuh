@@ -20,6 +20,36 @@ __device__ __forceinline__ bool is_fill(u32) { return false; }
 __device__ __forceinline__ bool is_fill(float count) { return !isfinite(count); }
 __device__ __forceinline__ bool is_fill(double count) { return !isfinite(count); }
 
+// Between f32 and f64 with subnormal numbers as they are: CuPy compiles with -ftz=true, with which a plain
+// conversion makes them 0 where NumPy does not.
+template <class T>
+__device__ __forceinline__ double widened(T x) {
+    return (double)x;
+}
+__device__ __forceinline__ double widened(float x) {
+#ifdef __CUDA_ARCH__
+    double wide;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(wide) : "f"(x));
+    return wide;
+#else
+    return (double)x;
+#endif
+}
+template <class Out>
+__device__ __forceinline__ Out narrowed(double x) {
+    return (Out)x;
+}
+template <>
+__device__ __forceinline__ float narrowed<float>(double x) {
+#ifdef __CUDA_ARCH__
+    float narrow;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(narrow) : "d"(x));
+    return narrow;
+#else
+    return (float)x;
+#endif
+}
+
 // n / d for 0 <= n < 2^31 by multiplication (Granlund & Montgomery 1994); see geometry.py.
 struct Divider {
     u32 divisor, magic, shift;

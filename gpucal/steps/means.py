@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def dump_means(
             most[key].append(int(backend.xp.max(n)))
 
     tasks = [(s, c0, c1) for s in by_subscan for c0, c1 in channel_blocks(group.counts)]
-    run_all(reduce_block, tasks, pool)
+    with closing(lanes):
+        run_all(reduce_block, tasks, pool)
     return {
         k: SubscanMean(
             backend.asarray(v),

@@ -32,6 +32,7 @@ from gpucal import (
 from gpucal.backend import cuda
 from gpucal.backend.cuda import CudaHealth, CupyCopies
 from gpucal.backend.health import Health
+from gpucal.backend.lanes import DeviceStreams
 from gpucal.backend.protocol import Backend
 from gpucal.cli.commands.info import collect
 from gpucal.io.files import atomic
@@ -469,10 +470,14 @@ def test_cupy_errors_are_translated_where_memory_is_taken() -> None:
     cupy.cuda.PinnedMemory = lambda nbytes: lost()
     with pytest.raises(CUDARuntimeError):
         CupyCopies(cupy).pinned(3 << 20)
-    health = CudaHealth(cupy)
+    streams = DeviceStreams(FakeDevice())
+    streams.pinned.give(streams.pinned.take(5000))
+    health = CudaHealth(cupy, streams)
     assert health.free_bytes() == 107
     health.release()
     assert sorted(freed) == ["device", "host"]
+    streams.pinned.take(5000)
+    assert streams.device.pinned_allocations == 2  # type: ignore[attr-defined]
     runtime.memGetInfo = lost
     assert health.free_bytes() is None
 

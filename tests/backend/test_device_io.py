@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,31 +10,22 @@ import numpy as np
 import pytest
 import zarr
 from builders.night_stores import fast_folder, make_night, small_setup
+from builders.recoded import LAYOUTS, counts_of, recode
+from fakes.clock import set_clock
 from fakes.codec import FakeTools
 from fakes.device import FakeStream
 from numcodecs.zstd import Zstd
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec
 
 from gpucal import CalibrationConfig, StoreReport, calibrate_store
 from gpucal.backend.coders import Coder
 from gpucal.backend.device_io import with_device_io
 from gpucal.errors import DeviceMemoryError
-from gpucal.io.chunks.codecs import crc32c
 from gpucal.pipeline.scan import work_units
 from gpucal.pipeline.store.report import SilentObserver
 from gpucal.simulate.setup import Kind
 
 KINDS: tuple[Kind, ...] = ("tp", "otf", "fsw")
-ZSTD, CRC = ZstdCodec(level=1), Crc32cCodec()
-LAYOUTS: dict[str, dict[str, Any]] = {
-    # 72 channels: the fourth chunk of 20 is padded
-    "zstd": {"codecs": (ZSTD,)},
-    "zstd, zstd checksum, crc32c": {"codecs": (ZstdCodec(level=1, checksum=True), CRC)},
-    "plain": {"codecs": ()},
-    "plain, crc32c": {"codecs": (CRC,), "channels": 8},
-    "frames": {"codecs": (ZSTD,), "frames": 5},
-    "frames, crc32c": {"codecs": (ZSTD, CRC), "frames": 5, "channels": 40},
-}
 
 
 class Heard(SilentObserver):
@@ -62,60 +51,15 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
+def device_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every trial of ``auto``; tests/backend/test_io_choice.py has the others."""
+    set_clock(monkeypatch, host=1.0, device=0.01)
+
+
+@pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of channels per scan; the last one is smaller than its chunk."""
     monkeypatch.setattr(work_units, "L1_CHUNK_BYTES", 1 << 12)
-
-
-def counts_of(store: Path) -> list[Path]:
-    """Loads and source of scan 1, of scan 2, of scan 3."""
-    return sorted(p.parent for p in store.rglob("data_5d/zarr.json"))
-
-
-def recode(
-    store: Path,
-    out: Path,
-    *,
-    codecs: Any = (ZSTD,),
-    channels: int = 20,
-    subscans: int = 1,
-    dumps: int = 0,
-    big: bool = False,
-    frames: int = 0,
-) -> Path:
-    """Copy an L0 store with other chunks and codecs of the counts; ``frames``: zstd frames per chunk."""
-    shutil.copytree(store, out)
-    for folder in counts_of(out):
-        old: Any = zarr.open_array(folder, mode="r")
-        values, attributes, fill = old[...], dict(old.attrs), old.fill_value
-        shutil.rmtree(folder)
-        c, d, r, a, s = values.shape
-        made: Any = zarr.create_array(
-            str(folder),
-            shape=values.shape,
-            chunks=(min(c, channels), dumps or d, r, a, min(s, subscans)),
-            dtype=values.dtype,
-            compressors=codecs,
-            serializer=BytesCodec(endian="big" if big else "little"),
-            fill_value=fill,
-            dimension_names=old.metadata.dimension_names,
-            attributes=attributes,
-        )
-        made[...] = values
-        if frames:
-            split_frames(folder, frames, checksum=CRC in codecs)
-    return out
-
-
-def split_frames(folder: Path, frames: int, *, checksum: bool) -> None:
-    """Write each chunk file anew as several zstd frames, the last one of four bytes."""
-    for path in (p for p in folder.rglob("*") if p.is_file() and p.name != "zarr.json"):
-        data = path.read_bytes()
-        raw = Zstd().decode(data[:-4] if checksum else data)
-        cuts = [i * (len(raw) // 4 // frames) * 4 for i in range(frames)] + [len(raw) - 4, len(raw)]
-        parts = [raw[i:j] for i, j in itertools.pairwise(cuts)]
-        data = b"".join(Zstd(1).encode(part) for part in parts)
-        path.write_bytes(data + (crc32c(data) if checksum else b""))
 
 
 def run(
@@ -178,10 +122,9 @@ def test_the_same_arrays_as_the_host(
         assert "multiple of 8" in heard.about_the_host()[0][1]
         return
     assert not heard.about_the_host()
-    assert (
-        heard.messages.count(("info", "the device reads counts and writes spectra: numcodecs."))
-        == 1
-    )
+    told = [text for _, text in heard.messages if "by the device" in text]
+    assert bool([text for text in told if "decoded" in text]) == ("plain" not in layout)
+    assert [text for text in told if "encoded" in text]
     assert (tools.decoded > 0) == ("plain" not in layout)
     moved = "frames" in layout and alignment > 1
     assert (tools.files_read > 0) == (gds and "crc32c" not in layout and not moved)
@@ -321,12 +264,12 @@ def test_a_full_device_gets_the_memory_of_the_coders_back() -> None:
     known = tools.backend()
     backend = with_device_io(known, "auto", "zstd:1", lambda level, text: None)
     with backend.lanes(1).take() as lane:
-        lane.encode(np.zeros((4, 2)), (4, 2), 0)
+        lane.encode(np.zeros((4, 2)), (4, 2), 0, np.copy)
         made = tools.device.allocations
-        lane.encode(np.zeros((4, 2)), (4, 2), 0)
+        lane.encode(np.zeros((4, 2)), (4, 2), 0, np.copy)
         assert tools.device.allocations == made
         backend.health.release()
-        lane.encode(np.zeros((4, 2)), (4, 2), 0)
+        lane.encode(np.zeros((4, 2)), (4, 2), 0, np.copy)
         assert tools.device.allocations == made + 1
     assert isinstance(backend.health.failure(MemoryError("full")), DeviceMemoryError)
     assert backend.health.free_bytes() == known.health.free_bytes()

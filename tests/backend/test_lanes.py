@@ -12,7 +12,14 @@ from builders.truth_setup import calibrated, simulate_scan, steady
 from fakes.device import FakeDevice, fake_backend
 
 from gpucal import CalibrationConfig, LoadError
-from gpucal.backend.lanes import DeviceLane, DeviceStreams, HostLane, LanePool
+from gpucal.backend.lanes import (
+    DeviceLane,
+    DeviceStreams,
+    HostLane,
+    LanePool,
+    device_lanes,
+    size_class,
+)
 from gpucal.pipeline.scan import work_units
 from gpucal.simulate.setup import Kind
 
@@ -145,6 +152,92 @@ def test_a_lane_is_held_by_one_worker_at_a_time() -> None:
         t.join()
     assert len(seen) == 200
     assert max(len(s) for s in seen) <= 2
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_page_locked_memory_serves_the_next_scan_too() -> None:
+    simulated = scene("tp")
+    config = CalibrationConfig(pwv=3.0, workers=1)
+    device = FakeDevice()
+    backend = fake_backend(device)
+    first = calibrated(simulated, config, backend=backend)
+    made = device.pinned_allocations
+    assert made > 0
+    second = calibrated(simulated, config, backend=backend)
+    assert device.pinned_allocations == made
+    assert np.array_equal(first.spectra, second.spectra, equal_nan=True)
+    backend.health.release()
+    calibrated(simulated, config, backend=backend)
+    assert device.pinned_allocations > made
+
+
+def test_sizes_of_a_class_share_memory_and_others_do_not() -> None:
+    device = FakeDevice()
+    pinned = DeviceStreams(device).pinned
+    one = pinned.take(1 << 20)
+    other = pinned.take((1 << 20) + 5000)
+    assert not np.shares_memory(one, other)
+    pinned.give(other)
+    again = pinned.take((1 << 20) + 6000)
+    assert np.shares_memory(again, other)
+    assert again.size >= (1 << 20) + 6000
+    assert again.size < 1.2 * (1 << 20)
+    assert not np.shares_memory(pinned.take((1 << 20) + 6000), again)
+    assert device.pinned_allocations == 3
+
+
+def test_what_lies_idle_is_limited() -> None:
+    device = FakeDevice()
+    pinned = DeviceStreams(device).pinned
+    for n in range(8):  # eight classes, 2^20 to nearly 2^21
+        pinned.give(pinned.take((1 << 20) + n * (1 << 17)))
+    assert device.pinned_allocations == 8
+    pinned.take((1 << 20) + 7 * (1 << 17))
+    assert device.pinned_allocations == 8
+    pinned.take(1 << 20)
+    assert device.pinned_allocations == 9  # the oldest had gone
+    for nbytes in (0, 1, 4096, 4097, 1 << 20, (1 << 20) + 1, 3 << 20):
+        assert nbytes <= size_class(nbytes) <= max(4096, 1.25 * nbytes + 4096)
+
+
+def test_a_lane_gives_its_memory_back_only_when_no_copy_reads_it() -> None:
+    device = FakeDevice()
+    streams = DeviceStreams(device)
+    streams.compute = _Unheard(streams.compute)  # the device is busy: nothing is copied yet
+    pool = device_lanes(2, streams)
+    with pool.take() as lane:
+        staging = lane.staging(0, (4,), np.dtype(np.int32))
+        staging[:] = 1
+        on_device = lane.upload(0, staging)
+    pool.close()
+    assert np.array_equal(on_device, np.ones(4, dtype=np.int32))
+    with pool.take() as lane:
+        assert np.shares_memory(lane.staging(0, (4,), np.dtype(np.int32)), staging)
+
+
+def test_a_pool_waits_for_its_lanes_before_it_closes() -> None:
+    pool = LanePool(1, HostLane)
+    taken, may_end, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        with pool.take():
+            taken.set()
+            may_end.wait(10)
+            assert not closed.is_set()
+
+    def close() -> None:
+        pool.close()
+        closed.set()
+
+    threads = [threading.Thread(target=f) for f in (work, close)]
+    threads[0].start()
+    assert taken.wait(10)
+    threads[1].start()
+    assert not closed.wait(0.05)
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    assert closed.is_set()
 
 
 def test_host_lane_recycles_its_memory() -> None:

@@ -45,7 +45,7 @@ class FakeTools:
             files = FakeFiles(self) if self.gds else None
             return DeviceTools(streams, codec, files, self.missing, "numcodecs")
 
-        return replace(fake_backend(self.device, kernels), device_io=tools)
+        return replace(fake_backend(self.device, kernels, streams), device_io=tools)
 
 
 class FakeCodec:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cpu_fallback import NumpyKernels
+from gpucal.backend.health import Health
 from gpucal.backend.lanes import DeviceStreams, device_lanes
 from gpucal.backend.protocol import Backend
 
@@ -74,7 +75,7 @@ class FakeDevice:
         self.compute = FakeStream(self)
         self.tick = 0
         self.last = threading.local()
-        self.allocations = 0
+        self.allocations = self.pinned_allocations = 0
         self.copies_in = self.copies_out = 0
         self.memory_in_use = 0
         self.capacity = capacity
@@ -93,6 +94,7 @@ class FakeDevice:
 
     def pinned(self, nbytes: int) -> Any:
         self.allocations += 1
+        self.pinned_allocations += 1
         return np.full(nbytes, 0xAB, dtype=np.uint8)
 
     def memory(self, nbytes: int) -> Any:
@@ -150,9 +152,22 @@ class WatchedKernels:
         return run
 
 
-def fake_backend(device: FakeDevice, kernels: Any = None) -> Backend:
+class FakeHealth(Health):
+    """As ``CudaHealth``, without a pool."""
+
+    def __init__(self, streams: DeviceStreams) -> None:
+        self._streams = streams
+
+    def release(self) -> None:
+        super().release()
+        self._streams.pinned.release()
+
+
+def fake_backend(
+    device: FakeDevice, kernels: Any = None, streams: DeviceStreams | None = None
+) -> Backend:
     """A backend whose tiles go through ``DeviceLane`` on the fake device."""
-    streams = DeviceStreams(device)
+    streams = streams or DeviceStreams(device)
     return Backend(
         name="fake",
         xp=np,
@@ -161,4 +176,5 @@ def fake_backend(device: FakeDevice, kernels: Any = None) -> Backend:
         to_host=np.asarray,
         lanes=lambda count: device_lanes(count, streams),
         device="fake",
+        health=FakeHealth(streams),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gpucal.kernels.source import ELEMENTWISE, FILES
+from gpucal.kernels.source import ELEMENTWISE, FILES, Kernel, compiler_options, source_text
 from gpucal.kernels.variants import all_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,18 @@ def test_elementwise_kernels_round_as_numpy_does(compiled: Any, arch: str) -> No
         for expression, body in entries(compiled(file, arch)).items():
             assert "fma.rn" not in body, expression
     assert "fma.rn.f64" in compiled("chi2", arch).ptx
+
+
+@pytest.mark.parametrize("file", sorted(ELEMENTWISE))
+def test_subnormal_numbers_stay_with_the_options_of_cupy(compile_log: Any, file: str) -> None:
+    """CuPy puts -ftz=true after our options; what is converted from or to f32 must not become 0 by it."""
+    kernels = [k for k in all_kernels() if k.file == file]
+    options = (*compiler_options(file), "-ftz=true")
+    one = compile_log.compile_text(f"{file}.cu", source_text(file), kernels, "sm_90", options)
+    assert not re.findall(r"cvt\.\S*ftz\S*", one.ptx)
+    plain = "__global__ void f(const float* x, double* y) { *y = (double)*x; }"
+    named = [Kernel("f", "f")]
+    assert "cvt.ftz.f64.f32" in compile_log.compile_text("f", plain, named, "sm_90", options).ptx
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def encoded_block(
         checksum=files.checksum,
         fill=fill,
         frames=partial(_frames_of_file, files, nbytes),
-        frames_on_disk=partial(_frames_on_disk, bool(files.codec), nbytes),
+        frames_on_disk=partial(_frames_on_disk, files, nbytes),
     )
 
 
@@ -91,12 +91,12 @@ def _frames_of_file(files: ChunkFiles, nbytes: int, data: Bytes) -> list[Frame]:
     return _exact(zstd_frames(_reader(data), data.size), nbytes)
 
 
-def _frames_on_disk(compressed: bool, nbytes: int, path: Path) -> list[Frame]:
-    """The same for a file without checksum, of which only the headers of blocks are read."""
+def _frames_on_disk(files: ChunkFiles, nbytes: int, path: Path) -> list[Frame]:
+    """The same from the headers of its blocks alone, so that no checksum is verified."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        size = os.fstat(descriptor).st_size
-        if not compressed:
+        size = max(os.fstat(descriptor).st_size - 4 * files.checksum, 0)
+        if not files.codec:
             return _plain(size, nbytes)
         return _exact(zstd_frames(lambda at, n: os.pread(descriptor, n, at), size), nbytes)
     finally:

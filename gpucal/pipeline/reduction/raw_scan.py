@@ -57,7 +57,8 @@ class RawScan:
         """Run the procedure; see ``reduce_scan``."""
         chosen = self._procedure(procedure)
         attrs = self.scans[0].attrs
-        with Threads(self.config.workers or usable_cores()) as pool:
+        workers = self.config.workers or usable_cores()
+        with Threads(workers, "tile", self.backend.in_thread) as pool:
             if chosen == "skydip":
                 return self._skydip(options.skydip, pool)
             self._require_source()

@@ -54,7 +54,7 @@ def stream_in_memory(
     if table is None:
         table = atmosphere_for(config, scan.store_attrs, scan.path)
     budget = MemoryBudget.of_config(config)
-    with Threads(budget.workers) as pool:
+    with Threads(budget.workers, "tile", backend.in_thread) as pool:
         choice = load
         if not isinstance(choice, LoadChoice):
             first = load_means(_with_loads(choice or scan, scan), config, backend, pool)

@@ -47,7 +47,8 @@ def stream_scan(
     """
     stop = cancel or threading.Event()
     once = None if progress is None else _Once(progress)
-    work = TileWork(solution, sink, solution.backend.lanes(budget.workers), stop, once)
+    lanes = solution.backend.lanes(budget.workers)
+    work = TileWork(solution, sink, lanes, stop, once)
     most = budget.submitted(solution)
     asked = solution.config.noise_steps if isinstance(sink, StoredSink) else None
     try:
@@ -75,6 +76,8 @@ def stream_scan(
     except KeyboardInterrupt:
         stop.set()
         raise
+    finally:
+        lanes.close()
 
 
 def _sums(

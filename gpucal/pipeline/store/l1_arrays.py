@@ -189,7 +189,9 @@ class L1Sink:
         self, lane: Lane, array: ArrayWriter, index: tuple[int, ...], tile: Array, fill: Any
     ) -> None:
         """One chunk encoded by the device, or by the host where the bytes of the device are wrong."""
-        data = lane.encode(tile, array.chunks[:-1], fill)
+        data = lane.encode(
+            tile, array.chunks[:-1], fill, lambda here: array.encode(here[..., None])
+        )
         if data is not None:
             nbytes = math.prod(array.chunks) * array.dtype.itemsize
             try:

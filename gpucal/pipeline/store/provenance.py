@@ -59,6 +59,7 @@ def provenance(
         "backend": solution.backend.name,
         "backend_reason": solution.backend.reason,
         "device": solution.backend.device,
+        "io": solution.backend.io(),
         "atmosphere_table": None
         if table is None
         else {

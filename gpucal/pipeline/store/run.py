@@ -90,14 +90,15 @@ class Run:
         self._command_line = command_line
         self._cpu_after_loss = cpu_after_loss
         self._cancel = cancel or threading.Event()
+        self._budget = MemoryBudget.of_config(config)
         chosen = with_device_io(
-            backend or select_backend(config.backend), config.io, config.codec, observer.message
+            *(backend or select_backend(config.backend), config.io, config.codec),
+            *(observer.message, self._budget.workers),
         )
         self._l0 = open_l0(l0)
         self._rules = flag_rules_of(config, self._l0)
         self._table = _atmosphere_of(self._l0, config, observer)
         self._l1 = L1Store(out, codec=config.codec, dtype=config.dtype)
-        self._budget = MemoryBudget.of_config(config)
         self._bands = BandWriter(config, self._table, observer, self._budget, self._cancel)
         self._record = Record(observer)
         self._scan_done = scan_done
@@ -168,8 +169,8 @@ class Run:
                     self._rules,
                 )
             )
-            pool = threads.enter_context(Threads(self._budget.workers, "tile"))
-            ahead = threads.enter_context(Threads(1, "prefetch"))
+            pool = threads.enter_context(Threads(self._budget.workers, "tile", backend.in_thread))
+            ahead = threads.enter_context(Threads(1, "prefetch", backend.in_thread))
             prefetch = Prefetch(lambda: self.solver, ahead, pool, self._cancel)
             try:
                 with ctrl_c_sets(self._cancel):
