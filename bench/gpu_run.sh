@@ -4,6 +4,7 @@
 #                                  on disk, compute-sanitizer
 #   sh bench/gpu_run.sh --quick    150 s: tests on the card, calibrate and dump_mean, one night
 #   sh bench/gpu_run.sh --dry      the same stages without a card, at toy size; measures nothing
+#                                  (GPUCAL_SLOW=10: on a busy machine, with ten times the limits)
 #   sh bench/gpu_run.sh --wheels   where there is a network: collects in .whl/ what gpu_wheels.txt names
 #                                  for Python 3.12, Linux x86-64 and CUDA 13; add to it, where the machine
 #                                  has no CuPy:  --wheels cupy-cuda13x
@@ -39,6 +40,9 @@ esac
 
 total_seconds=535
 [ -z "$quick" ] || total_seconds=150
+slow=1
+[ -z "$dry" ] || slow=${GPUCAL_SLOW:-1}
+total_seconds=$((total_seconds * slow))
 work=$(mktemp -d) || exit 1
 warming=
 trap '[ -z "$warming" ] || kill "$warming" 2>/dev/null; rm -rf "$work"' EXIT
@@ -138,7 +142,7 @@ cpu_seconds() {
 
 # stage NAME SECONDS COMMAND..: its output goes to the log as it comes, and its last lines are shown.
 stage() {
-    name=$1 limit=$2
+    name=$1 limit=$(($2 * slow))
     shift 2
     left=$((total_seconds - $(date +%s) + started))
     if [ "$left" -lt 5 ]; then
