@@ -53,8 +53,8 @@ STEEPEST = 20.0
 """Largest exponent of temperature: beyond it a column is near zero, and does not matter."""
 
 DRY_AIRMASS = 24.0
-"""Opacity of dry air is kept to the tolerance at this airmass: beside an oxygen line it must not pass for water (2e-4 Np
-between knots were 1.3 % of 1 mm at 110 GHz)."""
+"""Opacity of dry air is kept to the tolerance at this airmass: beside an oxygen line it must not pass for water
+(2e-4 Np between knots were 1.3 % of 1 mm at 110 GHz)."""
 
 
 @dataclass(frozen=True)
