@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gpucal.errors import ConfigError
-from gpucal.option_model import DEG, MIB, MM, NP, K, M, OptionModel, S, read_toml
+from gpucal.option_model import DEG, MIB, MM, NP, K, KernelForm, M, OptionModel, S, read_toml
 from gpucal.scan_numbers import parse_scans
 
 Mode = Literal["auto", "tp", "otf", "otf-chopped", "nod", "fsw", "wsw"]
@@ -202,6 +202,7 @@ class CalibrationConfig(OptionModel):
         json_schema_extra={"placeholder": "NAME"},
     )
     backend: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where to compute.")
+    kernels: KernelForm = "fused"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Threads; 0 = one per core.")
     scheduler: str | None = Field(
         None,
@@ -214,8 +215,7 @@ class CalibrationConfig(OptionModel):
         json_schema_extra={"placeholder": "LIST"},
     )
     io: Literal["auto", "host", "device"] = Field(
-        "auto",
-        description="Where chunks are decoded and encoded; auto: the faster one.",
+        "auto", description="Where chunks are decoded and encoded; auto: the faster one."
     )
     ring: Annotated[int, Field(ge=16)] = Field(
         1024,
@@ -340,7 +340,7 @@ class CalibrationConfig(OptionModel):
         return self.model_dump(
             exclude={
                 *("scans", "overwrite", "flags", "strict", "backend", "workers"),
-                *("scheduler", "devices", "io", "ring"),
+                *("scheduler", "devices", "io", "ring", "kernels"),
                 *(name for name in type(self).model_fields if name.startswith("alarm_")),
             }
         )

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from gpucal.errors import ConfigError, did_you_mean
@@ -21,6 +21,11 @@ from gpucal.errors import ConfigError, did_you_mean
 _UNITS = ("K", "s", "m", "deg", "Np", "mm", "MiB")
 K, S, M, DEG, NP, MM, MIB = ({"unit": cast(JsonValue, unit)} for unit in _UNITS)
 """Unit of a field, in its ``json_schema_extra``."""
+
+KernelForm = Annotated[
+    Literal["fused", "plain"],
+    Field(description="Kernels on a card: fused, or their readable, slower form."),
+]
 
 _BOUNDS = (
     ("exclusiveMinimum", "above"),
