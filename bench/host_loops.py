@@ -1,6 +1,6 @@
 """Elementwise and reduction kernels of CuPy, built with g++ for NumPy arrays: a check of their texts.
 
-Slow, and only what ``bench.gpu.baseline`` needs: the first run on a card should find no mistake in it.
+Slow, and only what ``gpucal.kernels.plain`` needs: the first run on a card should find no mistake in it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ HEADER = """
 #define __forceinline__ inline
 using std::isfinite;
 using std::isnan;
+static inline unsigned __umulhi(unsigned a, unsigned b) {
+    return (unsigned)(((unsigned long long)a * b) >> 32);
+}
 """
 
 C_NAMES = {
@@ -33,6 +36,7 @@ C_NAMES = {
     "int32": "int",
     "uint32": "unsigned int",
     "uint16": "unsigned short",
+    "bool": "bool",
 }
 
 
@@ -110,7 +114,13 @@ class ElementwiseKernel:
     """A loop over broadcast arrays; see ``cupy.ElementwiseKernel``."""
 
     def __init__(
-        self, inputs: str, outputs: str, operation: str, name: str, preamble: str = ""
+        self,
+        inputs: str,
+        outputs: str,
+        operation: str,
+        name: str,
+        preamble: str = "",
+        options: tuple[str, ...] = (),
     ) -> None:
         self._inputs, self._outputs = parameters(inputs), parameters(outputs)
         self._operation, self._preamble, self._name = operation, preamble, name
@@ -159,11 +169,11 @@ class ReductionKernel:
         identity: str,
         name: str,
         reduce_type: str,
-        preamble: str = "",
+        options: tuple[str, ...] = (),
     ) -> None:
         self._inputs, (self._output,) = parameters(inputs), parameters(output)
         self._texts = (term, reduce, post, identity)
-        self._type, self._preamble, self._name = reduce_type, preamble, name
+        self._type, self._name = reduce_type, name
 
     def __call__(self, *args: Array, axis: int | None = None) -> Any:
         """The sum over one axis, or over all. Raises TypeError for other dtypes."""
@@ -177,7 +187,7 @@ class ReductionKernel:
         term, reduce, post, identity = self._texts
         place = len(args)
         source = (
-            f"{typedefs(types)}{self._preamble}\n"
+            f"{typedefs(types)}\n"
             f"static {self._type} reduced({self._type} a, {self._type} b) {{ return {reduce}; }}\n"
             'extern "C" void run(long long n, long long length, void** args) {\n'
             "for (long long o = 0; o < n; ++o) {\n"

@@ -229,7 +229,7 @@ def calibrate_scan(
             raise ConfigError(
                 f"{name} is a {kind}, expected a Scan.", hint="Take gpucal.open_l0(path)[number]."
             )
-    backend = backend or select_backend(config.backend)
+    backend = backend or select_backend(config.backend, kernels=config.kernels)
     table = table or atmosphere_for(config, scan.store_attrs, scan.path)
     streamed = stream_in_memory(
         scan,

@@ -210,6 +210,7 @@ class CalibrationConfig(OptionModel):
         json_schema_extra={"placeholder": "NAME"},
     )
     backend: Literal["auto", "cuda", "cpu"] = Field("auto", description="Where to compute.")
+    kernels: kinds.KernelForm = "fused"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Threads; 0 = one per core.")
     scheduler: str | None = Field(
         None,
@@ -222,8 +223,7 @@ class CalibrationConfig(OptionModel):
         json_schema_extra={"placeholder": "LIST"},
     )
     io: Literal["auto", "host", "device"] = Field(
-        "auto",
-        description="Where chunks are decoded and encoded; auto: the faster one.",
+        "auto", description="Where chunks are decoded and encoded; auto: the faster one."
     )
     ring: Annotated[int, Field(ge=16)] = Field(
         1024,
@@ -339,7 +339,7 @@ class CalibrationConfig(OptionModel):
         return self.model_dump(
             exclude={
                 *("scans", "overwrite", "flags", "strict", "backend", "workers"),
-                *("scheduler", "devices", "io", "ring"),
+                *("scheduler", "devices", "io", "ring", "kernels"),
                 *(name for name in type(self).model_fields if name.startswith("alarm_")),
             }
         )

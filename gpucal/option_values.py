@@ -44,6 +44,10 @@ ColdCoupling = Annotated[
         gt=0, le=1, description="Part of the beam that is on the cold load; the rest is at t_cab."
     ),
 ]
+KernelForm = Annotated[
+    Literal["fused", "plain"],
+    Field(description="Kernels on a card: fused, or their readable, slower form."),
+]
 CalBandwidth = Annotated[
     Bandwidth,
     Field(

@@ -1,7 +1,7 @@
 """Compiles every CUDA kernel without a GPU and prints registers, spills and more: ``--help``.
 
 NVRTC is taken from the wheel ``nvidia-cuda-nvrtc`` or from the system, through ctypes. Where CuPy is
-installed, its headers make the plain forms of ``bench.gpu.baseline`` too, from the text that CuPy makes
+installed, its headers make the plain forms of ``gpucal.kernels.plain`` too, from the text that CuPy makes
 of an ElementwiseKernel. Those of a ReductionKernel depend on the launch, so they are left out.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.gpu.baseline import CALIBRATE, FOLD, REFERENCE, Elementwise
 from bench.host_loops import C_NAMES, parameters, typedefs
+from gpucal.kernels.plain import CALIBRATE, FOLD, REFERENCE, Elementwise
 from gpucal.kernels.source import FILES, Kernel, compiler_options, source_text
 from gpucal.kernels.variants import all_kernels
 

@@ -4,7 +4,7 @@
     python -m bench.gpu.kernels --toy           on a card, toy sizes: for a memory checker
     python -m bench.gpu.kernels --dry           the same path on NumPy: measures nothing
 
-Beside each kernel runs its plain form (``bench.gpu.baseline``): first for its results, which must agree,
+Beside each kernel runs its plain form (``gpucal.kernels.plain``): first for its results, which must agree,
 then for its time. A time is that of one call as the pipeline makes it, so launches and allocations are in it; sizes are
 such that they hardly count. Calibrate also waits for the number it returns.
 """

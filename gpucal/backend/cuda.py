@@ -22,6 +22,8 @@ from gpucal.errors import BackendError, DeviceMemoryError
 from gpucal.kernel_contract.dump_mean import SubscanDumps
 from gpucal.kernels import CudaKernels
 from gpucal.kernels.device import CupyDevice
+from gpucal.kernels.forms import KernelForms
+from gpucal.kernels.plain import PlainKernels
 
 Array = Any
 
@@ -136,8 +138,11 @@ class CupyCopies:
             to += size
 
 
-def cuda_backend(*, reason: str = "asked for") -> Backend:
-    """The backend of the current CUDA device. Raises BackendError when it cannot be used."""
+def cuda_backend(*, reason: str = "asked for", kernels: str = "fused") -> Backend:
+    """The backend of the current CUDA device, with the kernels of this form.
+
+    Raises BackendError when it cannot be used.
+    """
     card = CupyDevice()
     cupy = card.xp
     refuse_own_streams(os.environ)
@@ -145,6 +150,7 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
     import array_api_compat.cupy as standard
 
     streams = DeviceStreams(CupyCopies(cupy))
+    forms = KernelForms(CudaKernels(card), lambda: PlainKernels(cupy, cupy), kernels)
 
     def to_host(array: Any) -> Any:
         return cupy.asnumpy(array) if isinstance(array, cupy.ndarray) else np.asarray(array)
@@ -155,7 +161,8 @@ def cuda_backend(*, reason: str = "asked for") -> Backend:
     return Backend(
         name="cuda",
         xp=standard,
-        kernels=CudaKernels(card),
+        kernels=forms,
+        kernel_form=forms.describe,
         asarray=cupy.asarray,
         to_host=to_host,
         lanes=lanes,
@@ -196,23 +203,29 @@ def chooser(cupy: Any) -> Callable[[], None]:
     return in_thread
 
 
-def tried_backend() -> Backend:
+def tried_backend(*, kernels: str = "fused") -> Backend:
     """The backend of the current device, once a small mean over dumps has come out right on it.
 
     Raises BackendError, or whatever CuPy raises, when it cannot be used; BackendError when less than
     LEAST_FREE bytes are free.
     """
-    backend = cuda_backend(reason="auto: a card is there, and a kernel has run on it")
+    reason = "auto: a card is there, and a kernel has run on it"
+    backend = cuda_backend(reason=reason, kernels=kernels)
     free = backend.health.free_bytes() or 0
     if free < LEAST_FREE:
         raise BackendError(
             f"{backend.device} has {free >> 20} MiB free, expected at least {LEAST_FREE >> 20} MiB."
         )
+    first_mean(backend)
+    return backend
+
+
+def first_mean(backend: Backend) -> None:
+    """Run a kernel on a few numbers. Raises BackendError when it comes out wrong, and as CuPy does."""
     counts = np.arange(12, dtype=np.int32).reshape(2, 3, 2, 1)
     mean, _ = backend.kernels.dump_mean(SubscanDumps(backend.asarray(counts)))
     if not np.array_equal(backend.to_host(mean), counts.mean(axis=1)):
         raise BackendError(f"{backend.device} gives a wrong mean of small numbers.")
-    return backend
 
 
 def device_count() -> int:

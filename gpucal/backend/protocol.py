@@ -13,6 +13,11 @@ from gpucal.kernel_contract.argument import Array
 from gpucal.kernel_contract.kernel_set import KernelSet
 
 
+def _numpy() -> str:
+    """The form of the kernels without a device."""
+    return "numpy"
+
+
 def _nothing() -> None:
     """What a thread has to do first where there is one device."""
 
@@ -23,7 +28,8 @@ class Backend:
 
     in_thread: to be called first in every new thread that uses the backend, as CUDA gives each thread
     the first device; never raises. io: who reads and writes chunk files, and what was measured for that,
-    for the provenance; empty where only the host can.
+    for the provenance; empty where only the host can. kernel_form: "fused", "plain", or which is plain
+    and why.
     """
 
     name: str
@@ -36,5 +42,6 @@ class Backend:
     reason: str = ""
     health: Health = field(default_factory=Health)
     in_thread: Callable[[], None] = _nothing
+    kernel_form: Callable[[], str] = _numpy
     io: Callable[[], dict[str, Any]] = dict
     device_io: Callable[[], DeviceTools] | None = None

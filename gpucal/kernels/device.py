@@ -12,6 +12,14 @@ from gpucal.kernels.source import Kernel, compiler_options, source_text
 Array = Any
 
 
+class NotCompiledError(Exception):
+    """A kernel that the compiler of this machine refuses."""
+
+
+COMPILER_ERRORS = frozenset({"CompileException", "NVRTCError"})
+"""Names of the classes that CuPy raises for it."""
+
+
 class Device(Protocol):
     """Protocol of a device, as the host side of the kernels needs it."""
 
@@ -65,18 +73,34 @@ class CupyDevice:
     def run(
         self, kernel: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any]
     ) -> None:
-        """Launch a kernel on the current stream; it is compiled first when it is new."""
+        """Launch a kernel on the current stream; it is compiled first when it is new.
+
+        Raises NotCompiledError where it cannot be.
+        """
         self.compiled(kernel)(grid, block, tuple(args))
 
     def compiled(self, kernel: Kernel) -> Any:
-        """The compiled kernel; the lock keeps two threads from compiling the same one."""
+        """The compiled kernel, or NotCompiledError; the lock keeps two threads from compiling the same one."""
         with self._lock:
             function = self._functions.get(kernel)
             if function is None:
-                module = self.xp.RawModule(
-                    code=source_text(kernel.file),
-                    options=compiler_options(kernel.file),
-                    name_expressions=(kernel.expression,),
-                )
-                function = self._functions[kernel] = module.get_function(kernel.expression)
+                function = self._functions[kernel] = self._compile(kernel)
             return function
+
+    def _compile(self, kernel: Kernel) -> Any:
+        """Raises NotCompiledError where the compiler refuses."""
+        try:
+            module = self.xp.RawModule(
+                code=source_text(kernel.file),
+                options=compiler_options(kernel.file),
+                name_expressions=(kernel.expression,),
+            )
+            return module.get_function(kernel.expression)
+        except Exception as error:
+            if COMPILER_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                found = next(
+                    (line for line in lines if "error" in line), (lines or ["no reason"])[0]
+                )
+                raise NotCompiledError(found.strip().rstrip(".")) from error
+            raise

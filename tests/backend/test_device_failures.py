@@ -545,7 +545,7 @@ def test_auto_takes_a_card_that_works_and_has_room(
     device = FakeDevice()
     card = replace(fake_backend(device), reason="auto: it works", health=_Card(1 << 30))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(cuda, "cuda_backend", lambda reason: card)
+    monkeypatch.setattr(cuda, "cuda_backend", lambda reason, kernels: card)
     assert select_backend("auto") is card
     watching = Watching()
     report = run(night, out, None, watching, backend="auto", scans="1-2")

@@ -73,6 +73,7 @@ SAMPLE = {
     "scheduler": ("tcp://host:8786", "tcp://host:8786"),
     "devices": ("0, 1", "0,1"),
     "io": ("host", "host"),
+    "kernels": ("plain", "plain"),
     "ring": ("64", 64),
     "alarm_rms_low": ("0.1", 0.1),
     "alarm_rms_high": ("5", 5.0),

@@ -32,9 +32,9 @@ def losing(numbers: set[int]) -> Any:
     return stream
 
 
-def select(name: str) -> Backend:
+def select(name: str, **options: Any) -> Backend:
     """The fake device, but for a process that is to go on with the CPU."""
-    return select_backend(name) if name == "cpu" else fake_backend(FakeDevice())
+    return select_backend(name, **options) if name == "cpu" else fake_backend(FakeDevice())
 
 
 if __name__ == "__main__":

@@ -88,6 +88,10 @@ def _backend(name: str) -> dict[str, Any]:
 
     try:
         backend = select_backend(name)
+        if name == "cuda":  # what the compiler of this machine says shows in a first kernel
+            from gpucal.backend.cuda import first_mean
+
+            first_mean(backend)
     except BackendError as error:
         _, _, reason = error.message.partition(", but ")
         return {"available": False, "reason": reason or error.message}
@@ -97,7 +101,7 @@ def _backend(name: str) -> dict[str, Any]:
     if name == "cuda":
         from gpucal.backend.cuda import describe_device
 
-        found["card"] = describe_device()
+        found["card"] = {"kernels": backend.kernel_form(), **describe_device()}
     return found
 
 

@@ -37,7 +37,7 @@ class ScanInHand:
         self.pool = pool
         self.store = store_of(job)
         self.options = context.config.calibration.model_copy(update={"partial": True, "scans": ""})
-        self.backend = select_backend(self.options.backend)
+        self.backend = select_backend(self.options.backend, kernels=self.options.kernels)
         self.library = LoadLibrary(self.store, self.options, self.backend)
         self.warnings: list[str] = []
         self.loads: dict[int, str] | None = None

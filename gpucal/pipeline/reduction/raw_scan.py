@@ -44,7 +44,7 @@ class RawScan:
         self, store: L0Store, number: int, config: CalibrationConfig, backend: Backend | None
     ) -> None:
         self.config = config
-        self.backend = backend or select_backend(config.backend)
+        self.backend = backend or select_backend(config.backend, kernels=config.kernels)
         self.library = LoadLibrary(store, config, self.backend)
         self.scans = self.library.scan(number)
         self.number = number

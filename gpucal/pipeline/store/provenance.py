@@ -59,6 +59,7 @@ def provenance(
         "backend": solution.backend.name,
         "backend_reason": solution.backend.reason,
         "device": solution.backend.device,
+        "kernels": solution.backend.kernel_form(),
         "io": solution.backend.io(),
         "atmosphere_table": None
         if table is None

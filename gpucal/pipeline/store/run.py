@@ -91,10 +91,9 @@ class Run:
         self._cpu_after_loss = cpu_after_loss
         self._cancel = cancel or threading.Event()
         self._budget = MemoryBudget.of_config(config)
-        chosen = with_device_io(
-            *(backend or select_backend(config.backend), config.io, config.codec),
-            *(observer.message, self._budget.workers),
-        )
+        backend = backend or select_backend(config.backend, kernels=config.kernels)
+        workers = self._budget.workers
+        chosen = with_device_io(backend, config.io, config.codec, observer.message, workers)
         self._l0 = open_l0(l0)
         self._rules = flag_rules_of(config, self._l0)
         self._table = _atmosphere_of(self._l0, config, observer)
