@@ -296,7 +296,7 @@ def pretended(load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Nu
         pytest.skip("g++ stands in for NVRTC")
     xp = NumpyAsCupy(load("bench.gpu.card").HostEvent, load("bench.host_loops"))
     backend = Backend("cuda", xp, NumpyKernels(1), np.asarray, np.asarray, device="Pretended 1")
-    monkeypatch.setattr(cuda, "cuda_backend", lambda: backend)
+    monkeypatch.setattr(cuda, "cuda_backend", lambda **_: backend)
     small = load("bench.gpu.cases").CHI2["toy"]
     monkeypatch.setitem(load("bench.gpu.cases").CHI2, "full", small)
     toy = load("bench.gpu.night").NIGHTS["toy"]
