@@ -130,6 +130,8 @@ def read_dataset(lead: Path) -> Dataset:
     except ImportFormatError as error:
         error.locate(scan=number)
         raise
+    finally:
+        fits.close()  # columns open it again
 
 
 def _read_members(found: _Found, lead: Path, grouping: FitsFile) -> None:

@@ -10,7 +10,8 @@ from gpucal.io.l1.reader import open_l1
 from gpucal.online.tasks.scan_in_hand import ScanInHand
 from gpucal.pipeline.calibrate import calibrate_store
 from gpucal.pipeline.scan.load_library import LoadLibrary
-from gpucal.pipeline.store.report import StoreReport
+from gpucal.pipeline.store.finished import AGAIN
+from gpucal.pipeline.store.report import SilentObserver, StoreReport
 
 
 def scan_to_l1(scan: ScanInHand) -> bool:
@@ -20,16 +21,28 @@ def scan_to_l1(scan: ScanInHand) -> bool:
     out.parent.mkdir(parents=True, exist_ok=True)
     options = _options(scan)
     again = options.model_copy(update={"overwrite": True})
+    told = _Told()
     try:
-        report = calibrate_store(job.store, out, options)
+        report = calibrate_store(job.store, out, options, observer=told)
         if _kept(report) and _other_loads(scan, out, options):
-            scan.say("other loads serve this scan now: it is calibrated again", "info")
+            told.again = True
             report = calibrate_store(job.store, out, again)
+        if told.again:
+            scan.say("other loads serve this scan now: it is calibrated again", "info")
     except OtherSettingsError:
         # an earlier end of this scan was wrong, or the configuration was changed
         report = calibrate_store(job.store, out, again)
     _note_report(scan, report)
     return not report.failures or any(s.status != "failed" for s in report.summaries)
+
+
+class _Told(SilentObserver):
+    """Hears whether a finished scan is calibrated again, as better loads came into the store."""
+
+    again = False
+
+    def message(self, level: str, text: str) -> None:
+        self.again |= AGAIN in text
 
 
 def _kept(report: StoreReport) -> bool:

@@ -32,6 +32,9 @@ from gpucal.version import __version__
 CLOCK_SLACK_S = 1.0
 """Clocks of file servers differ by less."""
 
+AGAIN = "calibrated again"
+"""Of scans for which better loads came."""
+
 Table = Callable[[], AtmosphereTable | None]
 ReadScan = Callable[[int], Sequence[Scan]]
 
@@ -312,7 +315,7 @@ def _better_loads(again: Mapping[int, Sequence[int]]) -> Iterator[str]:
         came.setdefault(tuple(loads), []).append(n)
     for loads, numbers in came.items():
         yield (
-            f"{scan_ranges(numbers)} calibrated again: the loads of {scan_ranges(loads)} came later, and "
+            f"{scan_ranges(numbers)} {AGAIN}: the loads of {scan_ranges(loads)} came later, and "
             "serve better than those before."
         )
 

@@ -21,8 +21,8 @@ MODES: dict[str, tuple[Kind, ...]] = {
     "hera": ("wsw", "otf-chopped"),
     "upgreat": ("nod",),
     "chai": ("tp",),
-    "argus": ("otf",),
-    "superc": ("fsw", "wsw-chopped"),
+    "argus": ("otf", "fsw"),
+    "superc": ("wsw-chopped",),
 }
 
 
