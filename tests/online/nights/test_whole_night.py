@@ -188,6 +188,7 @@ def test_forty_scans_at_fifty_times_the_speed(tmp_path: Path) -> None:
     whole(tmp_path, FORTY, speed=50.0, every=40)
 
 
+@pytest.mark.skipif("GPUCAL_LONG" not in os.environ, reason="on demand: GPUCAL_LONG=1")
 def test_tasks_without_processes_come_to_the_same(tmp_path: Path) -> None:
     night = make_online_night(tmp_path / "night.zarr", ["load", "pointing"])
     results = []
