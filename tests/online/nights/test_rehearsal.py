@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
     results.close()
 
 
+LONG = pytest.mark.skipif("GPUCAL_LONG" not in os.environ, reason="on demand: GPUCAL_LONG=1")
+
+
+@LONG
 def test_the_spectra_are_those_of_calibrate(played: Played, tmp_path: Path) -> None:
     report = calibrate_store(
         played.store,
@@ -85,6 +90,7 @@ def test_the_spectra_are_those_of_calibrate(played: Played, tmp_path: Path) -> N
         np.testing.assert_array_equal(ours[name], values, err_msg=name)
 
 
+@LONG
 def test_every_trouble_is_seen(played: Played) -> None:
     states = {n: row["state"] for n, row in played.rows.items()}
     assert states.pop(rehearsal.BROKEN, "failed") != "calibrated"
