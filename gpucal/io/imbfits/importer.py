@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from gpucal.errors import ConfigError, ImportFormatError
 from gpucal.io.imbfits.axis import REFERENCES, Spectrum
 from gpucal.io.imbfits.file import NAME
 from gpucal.io.imbfits.night import CAL_RULES, NightScan, calibrations_for, scans_of
-from gpucal.io.imbfits.planner import Planner, ScanParts, common_attributes, quiet_parts
-from gpucal.io.incoming.assumptions import Assumptions
+from gpucal.io.imbfits.planner import ImbParts, Planner, Serving
 from gpucal.io.incoming.glimpse import Glimpse
-from gpucal.io.incoming.landing import digest_of, is_same, writer_of
+from gpucal.io.incoming.landing import digest_of
 from gpucal.io.incoming.profile import ANTENNA_SHIFT, COMMON, PIXEL_OFFSETS, ProfileKey
 from gpucal.io.incoming.protocol import (
     ImportPlan,
@@ -22,11 +21,9 @@ from gpucal.io.incoming.protocol import (
     PlannedScan,
     RawFormat,
     Request,
-    ScanContent,
-    nbytes_of,
-    planned_band,
     root_attrs,
 )
+from gpucal.io.incoming.scan_parts import chosen_scans, planned_scan, read_quietly
 
 TELESCOPE, INSTRUMENT = "IRAM-30M", "IMBFITS"
 SITE = {"lat_deg": 37.0684132670517, "lon_deg": -3.39875641986850, "alt_m": 2851.5}
@@ -67,7 +64,7 @@ class ImbfitsFormat(RawFormat):
         files = self.files(request)
         lost: list[Lost] = []
         night = scans_of(files, request.index, lost)
-        wanted = _chosen(night, request.scans, lost)
+        wanted = chosen_scans(night, request.scans, lost)
         if request.scans is not None:
             lost = [one for one in lost if one.scan is None or one.scan in request.scans]
         plan = _Plan(request, night, rule)
@@ -80,19 +77,6 @@ class ImbfitsFormat(RawFormat):
 
 
 IMBFITS = ImbfitsFormat()
-
-
-def _chosen(
-    night: Sequence[NightScan], wanted: Collection[int] | None, lost: Sequence[Lost]
-) -> Sequence[NightScan]:
-    """The scans asked for, by the telescope's number or by the one in the store."""
-    if wanted is None:
-        return night
-    chosen = [s for s in night if s.scan in wanted or s.number in wanted]
-    if not chosen and not any(one.scan in wanted for one in lost):
-        there = ", ".join(str(s.number) for s in night[:8]) or "none"
-        raise ImportFormatError(f"none of the scans asked for is in the files, which hold {there}.")
-    return chosen
 
 
 class _Plan:
@@ -121,73 +105,29 @@ class _Plan:
         parts, assumed = self._planner.parts(scan, serving)
         parts.close()
         self.lost += parts.lost
-        bands = _shown(parts)
         if scan in self._loads:
-            self._usable[scan.number] = {b.band: b for b in bands}
+            self._usable[scan.number] = {b.band: b for b in parts.bands()}
         if not parts.groups:
             return None
         paths = [f.path for f in scan.files.values()]
         pairing = sorted((*key, number) for key, number in chosen.items())
         identity = digest_of(paths, self._request, scan.number, pairing)
-        return PlannedScan(
-            scan.number,
-            self._writer(scan, parts, serving, assumed, identity),
-            bands,
-            kind=parts.kind,
-            source=str(parts.attrs.get("source", "")),
-            origin=str(scan.lead.path),
-            nbytes=sum(nbytes_of(g) for m in parts.groups.values() for g in m.values()),
-            problems=tuple(parts.problems),
-            same_as=is_same(identity),
-        )
+        read = partial(self._read, scan, serving)
+        return planned_scan(scan.number, str(scan.lead.path), parts, read, assumed, identity)
 
-    def _writer(
-        self,
-        scan: NightScan,
-        planned: ScanParts,
-        serving: Any,
-        assumed: Assumptions,
-        identity: str,
-    ) -> Any:
-        """The ``write`` of a scan, which reads the headers again."""
-        attrs = dict(planned.attrs)
-        expected = {name: [g.shape for g in m.values()] for name, m in planned.groups.items()}
-        again: list[ScanParts] = []
-
-        def read() -> ScanContent:
-            parts, _ = quiet_parts(self._planner, scan, serving)
-            again.append(parts)
-            shapes = {name: [g.shape for g in m.values()] for name, m in parts.groups.items()}
-            if shapes != expected:
-                raise ImportFormatError(
-                    f"{scan.lead.path} has changed since the import began.", hint="Import again."
-                )
-            common = common_attributes(parts.band_attrs)
-            return ScanContent(attrs | common, parts.groups, parts.band_attrs)
-
-        def done() -> None:
-            for parts in again:
-                parts.close()
-            again.clear()
-
-        return writer_of(scan.number, read, identity=identity, assumptions=assumed, done=done)
+    def _read(self, scan: NightScan, serving: Serving) -> ImbParts:
+        """The parts of a scan; their files are to be closed."""
+        return self._planner.parts(scan, serving)[0]
 
     def _serving(self, scan: NightScan, backend: str, spectrum: Spectrum) -> int:
         """The first calibration scan that may serve a band and can be used."""
         receiver = spectrum.tuning.name
         for load in calibrations_for(scan, backend, receiver, self._loads, self._rule):
             if load.number not in self._usable:
-                parts, _ = quiet_parts(self._planner, load, lambda *_: -1)
+                parts = read_quietly(partial(self._read, load, lambda *_: -1))
                 parts.close()
-                self._usable[load.number] = {b.band: b for b in _shown(parts)}
+                self._usable[load.number] = {b.band: b for b in parts.bands()}
             band = self._usable[load.number].get(spectrum.name)
             if band is not None and "HOT" in band.loads and band.shape[0] == spectrum.channels:
                 return load.number
         return -1
-
-
-def _shown(parts: ScanParts) -> tuple[PlannedBand, ...]:
-    return tuple(
-        replace(planned_band(name, members), backend=parts.backends[name])
-        for name, members in parts.groups.items()
-    )

@@ -5,14 +5,12 @@ What planning learned is forgotten and read again when the scan is written: a fo
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from gpucal.errors import GpucalWarning, ImportFormatError
+from gpucal.errors import ImportFormatError
 from gpucal.io.imbfits.attributes import band_attributes, scan_attributes
 from gpucal.io.imbfits.axis import Spectrum, spectra_of
 from gpucal.io.imbfits.chunks import BackendLayout, layout_of
@@ -26,27 +24,20 @@ from gpucal.io.imbfits.tuning import tunings_of
 from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.landing import check_values
 from gpucal.io.incoming.protocol import Lost, Request
+from gpucal.io.incoming.scan_parts import ScanParts
 from gpucal.io.l0.write import GroupArrays
 
 DIAMETER_M = 30.0
 LIGHT = 299792458.0
-Groups = dict[str, dict[str, GroupArrays]]
 Serving = Callable[[NightScan, str, Spectrum], int]
 """(scan, backend, band) -> number of the calibration scan that serves it, -1 for none."""
 
 
 @dataclass(eq=False)
-class ScanParts:
-    """All that a scan becomes: groups and attributes of its bands, files to close, what was lost and remarked."""
+class ImbParts(ScanParts):
+    """The parts of a scan, and the files to close."""
 
-    groups: Groups = field(default_factory=dict)
-    band_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
-    backends: dict[str, str] = field(default_factory=dict)
-    kind: str = ""
     files: list[ImbFile] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -60,10 +51,10 @@ class Planner:
     def __init__(self, request: Request) -> None:
         self._request = request
 
-    def parts(self, scan: NightScan, serving: Serving) -> tuple[ScanParts, Assumptions]:
+    def parts(self, scan: NightScan, serving: Serving) -> tuple[ImbParts, Assumptions]:
         """Read the headers, traces and times of a scan; the parts have no groups where nothing can be used."""
         assumed = Assumptions(self._request.profile)
-        parts = ScanParts()
+        parts = ImbParts()
         for facts in scan.files.values():
             try:
                 self._add(scan, facts, parts, serving, assumed)
@@ -75,7 +66,7 @@ class Planner:
         self,
         scan: NightScan,
         facts: FileFacts,
-        parts: ScanParts,
+        parts: ImbParts,
         serving: Serving,
         assumed: Assumptions,
     ) -> None:
@@ -108,7 +99,7 @@ class Planner:
         file: ImbFile,
         layout: BackendLayout,
         number: int,
-        parts: ScanParts,
+        parts: ImbParts,
         assumed: Assumptions,
     ) -> list[Subscan]:
         """The subscans that can be used; of the others each is lost with its sentence.
@@ -142,7 +133,7 @@ class Planner:
         why = "whether the clocks of antenna and backend agree is not told"
         return float(assumed.take("antenna_shift_s", 0.0, why))
 
-    def _covered(self, s: Subscan, parts: ScanParts) -> Subscan:
+    def _covered(self, s: Subscan, parts: ImbParts) -> Subscan:
         """The subscan without dumps of which the trace does not tell where the telescope was."""
         trace, dumps = s.trace, s.dumps
         known = trace.near(dumps.mjd) if s.kind in LOADS else trace.covers(dumps.mjd)
@@ -171,7 +162,7 @@ class Planner:
         layout: BackendLayout,
         spectrum: Spectrum,
         kinds: Sorted,
-        parts: ScanParts,
+        parts: ImbParts,
         serving: Serving,
         assumed: Assumptions,
     ) -> None:
@@ -215,7 +206,7 @@ class Planner:
                 "missing (IMBF-frontend).",
             )
 
-    def _problems(self, spectrum: Spectrum, kinds: Sorted, parts: ScanParts) -> None:
+    def _problems(self, spectrum: Spectrum, kinds: Sorted, parts: ImbParts) -> None:
         tuning = spectrum.tuning
         said = []
         for value, what, option in (
@@ -235,18 +226,3 @@ class Planner:
 def _placed(error: ImportFormatError, number: int, band: str = "") -> ImportFormatError:
     error.locate(scan=number, band=band)
     return error
-
-
-def quiet_parts(
-    planner: Planner, scan: NightScan, serving: Serving
-) -> tuple[ScanParts, Assumptions]:
-    """As ``Planner.parts``, without the warnings that planning gave before."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GpucalWarning)
-        return planner.parts(scan, serving)
-
-
-def common_attributes(band_attrs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What all bands of a scan have in common, for the attributes of the scan."""
-    parts: Sequence[Mapping[str, Any]] = list(band_attrs.values())
-    return {k: v for k, v in parts[0].items() if all(p.get(k) == v for p in parts[1:])}

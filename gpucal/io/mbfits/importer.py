@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from gpucal.errors import ConfigError, ImportFormatError
-from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.glimpse import Glimpse
-from gpucal.io.incoming.landing import digest_of, is_same, writer_of
+from gpucal.io.incoming.landing import digest_of
 from gpucal.io.incoming.profile import COMMON, PIXEL_OFFSETS, ProfileKey
 from gpucal.io.incoming.protocol import (
     ImportPlan,
@@ -18,17 +17,15 @@ from gpucal.io.incoming.protocol import (
     PlannedScan,
     RawFormat,
     Request,
-    ScanContent,
-    nbytes_of,
-    planned_band,
     root_attrs,
 )
+from gpucal.io.incoming.scan_parts import chosen_scans, planned_scan, read_quietly
 from gpucal.io.mbfits.clock import STAMPS
 from gpucal.io.mbfits.dataset import Dataset, known
 from gpucal.io.mbfits.feeds import ROTATIONS
 from gpucal.io.mbfits.groups import Band
 from gpucal.io.mbfits.night import CAL_RULES, NightScan, calibrations_for, scans_of
-from gpucal.io.mbfits.planner import Planner, ScanParts, common_attributes, quiet_parts
+from gpucal.io.mbfits.planner import MbfitsParts, Planner, Serving
 from gpucal.io.mbfits.roles import is_mbfits
 
 INSTRUMENT = "MBFITS"
@@ -71,7 +68,7 @@ class MbfitsFormat(RawFormat):
         files = self.files(request)
         lost: list[Lost] = []
         night = _one_telescope(scans_of(files, request.index, lost), lost)
-        wanted = _chosen(night, request.scans, lost)
+        wanted = chosen_scans(night, request.scans, lost)
         if request.scans is not None:
             lost = [one for one in lost if one.scan is None or one.scan in request.scans]
         plan = _Plan(request, night, rule)
@@ -101,19 +98,6 @@ def _one_telescope(night: Sequence[NightScan], lost: list[Lost]) -> list[NightSc
     return [s for s in night if s.telescope == usual]
 
 
-def _chosen(
-    night: Sequence[NightScan], wanted: Collection[int] | None, lost: Sequence[Lost]
-) -> Sequence[NightScan]:
-    """The scans asked for, by the telescope's number or by the one in the store."""
-    if wanted is None:
-        return night
-    chosen = [s for s in night if s.scan in wanted or s.number in wanted]
-    if not chosen and not any(one.scan in wanted for one in lost):
-        there = ", ".join(str(s.number) for s in night[:8]) or "none"
-        raise ImportFormatError(f"none of the scans asked for is in the files, which hold {there}.")
-    return chosen
-
-
 class _Plan:
     """Plans the scans of a night; which calibration scans are usable is found out once."""
 
@@ -139,66 +123,29 @@ class _Plan:
         parts, assumed = self._planner.parts(scan, serving)
         parts.close()
         self.lost += parts.lost
-        bands = _shown(parts)
         if scan.is_load:
-            self._usable[scan.number] = {b.band: b for b in bands}
+            self._usable[scan.number] = {b.band: b for b in parts.bands()}
         if not parts.groups or parts.dataset is None:
             return None
         if not self.site:
             self.telescope, self.site = parts.dataset.telescope or "unknown", _site(parts.dataset)
         pairing = sorted(chosen.items())
         identity = digest_of(parts.dataset.files, self._request, scan.number, pairing)
-        return PlannedScan(
-            scan.number,
-            self._writer(scan, parts, serving, assumed, identity),
-            bands,
-            kind=parts.kind,
-            source=str(parts.attrs.get("source", "")),
-            origin=str(scan.lead),
-            nbytes=sum(nbytes_of(g) for m in parts.groups.values() for g in m.values()),
-            problems=tuple(parts.problems),
-            same_as=is_same(identity),
-        )
+        read = partial(self._read, scan, serving)
+        return planned_scan(scan.number, str(scan.lead), parts, read, assumed, identity)
 
-    def _writer(
-        self,
-        scan: NightScan,
-        planned: ScanParts,
-        serving: Any,
-        assumed: Assumptions,
-        identity: str,
-    ) -> Any:
-        """The ``write`` of a scan, which reads the headers again."""
-        attrs = dict(planned.attrs)
-        expected = {name: [g.shape for g in m.values()] for name, m in planned.groups.items()}
-        again: list[ScanParts] = []
-
-        def read() -> ScanContent:
-            parts, _ = quiet_parts(self._planner, scan, serving)
-            again.append(parts)
-            shapes = {name: [g.shape for g in m.values()] for name, m in parts.groups.items()}
-            if shapes != expected:
-                raise ImportFormatError(
-                    f"{scan.lead} has changed since the import began.", hint="Import again."
-                )
-            common = common_attributes(parts.band_attrs)
-            return ScanContent(attrs | common, parts.groups, parts.band_attrs)
-
-        def done() -> None:
-            for parts in again:
-                parts.close()
-            again.clear()
-
-        return writer_of(scan.number, read, identity=identity, assumptions=assumed, done=done)
+    def _read(self, scan: NightScan, serving: Serving) -> MbfitsParts:
+        """The parts of a scan; their files are to be closed."""
+        return self._planner.parts(scan, serving)[0]
 
     def _serving(self, scan: NightScan, band: Band) -> int:
         """The first calibration scan that may serve a band and can be used."""
         sky = next(iter(band.axes.values())).signal
         for load in calibrations_for(scan, band.key, sky, self._loads, self._rule):
             if load.number not in self._usable:
-                parts, _ = quiet_parts(self._planner, load, lambda *_: -1)
+                parts = read_quietly(partial(self._read, load, lambda *_: -1))
                 parts.close()
-                self._usable[load.number] = {b.band: b for b in _shown(parts)}
+                self._usable[load.number] = {b.band: b for b in parts.bands()}
             mine = self._usable[load.number].get(band.name)
             shape = (band.layout.channels, *band.feeds.places.shape)
             if mine is not None and "HOT" in mine.loads and _same(mine, shape):
@@ -225,10 +172,3 @@ def _site(dataset: Dataset) -> dict[str, float]:
             scan=dataset.number,
         )
     return values
-
-
-def _shown(parts: ScanParts) -> tuple[PlannedBand, ...]:
-    return tuple(
-        replace(planned_band(name, members), backend=parts.backends[name])
-        for name, members in parts.groups.items()
-    )

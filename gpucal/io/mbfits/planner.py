@@ -6,18 +6,18 @@ What planning learned is forgotten and read again when the scan is written: a fo
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpucal.errors import GpucalWarning, ImportFormatError
+from gpucal.errors import ImportFormatError
 from gpucal.io.fits.units import Unit
 from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.landing import check_values
 from gpucal.io.incoming.protocol import Lost, Request
+from gpucal.io.incoming.scan_parts import ScanParts
 from gpucal.io.l0.write import GroupArrays
 from gpucal.io.mbfits.attributes import band_attributes, is_horizontal, scan_attributes
 from gpucal.io.mbfits.axis import axis_of
@@ -33,23 +33,15 @@ from gpucal.io.mbfits.night import NightScan, kind_of
 from gpucal.physics.doppler import LIGHT
 
 DIAMETER_M = 12.0
-Groups = dict[str, dict[str, GroupArrays]]
 Serving = Callable[[NightScan, Band], int]
 """(scan, band) -> number of the calibration scan that serves it, -1 for none."""
 
 
 @dataclass(eq=False)
-class ScanParts:
-    """All that a scan becomes: groups and attributes of its bands, the files, what was lost and remarked."""
+class MbfitsParts(ScanParts):
+    """The parts of a scan, and its tables."""
 
-    groups: Groups = field(default_factory=dict)
-    band_attrs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
-    backends: dict[str, str] = field(default_factory=dict)
-    kind: str = ""
     dataset: Dataset | None = None
-    problems: list[str] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -78,25 +70,16 @@ class Planner:
     def __init__(self, request: Request) -> None:
         self._request = request
 
-    def parts(self, scan: NightScan, serving: Serving) -> tuple[ScanParts, Assumptions]:
+    def parts(self, scan: NightScan, serving: Serving) -> tuple[MbfitsParts, Assumptions]:
         """Read the headers, times and pointing of a scan; the parts have no groups where nothing can be used."""
         assumed = Assumptions(self._request.profile)
-        parts = ScanParts()
+        parts = MbfitsParts()
         try:
             parts.dataset = read_dataset(scan.lead)
             _ScanReader(scan, parts.dataset, parts, assumed, serving).read()
         except ImportFormatError as error:
             parts.lose(scan.number, "", error)
         return parts, assumed
-
-
-def quiet_parts(
-    planner: Planner, scan: NightScan, serving: Serving
-) -> tuple[ScanParts, Assumptions]:
-    """As ``Planner.parts``, without the warnings that planning gave before."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GpucalWarning)
-        return planner.parts(scan, serving)
 
 
 class _ScanReader:
@@ -106,7 +89,7 @@ class _ScanReader:
         self,
         scan: NightScan,
         dataset: Dataset,
-        parts: ScanParts,
+        parts: MbfitsParts,
         assumed: Assumptions,
         serving: Serving,
     ) -> None:
@@ -348,9 +331,3 @@ class _ScanReader:
             if any(not np.isfinite(getattr(x, word)) for x in mine):
                 said.append(f"temperature of the {word} load of {febe} not known: {option}")
         self._parts.remark(*said)
-
-
-def common_attributes(band_attrs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What all bands of a scan have in common, for the attributes of the scan."""
-    several: Sequence[Mapping[str, Any]] = list(band_attrs.values())
-    return {k: v for k, v in several[0].items() if all(p.get(k) == v for p in several[1:])}

@@ -15,7 +15,7 @@ from builders.imbfits import DAY, DOPPLER, Night, Row, Tuned, small
 from gpucal import GpucalWarning, ImportFormatError, Scan, import_raw, main, open_l0
 from gpucal.io.imbfits.importer import IMBFITS
 from gpucal.io.imbfits.night import scans_of
-from gpucal.io.imbfits.planner import Planner, ScanParts
+from gpucal.io.imbfits.planner import ImbParts, Planner
 from gpucal.io.incoming.assumptions import Assumptions
 from gpucal.io.incoming.file_index import FileIndex
 from gpucal.io.incoming.formats import profile_keys
@@ -43,7 +43,7 @@ class Held:
         if lost:
             raise lost[0].error
 
-    def _scan(self, parts: ScanParts, told: Assumptions, band: str) -> Scan:
+    def _scan(self, parts: ImbParts, told: Assumptions, band: str) -> Scan:
         made: dict[str, Any] = {"source": None, "calibration": None}
         for name, g in parts.groups[band].items():
             all_of_it = np.stack([g.subscan(s) for s in range(g.shape[4])], axis=4)

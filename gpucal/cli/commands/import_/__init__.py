@@ -10,6 +10,7 @@ import typer
 from gpucal.cli.commands.import_ import run
 from gpucal.cli.commands.import_.run import (
     Bands,
+    CalRule,
     DryRun,
     Overwrite,
     Paths,
@@ -55,14 +56,7 @@ def imbfits(
             help="Seconds to add to the times of the antenna's trace.",
         ),
     ] = None,
-    cal: Annotated[
-        str,
-        typer.Option(
-            "--cal",
-            metavar="earlier|nearest",
-            help="Which calibration scan serves: the nearest earlier one, or the nearest of all.",
-        ),
-    ] = "earlier",
+    cal: CalRule = "earlier",
     scans: Scans = "",
     profile: ProfileFile = None,
     overwrite: Overwrite = False,
@@ -78,14 +72,7 @@ def imbfits(
 @app.command("mbfits")
 def mbfits(
     paths: Paths,
-    cal: Annotated[
-        str,
-        typer.Option(
-            "--cal",
-            metavar="earlier|nearest",
-            help="Which calibration scan serves: the nearest earlier one, or the nearest of all.",
-        ),
-    ] = "earlier",
+    cal: CalRule = "earlier",
     scans: Scans = "",
     profile: ProfileFile = None,
     overwrite: Overwrite = False,

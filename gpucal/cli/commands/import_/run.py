@@ -43,6 +43,14 @@ Overwrite = Annotated[
         "--overwrite", help="Replace the L0 store, or the scans in it, if they are there."
     ),
 ]
+CalRule = Annotated[
+    str,
+    typer.Option(
+        "--cal",
+        metavar="earlier|nearest",
+        help="Which calibration scan serves: the nearest earlier one, or the nearest of all.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what would be imported; write nothing.")
 ]
