@@ -24,6 +24,15 @@ ROWS_SHOWN = 24
 """Fits in the table; an array has many pixels that did not see the source."""
 
 Row = dict[str, Any]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the fit: order, throw, fit_throw, fwhm, min_snr (pointing); f_eff, form, "
+        "free_gain (skydip); focus_snr; line_ghz=LOW:HIGH (on-off). May be repeated.",
+    ),
+]
 
 
 def reduce(
@@ -47,15 +56,7 @@ def reduce(
         ),
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    given: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A setting of the fit: order, throw, fit_throw, fwhm, min_snr (pointing); f_eff, form, "
-            "free_gain (skydip); focus_snr; line_ghz=LOW:HIGH (on-off). May be repeated.",
-        ),
-    ] = None,
+    given: Settings = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="F", help="TOML file of gpucal calibrate.")
     ] = None,

@@ -130,7 +130,6 @@ def serve(lines: Iterator[str], sender: Sender, backend: Backend | None = None) 
             command_line=job["command_line"],
             cancel=cancel,
             scan_done=scan_done,
-            cpu_after_loss=False,
         )
     except GpucalError as error:
         kind = type(error).__name__

@@ -66,10 +66,9 @@ def calibrate_here(
 class Run:
     """One run of ``calibrate_store`` in this process, or the share of one of several processes.
 
-    cancel: set from outside, it stops the work soon. scan_done: called, in another thread, when all is known about
-    a scan. cpu_after_loss: the CPU does the other scans when the device is lost; else the work ends there.
-    ``lost`` is the loss. Raises GpucalError when nothing can be done at all: unreadable store, unknown table, output
-    in the way.
+    cancel: set from outside, it stops the work soon. scan_done: of a share; called, in another thread, when all is
+    known about a scan. When the device is lost the CPU does the other scans; the work of a share ends there. ``lost``
+    is the loss. Raises GpucalError when nothing can be done at all: unreadable store, unknown table, output in the way.
     """
 
     def __init__(
@@ -82,13 +81,12 @@ class Run:
         observer: Observer,
         command_line: Sequence[str] = (),
         cancel: threading.Event | None = None,
-        scan_done: ScanDone = nobody_waits,
-        cpu_after_loss: bool = True,
+        scan_done: ScanDone | None = None,
     ) -> None:
         self._config = config
         self._observer = observer
         self._command_line = command_line
-        self._cpu_after_loss = cpu_after_loss
+        self._cpu_after_loss = scan_done is None
         self._cancel = cancel or threading.Event()
         self._budget = MemoryBudget.of_config(config)
         backend = backend or select_backend(config.backend, kernels=config.kernels)
@@ -100,7 +98,7 @@ class Run:
         self._l1 = L1Store(out, codec=config.codec, dtype=config.dtype)
         self._bands = BandWriter(config, self._table, observer, self._budget, self._cancel)
         self._record = Record(observer)
-        self._scan_done = scan_done
+        self._scan_done = scan_done or nobody_waits
         self._finished = Finished()
         self._may_write: Callable[[], None] = _nothing_to_check
         self.solver = Solver(self._l0, config, self._table, chosen)
